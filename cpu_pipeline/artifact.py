@@ -1,0 +1,84 @@
+"""What stages hand to each other: a sealed directory, its format, its facts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Facts = Mapping[str, Any]
+"""Small JSON-able results of a stage: counts, sizes in bytes, scores as fractions, timings in seconds."""
+
+CARD = "cpu_pipeline.json"
+"""The file in a model artifact that says how our backends run it."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A directory that never changes again."""
+
+    format: str
+    path: Path
+    digest: str
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Card:
+    """How a model artifact wants to be run, written into it as `cpu_pipeline.json`."""
+
+    format: str
+    needs: tuple[str, ...] = ()
+    """Instruction sets without which it answers wrongly or not at all, as `host.isa()` spells them."""
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    """Settings for the backend that loads it, such as OpenVINO's INFERENCE_PRECISION_HINT."""
+
+    def write(self, out: Path) -> None:
+        """Write the card into an artifact that is being made."""
+        text = json.dumps(
+            {"format": self.format, "needs": list(self.needs), "runtime": dict(self.runtime)}, indent=1, sort_keys=True
+        )
+        (out / CARD).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path, format: str) -> Card:
+        """Read the card of an artifact; one without a card has no wishes."""
+        if not (path / CARD).is_file():
+            return cls(format)
+        said = json.loads((path / CARD).read_text(encoding="utf-8"))
+        return cls(said["format"], tuple(said["needs"]), said["runtime"])
+
+
+def canonical(value: Any) -> str:
+    """Write a JSON value as the one text that stands for it; NaN is a ValueError."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def digest_json(value: Any) -> str:
+    """Digest a JSON value (sha256, hex), the same on every machine."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Digest one file's bytes (sha256, hex)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_tree(root: Path) -> dict[str, tuple[int, str]]:
+    """List every file below `root`: relative POSIX name -> (size in bytes, sha256)."""
+    files = sorted(p for p in root.rglob("*") if p.is_file())
+    return {p.relative_to(root).as_posix(): (p.stat().st_size, digest_file(p)) for p in files}
+
+
+def digest_listing(files: Mapping[str, tuple[int, str]]) -> str:
+    """Digest what `list_tree` returned; times, modes and empty directories do not count."""
+    return digest_json(["tree", {name: sha for name, (_, sha) in files.items()}])
+
+
+def digest_tree(root: Path) -> str:
+    """Digest a directory by relative names and contents."""
+    return digest_listing(list_tree(root))

@@ -1,0 +1,45 @@
+"""The contract every backend module keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import numpy as np
+
+    from cpu_pipeline.task import Task
+
+    Arrays = Mapping[str, np.ndarray[Any, Any]]
+    """Input or output name -> array; inputs are int64 of shape (batch, sequence)."""
+
+
+class Session(Protocol):
+    """A loaded model: named arrays in, named arrays out."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Name the inputs the model takes; others are not to be given."""
+
+    def __call__(self, arrays: Arrays, /) -> Arrays:
+        """Run one batch; outputs are float32 under the names in `task.outputs`."""
+
+
+class Backend(Protocol):
+    """A module in backends/, named after its format. As PEP 544 has it, `self` is the module."""
+
+    PACKAGES: tuple[str, ...]
+    """Distributions whose versions shape what it answers."""
+    VERSION: int
+    """Raised whenever it starts answering differently."""
+
+    def load(self, path: Path, task: Task | None, threads: int) -> Session:
+        """Open the artifact at `path` on the CPU; 0 threads lets the runtime choose.
+
+        Raises:
+            StageFailed: the files are not a valid model of this format.
+            BackendMissing: a package or an instruction set it needs is not here.
+        """

@@ -1,0 +1,83 @@
+"""Every way a build can end badly, and the exit code each one earns.
+
+PipelineError
+├── StageFailed           1  a stage raised, died, hung or broke its own contract
+├── RecipeError           2  the command, the recipe or what it names is wrong
+├── GateFailed            3  everything was built, and a check says no
+├── BackendMissing        4  a package, backend, environment or instruction set is not here
+├── Stale                 5  what is here is not what was asked to be reproduced
+├── PartlyDone            6  `--keep-going` went on past a failure
+├── Refused               7  damaged, edited or not allowed; nothing was opened or overwritten
+├── TryAgain             75  network, disk or a lost worker: the same command may work later
+└── Interrupted         130  somebody pressed Ctrl-C
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Base of every error this package raises on purpose; anything else is a bug of ours (exit code 70)."""
+
+    exit_code = 70
+
+
+class StageFailed(PipelineError):
+    """A stage raised, died, hung, or broke its own contract."""
+
+    exit_code = 1
+
+
+class RecipeError(PipelineError):
+    """The command, the recipe, or something the recipe names is wrong."""
+
+    exit_code = 2
+
+
+class GateFailed(PipelineError):
+    """Everything was built, but a check says that it must not be let out."""
+
+    exit_code = 3
+
+
+class BackendMissing(PipelineError):
+    """A package, a backend, an environment or an instruction set is not on this machine."""
+
+    exit_code = 4
+
+
+class Stale(PipelineError):
+    """What is here differs from what was to be reproduced."""
+
+    exit_code = 5
+
+
+class PartlyDone(PipelineError):
+    """Some recipes or branches failed, and `--keep-going` built the rest."""
+
+    exit_code = 6
+
+
+class Refused(PipelineError):
+    """Damaged, edited by hand, or not allowed by the recipe."""
+
+    exit_code = 7
+
+
+class TryAgain(PipelineError):
+    """The network, the disk or a worker gave out; the same command may work later."""
+
+    exit_code = 75
+
+
+class Interrupted(PipelineError):
+    """Somebody pressed Ctrl-C."""
+
+    exit_code = 130
+
+
+def error_class(name: str) -> type[PipelineError]:
+    """Return the class called `name`; a name we do not know is a failed stage (errors cross from workers by name)."""
+    found = globals().get(name)
+    if isinstance(found, type) and issubclass(found, PipelineError):
+        return found
+    return StageFailed

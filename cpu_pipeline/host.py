@@ -1,0 +1,89 @@
+"""What this machine is: instruction sets, cores, memory. Read from the system, cached, never guessed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+KNOWN = (
+    "sse4_2 avx f16c fma avx2 avx_vnni avx512f avx512bw avx512dq avx512vl avx512_vnni avx512_bf16 avx512_fp16 "
+    "amx_tile amx_int8 amx_bf16 asimd asimddp i8mm bf16 sve sve2"
+).split()
+"""Instruction sets that change what numeric libraries compute, spelled as Linux spells them."""
+
+
+@cache
+def isa() -> tuple[str, ...]:
+    """Name this machine's architecture and the instruction sets that matter here, in a fixed order."""
+    return (platform.machine().lower(), *(name for name in KNOWN if name in _flags()))
+
+
+@cache
+def _flags() -> frozenset[str]:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
+    if platform.system() == "Darwin":
+        names = {"hw.optional.arm.FEAT_DotProd": "asimddp", "hw.optional.arm.FEAT_I8MM": "i8mm",
+                 "hw.optional.arm.FEAT_BF16": "bf16", "hw.optional.avx2_0": "avx2"}  # fmt: skip
+        told = subprocess.run(["sysctl", *names], capture_output=True, text=True, check=False).stdout
+        return frozenset(flag for name, flag in names.items() if f"{name}: 1" in told)
+    return frozenset()
+
+
+def has_vnni(instructions: tuple[str, ...] | None = None) -> bool:
+    """Say whether int8 products are summed without overflow (VNNI, AMX, or ARM's dot product)."""
+    there = isa() if instructions is None else instructions
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & set(there))
+
+
+@cache
+def cpu_model() -> str:
+    """Name the processor as the system names it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        said = dict(
+            line.split(":", 1)
+            for line in cpuinfo.read_text(errors="replace").split("\n\n")[0].splitlines()
+            if ":" in line
+        )
+        fields = {key.strip(): value.strip() for key, value in said.items()}
+        if "model name" in fields:
+            return f"{fields['model name']} (family {fields.get('cpu family', '?')}, model {fields.get('model', '?')})"
+    return platform.processor() or platform.machine()
+
+
+@cache
+def cores() -> int:
+    """Count the cores this process may use: affinity and the container's quota both count."""
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, _, period = quota.read_text().strip().partition(" ")
+        if limit != "max":
+            count = min(count, max(1, int(limit) // int(period or 100_000)))
+    return max(1, count)
+
+
+def memory() -> int:
+    """Say how many bytes of memory this process may use: the machine's, or the container's if that is less."""
+    total = int(psutil.virtual_memory().total)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        return min(total, int(text))
+    return total
+
+
+def machine() -> dict[str, object]:
+    """Say what timings on this machine depend on."""
+    return {"isa": list(isa()), "cpu": cpu_model(), "cores": cores(), "memory_gib": round(memory() / 2**30)}

@@ -1,0 +1,40 @@
+"""The contract every source keeps: where a model, a tokenizer or data comes from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Set
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Want = Literal["model", "tokenizer", "data"]
+
+
+class Source(BaseModel, ABC):
+    """A place that files come from. Fields are its keys in YAML; the first is named after its module."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    wants: ClassVar[Set[Want]]
+    """What can be had from it."""
+    online: ClassVar[bool]
+    """True when fetching needs the network."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions that fetching needs; their versions are not part of any key, the content is."""
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def identity(self, want: Want) -> object:
+        """Say, as a JSON value, exactly which bytes are meant: repository, commit and endpoint, or a content digest."""
+
+    @abstractmethod
+    def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
+        """Copy the files into the empty directory `out`, by name, parsing nothing.
+
+        Raises:
+            RecipeError: it does not exist, or may not be read.
+            TryAgain: the network gave out, or it is off and something is missing.
+            Refused: a file name leads outside, or only pickled weights are there and `allow` has no `pickle`.
+        """

@@ -1,0 +1,1 @@
+"""Where models and data come from, one file each; the only online code."""

@@ -1,0 +1,1 @@
+"""The verbs of a recipe, one folder each."""

@@ -1,0 +1,1 @@
+"""Write a checkpoint in a runtime's own format."""

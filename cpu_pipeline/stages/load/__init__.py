@@ -1,0 +1,1 @@
+"""Bring what was fetched into a form of ours (internal)."""

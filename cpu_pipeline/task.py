@@ -1,0 +1,105 @@
+"""The contract every task keeps: what goes in, what comes out, how it is scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from cpu_pipeline.backend import Arrays
+
+Row = Mapping[str, Any]
+"""One line of a rows file: JSON, always with a unique string `id`, otherwise the task's own columns."""
+
+Prediction = Mapping[str, Any]
+"""One line of a predictions file: JSON, always with the row's `id`."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One sequence of tokens to run; a row may need several (long contexts, pairs of sentences)."""
+
+    row: int
+    """Index of its row."""
+    inputs: Mapping[str, list[int]]
+    """input_ids, attention_mask, token_type_ids: all of one length, unpadded."""
+    extra: Any = None
+    """What `decode` needs besides: offsets, word numbers."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good predictions are: one number per metric, and per row where the metric is a mean over rows."""
+
+    metrics: Mapping[str, float]
+    """Metric -> value as a fraction (correlations: -1 to 1)."""
+    rows: Sequence[Mapping[str, Any]]
+    """For each row, in order: `id`, and what each metric needs of it (`f1: 0.8`, or `gold` and `predicted`)."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Rows, rows without an answer, predictions that were missing, ..."""
+
+
+class Task(BaseModel, ABC):
+    """A kind of problem. Fields are its options in YAML; the line under a field documents it everywhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    version: ClassVar[int] = 1
+    """Raise by one whenever it starts encoding, decoding or scoring differently."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose versions shape its answers (tokenizers, numpy, ...)."""
+    auto_class: ClassVar[str]
+    """transformers' class that loads a checkpoint with this task's head."""
+    outputs: ClassVar[tuple[str, ...]]
+    """Names of the model's outputs, in order."""
+    per_token: ClassVar[bool]
+    """True when the outputs have a value (or a vector) for each token: shape (batch, sequence, ...)."""
+    columns: ClassVar[Mapping[str, bool]]
+    """Column of a row -> whether every row must have it. `id` is always one, and is made when it is missing."""
+    metrics: ClassVar[tuple[str, ...]]
+    """Metrics it reports, the usual one first."""
+    pipeline_tag: ClassVar[str]
+    """The Hub's name for it."""
+
+    @abstractmethod
+    def row(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Check one raw row (columns already renamed) and bring it to this task's form.
+
+        Raises:
+            ValueError: says what is wrong with it.
+        """
+
+    @abstractmethod
+    def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
+        """Tokenise rows with the tokenizer in the model's directory; truncation is set here, padding is not."""
+
+    @abstractmethod
+    def decode(
+        self, rows: Sequence[Row], features: Sequence[Feature], outputs: Sequence[Arrays], model: Path
+    ) -> list[Prediction]:
+        """Turn the outputs of each feature (without batch axis, cut to its length) into one prediction per row."""
+
+    @abstractmethod
+    def score(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
+        """Score predictions by row id; a row without a prediction counts as wrong and is counted."""
+
+    @abstractmethod
+    def aggregate(self, rows: Sequence[Mapping[str, Any]], metric: str) -> float:
+        """Compute one metric from (resampled) entries of `Score.rows`; the bootstrap calls this."""
+
+    def read_references(self, path: Path) -> list[Row]:
+        """Read references for `cpu-pipeline score`: JSON lines of rows, unless the field has a format of its own."""
+        from cpu_pipeline.rows import read
+
+        return [self.row(line) for line in read(path)]
+
+    def read_predictions(self, path: Path) -> dict[str, Prediction]:
+        """Read predictions for `cpu-pipeline score`: JSON lines with `id`, unless the field has its own format."""
+        from cpu_pipeline.rows import read
+
+        return {str(line["id"]): line for line in read(path)}
