@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,9 @@ KNOWN = (
     "amx_tile amx_int8 amx_bf16 asimd asimddp i8mm bf16 sve sve2"
 ).split()
 """Instruction sets that change what numeric libraries compute, spelled as Linux spells them."""
+
+VNNI = "avx512_vnni|avx_vnni|amx_int8|asimddp"
+"""The need of what was quantized for a CPU that sums int8 products without overflow: any one of these."""
 
 
 @cache
@@ -41,7 +45,13 @@ def _flags() -> frozenset[str]:
 def has_vnni(instructions: tuple[str, ...] | None = None) -> bool:
     """Say whether int8 products are summed without overflow (VNNI, AMX, or ARM's dot product)."""
     there = isa() if instructions is None else instructions
-    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & set(there))
+    return not missing([VNNI], there)
+
+
+def missing(needs: Iterable[str], instructions: tuple[str, ...] | None = None) -> list[str]:
+    """List the needs that are not here; `a|b` is met by either instruction set."""
+    there = set(isa() if instructions is None else instructions)
+    return [need for need in needs if not there & set(need.split("|"))]
 
 
 @cache

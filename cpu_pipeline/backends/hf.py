@@ -1,0 +1,141 @@
+"""Load and run a checkpoint with transformers and eager torch: the reference of everything that is built from it."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpu_pipeline.artifact import CARD
+from cpu_pipeline.errors import BackendMissing, StageFailed
+
+if TYPE_CHECKING:
+    from cpu_pipeline.backend import Arrays, Session
+    from cpu_pipeline.task import Task
+
+PACKAGES = ("torch", "transformers", "safetensors")
+VERSION = 1
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""What tokenizers give, in the order in which exported models take it."""
+WEIGHTS = (
+    "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.h5",
+    "*.msgpack", "*.gguf", "*.onnx", "*.onnx_data", "*.onnx.data", "openvino*.xml", CARD, ".*",
+)  # fmt: skip
+"""Names that `carry` leaves behind: weights in any form, the card of another artifact, hidden files."""
+
+
+def load(path: Path, task: Task | None, threads: int) -> Session:
+    """Open a checkpoint in float32; 0 threads leaves torch's own choice.
+
+    Raises:
+        StageFailed: it is not a valid checkpoint, or not one for this task.
+        BackendMissing: torch or transformers is not installed.
+    """
+    model = checkpoint(path, task)
+    import torch
+
+    if threads > 0:
+        torch.set_num_threads(threads)
+    return Eager(model, task.outputs if task else ())
+
+
+def checkpoint(path: Path, task: Task | None) -> Any:
+    """Load a checkpoint with the task's head as a torch module: float32, eval, sdpa, safetensors only, offline.
+
+    Raises:
+        StageFailed: the files are broken, or lack weights that the task's head needs.
+        BackendMissing: torch or transformers is not installed.
+    """
+    try:
+        import torch
+        import transformers
+        from huggingface_hub.errors import StrictDataclassError
+        from safetensors import SafetensorError
+    except ImportError as error:
+        raise BackendMissing(f"{path}: loading a checkpoint needs torch and transformers: {error}") from error
+
+    auto_class = task.auto_class if task else "AutoModel"
+    transformers.utils.logging.disable_progress_bar()
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        model, report = getattr(transformers, auto_class).from_pretrained(
+            path,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        raise StageFailed(f"{path}: not a valid checkpoint for {auto_class}: {_line(error)}") from error
+    except (SafetensorError, StrictDataclassError) as error:
+        raise StageFailed(f"{path}: not a valid checkpoint: {_line(error)}") from error
+    finally:
+        transformers.utils.logging.set_verbosity(before)
+    _check_complete(path, auto_class, task, report)
+    return model.eval().requires_grad_(False)
+
+
+def inputs_of(model: Any) -> tuple[str, ...]:
+    """Name what the model takes of what tokenizers give."""
+    takes = inspect.signature(model.forward).parameters
+    segments = getattr(model.config, "type_vocab_size", 2) > 1
+    return tuple(name for name in INPUTS if name in takes and (name != "token_type_ids" or segments))
+
+
+def outputs_of(answer: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Pick the named outputs of a transformers answer; a name it does not know goes by its place."""
+    if not names:
+        return {name: value for name, value in answer.items() if hasattr(value, "shape")}
+    return {name: answer[name] if name in answer else answer[place] for place, name in enumerate(names)}
+
+
+def carry(source: Path, out: Path) -> None:
+    """Copy everything but weights (config, tokenizer, pooling, ...) from one model directory to another."""
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source)
+        if path.is_dir() or any(fnmatchcase(part, pattern) for part in name.parts for pattern in WEIGHTS):
+            continue
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, out / name)
+
+
+class Eager:
+    """A torch module called with named numpy arrays."""
+
+    def __init__(self, model: Any, outputs: tuple[str, ...]) -> None:
+        self.model = model
+        self.inputs = inputs_of(model)
+        self._outputs = outputs
+
+    def __call__(self, arrays: Arrays, /) -> Arrays:
+        """Run one batch without gradients."""
+        import torch
+
+        with torch.inference_mode():
+            answer = self.model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        return {name: value.float().numpy() for name, value in outputs_of(answer, self._outputs).items()}
+
+
+def _check_complete(path: Path, auto_class: str, task: Task | None, report: dict[str, Any]) -> None:
+    missing = sorted(report["missing_keys"])
+    if auto_class == "AutoModel" and "pooler_output" not in (task.outputs if task else ()):
+        missing = [key for key in missing if not key.startswith("pooler.")]
+    if missing:
+        said = f"{path}: the checkpoint has no weights for {', '.join(missing[:4])}" + (" ..." if missing[4:] else "")
+        hint = sorted(report["unexpected_keys"])
+        there = f" (it has {', '.join(hint[:4])})" if hint else ""
+        raise StageFailed(f"{said}{there}: {auto_class} does not fit it, name the task that it was trained for")
+    if report["mismatched_keys"]:
+        key = min(str(mismatch[0]) for mismatch in report["mismatched_keys"])
+        raise StageFailed(f"{path}: not a valid checkpoint: the shape of {key} is not the one config.json asks for")
+
+
+def _line(error: BaseException) -> str:
+    """Make one short line of a library's message."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,87 @@
+"""Run ONNX models with ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpu_pipeline import host
+from cpu_pipeline.artifact import Card
+from cpu_pipeline.backends._external import screen
+from cpu_pipeline.errors import BackendMissing, StageFailed
+
+if TYPE_CHECKING:
+    from cpu_pipeline.backend import Arrays, Session
+    from cpu_pipeline.task import Task
+
+PACKAGES = ("onnxruntime", "numpy")
+VERSION = 1
+FORMAT = "onnx"
+MODEL = "model.onnx"
+DATA = "model.onnx_data"
+"""Where weights lie that do not fit into `MODEL`."""
+
+
+def load(path: Path, task: Task | None, threads: int) -> Session:
+    """Open a CPU session on the model in the directory `path`; 0 threads lets ONNX Runtime choose.
+
+    Raises:
+        StageFailed: the file is not a valid ONNX model, or has not the task's outputs.
+        Refused: its external data lies where it must not.
+        BackendMissing: ONNX Runtime, or an instruction set that it was built for, is not here.
+    """
+    lacking = host.missing(Card.read(path, FORMAT).needs)
+    if lacking:
+        raise BackendMissing(
+            f"{path}: built for {', '.join(lacking)}, which this CPU has not: it would answer wrongly here; "
+            "build it again on this machine"
+        )
+    screen(path / MODEL)
+    session = open_session(path / MODEL, threads)
+    names = tuple(output.name for output in session.get_outputs())
+    if task and set(task.outputs) - set(names):
+        raise StageFailed(f"{path}: the model gives {', '.join(names)}, the task reads {', '.join(task.outputs)}")
+    return Running(session, task.outputs if task else names)
+
+
+def open_session(model: Path, threads: int = 0) -> Any:
+    """Open a bare onnxruntime.InferenceSession on one file that was screened, or that we wrote ourselves.
+
+    Raises:
+        StageFailed: the file is not a valid ONNX model.
+        BackendMissing: ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+    except ImportError as error:
+        raise BackendMissing(f"{model}: running ONNX models needs onnxruntime: {error}") from error
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    onnxruntime.disable_telemetry_events()
+    broken = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoModel)
+    broken = (*broken, state.NoSuchFile, state.NotImplemented, state.RuntimeException, state.EPFail)
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except broken as error:
+        raise StageFailed(f"{model}: not a valid ONNX model: {' '.join(str(error).split())[:300]}") from error
+
+
+class Running:
+    """An ONNX Runtime session called with named numpy arrays."""
+
+    def __init__(self, session: Any, outputs: tuple[str, ...]) -> None:
+        self.inputs = tuple(value.name for value in session.get_inputs())
+        self._session = session
+        self._outputs = list(outputs)
+
+    def __call__(self, arrays: Arrays, /) -> Arrays:
+        """Run one batch."""
+        import numpy as np
+
+        answers = self._session.run(self._outputs, dict(arrays))
+        return {name: np.asarray(a, dtype=np.float32) for name, a in zip(self._outputs, answers, strict=True)}
