@@ -1,0 +1,186 @@
+"""Writes files so that a crash or a full disk can't leave half of one, and says clearly when the disk refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from cpu_pipeline.errors import PipelineError, RecipeError, StageFailed, TryAgain
+
+_FULL = {
+    errno.ENOSPC: "no space is left",
+    getattr(errno, "EDQUOT", errno.ENOSPC): "the disk quota is used up",
+    errno.EFBIG: "a file grew past the largest size allowed",
+}
+_CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def disk_error(error: OSError, path: Path) -> PipelineError | None:
+    """Say what a failed write below `path` means for its user; None when it is no fault of the disk."""
+    if error.errno in _FULL:
+        mount = mount_of(path)
+        free = shutil.disk_usage(mount).free
+        says = f"{_FULL[error.errno]} on {mount} ({free:,} bytes free) for {path}"
+        return TryAgain(f"{says}: free some, then run the same command again")
+    if error.errno in _CLOSED:
+        where = f" at {error.filename}" if error.filename else ""
+        return RecipeError(
+            f"{path} is not writable: {error.strerror}{where}; mend its permissions or name another place"
+        )
+    if error.errno == errno.ENOTDIR:
+        return RecipeError(f"{path} is not a directory, or is below a file; name another place")
+    return None
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses inside into an error that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if (known := disk_error(error, path)) is None:
+            raise
+        raise known from error
+
+
+def mount_of(path: Path) -> Path:
+    """Find the mount point that `path` is, or would be, on."""
+    here = path.absolute()
+    while not os.path.ismount(here) and here != here.parent:
+        here = here.parent
+    return here
+
+
+def make_dir(path: Path) -> None:
+    """Make a directory that survives a power cut."""
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        sync_dir(path.parent)
+
+
+def sync_dir(path: Path) -> None:
+    """Write a directory's entries through to the disk; only POSIX can."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_file(path: Path, text: str, temporary: Path) -> None:
+    """Put `text` at `path`, whole or not at all; `temporary` is on the same file system."""
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    make_dir(path.parent)
+    temporary.replace(path)
+    sync_dir(path.parent)
+
+
+def sizes(root: Path) -> dict[str, int] | None:
+    """List a tree without reading it: relative POSIX name -> bytes. None when it is no tree of plain files."""
+    found: dict[str, int] = {}
+    try:
+        if not stat.S_ISDIR(root.lstat().st_mode):
+            return None
+        for folder, folders, files in os.walk(root, onerror=_throw):
+            for name in (*folders, *files):
+                path = Path(folder, name)
+                about = path.lstat()
+                if stat.S_ISREG(about.st_mode):
+                    found[path.relative_to(root).as_posix()] = about.st_size
+                elif not stat.S_ISDIR(about.st_mode):
+                    return None
+    except OSError:
+        return None
+    return found
+
+
+def seal(root: Path) -> dict[str, tuple[int, str]]:
+    """Digest a finished tree, write it through to the disk and make its files read-only.
+
+    Returns relative POSIX name -> (bytes, sha256). Empty directories go, because a digest can't tell them.
+
+    Raises:
+        StageFailed: It holds something other than plain files of its own.
+        TryAgain: A file is shorter on the disk than it was when read.
+    """
+    files: dict[str, tuple[int, str]] = {}
+    for folder, folders, names in os.walk(root, topdown=False, onerror=_throw):
+        for name in (*names, *(name for name in folders if Path(folder, name).is_symlink())):
+            path = Path(folder, name)
+            relative, about = path.relative_to(root).as_posix(), path.lstat()
+            if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
+                what = {stat.S_IFREG: "a hard link", stat.S_IFLNK: "a link"}.get(stat.S_IFMT(about.st_mode), "no file")
+                raise StageFailed(f"{relative} is {what}: an output is made of plain files; write a copy there")
+            files[relative] = _seal_file(path)
+        if Path(folder) != root and not any(Path(folder).iterdir()):
+            Path(folder).rmdir()
+        else:
+            Path(folder).chmod(0o755)
+            sync_dir(Path(folder))
+    for name, (size, _) in files.items():
+        if (now := (root / name).stat().st_size) != size:
+            says = f"{name} is {now} bytes on the disk and was {size}"
+            raise TryAgain(
+                f"{says}: is {mount_of(root)} full, or is something still writing? Run the same command again"
+            )
+    return dict(sorted(files.items()))
+
+
+def _seal_file(path: Path) -> tuple[int, str]:
+    path.chmod(0o644)
+    with path.open("rb+") as file:  # Windows syncs only what is open for writing
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+        os.fsync(file.fileno())
+    path.chmod(0o444)
+    return size, digest
+
+
+def remove_tree(path: Path) -> int:
+    """Remove a file or a tree, read-only parts too; return its bytes. What is gone already is fine."""
+    freed = 0
+    for folder, folders, files in os.walk(path):
+        for name in (".", *folders):  # opened up before the walk goes down
+            with contextlib.suppress(OSError):
+                if not (below := Path(folder, name)).is_symlink():
+                    below.chmod(0o700)
+        for name in files:
+            with contextlib.suppress(OSError):
+                about = (below := Path(folder, name)).lstat()
+                freed += about.st_size
+                if os.name == "nt":
+                    below.chmod(0o600)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            freed += path.lstat().st_size
+            path.unlink()
+    return freed
+
+
+def tree_bytes(path: Path) -> int:
+    """Add up the bytes of a file or a tree; 0 when there is none."""
+    total = 0
+    with contextlib.suppress(OSError):
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            return path.lstat().st_size
+    for folder, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += Path(folder, name).lstat().st_size
+    return total
+
+
+def _throw(error: OSError) -> None:
+    raise error
