@@ -11,10 +11,19 @@ from pathlib import Path
 
 import psutil
 
-KNOWN = (
-    "sse4_2 avx f16c fma avx2 avx_vnni avx512f avx512bw avx512dq avx512vl avx512_vnni avx512_bf16 avx512_fp16 "
-    "amx_tile amx_int8 amx_bf16 asimd asimddp i8mm bf16 sve sve2"
-).split()
+_AVX2 = ("sse4_2", "avx", "f16c", "fma", "avx2")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
+_AMX = (*_AVX512, "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
+TARGETS = {
+    "avx2": ("x86_64", *_AVX2),
+    "avx_vnni": ("x86_64", *_AVX2, "avx_vnni"),
+    "avx512": ("x86_64", *_AVX512),
+    "avx512_vnni": ("x86_64", *_AVX512, "avx512_vnni"),
+    "amx": ("x86_64", *_AMX),
+    "neon": ("aarch64", "asimd", "asimddp"),
+}
+"""What a recipe's `target.isa` stands for."""
+KNOWN = (*_AMX, "avx_vnni", "avx512_fp16", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2")
 """Instruction sets that change what numeric libraries compute, spelled as Linux spells them."""
 
 VNNI = "avx512_vnni|avx_vnni|amx_int8|asimddp"
@@ -73,10 +82,7 @@ def cpu_model() -> str:
 @cache
 def cores() -> int:
     """Count the cores this process may use: affinity and the container's quota both count."""
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.is_file():
         limit, _, period = quota.read_text().strip().partition(" ")
@@ -97,3 +103,10 @@ def memory() -> int:
 def machine() -> dict[str, object]:
     """Say what timings on this machine depend on."""
     return {"isa": list(isa()), "cpu": cpu_model(), "cores": cores(), "memory_gib": round(memory() / 2**30)}
+
+
+def pinned(threads: int) -> list[int]:
+    """Choose the cores that a timed process is pinned to; empty where the system can't pin."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    return sorted(os.sched_getaffinity(0))[:threads]

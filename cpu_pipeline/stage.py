@@ -15,6 +15,7 @@ from cpu_pipeline.artifact import Artifact, Facts
 
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Arrays, Session
+    from cpu_pipeline.source import Source
     from cpu_pipeline.task import Task
 
 __all__ = ["Facts", "Inputs", "Job", "Stage", "Timer", "Verdict"]
@@ -23,6 +24,9 @@ Inputs = Mapping[str, Artifact]
 """Input name -> the sealed artifact wired to it."""
 
 Host = Literal["none", "isa", "machine"]
+
+FindSource = Callable[[str, Mapping[str, object]], "Source"]
+"""Make a source of its name and fields."""
 
 
 class Timer(Protocol):
@@ -48,6 +52,8 @@ class Job:
     """Open an artifact with the backend of its format, on `threads` threads, in this process."""
     timer: Callable[[Artifact], AbstractContextManager[Timer]]
     """Open an artifact in a fresh process, in its own environment, pinned to `threads` cores."""
+    source: FindSource | None = None
+    """Given to the stage that fetches, alone."""
     task: Task | None = None
     data: Mapping[str, Path] = field(default_factory=dict)
     """Role (calibration, validation, ...) -> its rows.jsonl."""
@@ -88,7 +94,8 @@ class Stage(BaseModel, ABC):
     through: ClassVar[Mapping[str, str]] = {}
     """Input name -> internal stage that stands between (`predict`), once per artifact, whoever asks."""
     reads: ClassVar[Set[str]] = frozenset()
-    """Recipe parts `run` looks at: `task`, `target`, `allow`, `data.calibration`; `data.validation?` when it can do without."""
+    """Recipe parts `run` looks at: `task` (or `task.head`: its kind, not its options), `target`, `allow`,
+    `data.calibration` (or `data.validation?` when it can do without)."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions whose installed versions shape the output."""
     alone: ClassVar[bool] = False
@@ -118,7 +125,7 @@ class Stage(BaseModel, ABC):
         """Name the formats whose backends `run` loads, given each input's format."""
         return frozenset()
 
-    def identity(self) -> object:
+    def identity(self, source: FindSource) -> object:
         """Return outside state that the options point at (such as a local folder's digest), for the key."""
         return None
 

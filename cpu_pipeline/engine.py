@@ -1,0 +1,419 @@
+"""Builds a plan, reusing the store; collects verdicts. One thread, many children."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import selectors
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import BaseFileLock, ReadWriteLock, Timeout
+
+from cpu_pipeline import host, registry
+from cpu_pipeline.artifact import Artifact, digest_json
+from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError, StageFailed, TryAgain
+from cpu_pipeline.graph import Node, Plan
+from cpu_pipeline.keys import differences, ingredients, missing, packages
+from cpu_pipeline.stage import Verdict
+from cpu_pipeline.store import Lease, Store
+from cpu_pipeline.worker import Child, request, tail
+
+TICK = 0.05
+"""Seconds between looks at memory, timeouts and other builds' locks."""
+HEAVY = 2 << 30
+"""Bytes a child may still hold after a node and be used again."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a person watching the build would like to see."""
+
+    node: str
+    what: str
+    """kept, building, waiting, built, failed, skipped or warning."""
+    why: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass
+class Built:
+    """What a build came to."""
+
+    plan: Plan
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
+    """Node id -> what its checks said."""
+    made: list[str] = field(default_factory=list)
+    """Nodes that ran; the others were kept."""
+    errors: dict[str, PipelineError] = field(default_factory=dict)
+    """Node id -> why it failed."""
+
+    @property
+    def passed(self) -> bool:
+        """Say whether everything was built and every check passed."""
+        return not self.errors and all(v.passed for found in self.verdicts.values() for v in found)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a build would do with one node."""
+
+    node: Node
+    state: str
+    """kept, build, or depends (on whether another step's outcome changes)."""
+    why: tuple[str, ...] = ()
+
+
+def look(plan: Plan, store: Store) -> Iterator[Outlook]:
+    """Say what a build would keep and what it would make, and why. Writes nothing."""
+    known: dict[str, Artifact] = {}
+    changed: set[str] = set()
+    for node in plan.nodes.values():
+        before = store.last(f"{plan.name}/{node.id}")
+        waits = [n for n in (*node.inputs.values(), *node.data.values()) if n in changed]
+        if waits:
+            changed.add(node.id)
+            if before is None:
+                yield Outlook(node, "build", ("never built",))
+            else:
+                yield Outlook(node, "depends", tuple(f"on what `{n}` becomes" for n in waits))
+            continue
+        needed = _needed(plan, node, known)
+        if (found := store.find(digest_json(needed))) is not None:
+            known[node.id] = found
+            yield Outlook(node, "kept")
+        else:
+            changed.add(node.id)
+            yield Outlook(node, "build", _why(before, needed))
+
+
+def _why(before: Any, needed: dict[str, Any]) -> tuple[str, ...]:
+    if before is None:
+        return ("never built",)
+    return tuple(differences(before.ingredients, needed)) or ("its object is gone",)
+
+
+def _needed(plan: Plan, node: Node, known: dict[str, Artifact]) -> dict[str, Any]:
+    return ingredients(
+        node.use,
+        node.stage,
+        plan.formats(node),
+        {name: known[source].digest for name, source in node.inputs.items()},
+        {role: known[source].digest for role, source in node.data.items()},
+        plan.context,
+    )
+
+
+def build(
+    plan: Plan,
+    store: Store,
+    tell: Callable[[Event], None] = lambda _: None,
+    jobs: int = 1,
+    remeasure: bool = False,
+) -> Built:
+    """Build every node of a plan; branches that don't need a failed node go on.
+
+    Args:
+        plan: what to build.
+        store: where it is kept.
+        tell: called with every event.
+        jobs: how many nodes may run at once.
+        remeasure: measure anew what depends on this machine (latency), though it is known.
+
+    Raises:
+        Interrupted: Ctrl-C; the children are gone, what was finished is in the store.
+    """
+    with store.lease() as lease:
+        running = _Build(plan, store, lease, tell, jobs, remeasure)
+        try:
+            return running.go()
+        except KeyboardInterrupt:
+            running.end(grace=5.0)
+            raise Interrupted("interrupted; the same command goes on from what is finished") from None
+        finally:
+            running.end(grace=0.0)
+
+
+@dataclass
+class _Run:
+    """A node that is being built."""
+
+    node: Node
+    key: str
+    needed: dict[str, Any]
+    child: Child
+    work: Path
+    log: Path
+    lock: BaseFileLock
+    began: float
+
+
+class _Build:
+    """The work of `build`."""
+
+    def __init__(
+        self, plan: Plan, store: Store, lease: Lease, tell: Callable[[Event], None], jobs: int, remeasure: bool
+    ) -> None:
+        self.plan, self.store, self.lease, self.tell = plan, store, lease, tell
+        self.jobs, self.remeasure = max(1, jobs), remeasure
+        self.built = Built(plan)
+        self.pending: dict[str, Node] = dict(plan.nodes)
+        self.needed: dict[str, dict[str, Any]] = {}
+        self.running: list[_Run] = []
+        self.idle: list[Child] = []
+        self.waiting: set[str] = set()
+        self.machine = ReadWriteLock(_machine_lock(), is_singleton=False)
+        self.holds = 0
+
+    def go(self) -> Built:
+        while self.pending or self.running:
+            moved = self._start()
+            if self.running:
+                self._watch()
+            elif not moved and self.pending:
+                time.sleep(TICK)
+        return self.built
+
+    def end(self, grace: float) -> None:
+        """End every child and give back every lock."""
+        try:
+            for run in self.running:
+                if grace:
+                    run.child.stop(grace)
+        finally:
+            for run in self.running:
+                run.child.kill()
+                run.lock.release()
+                self._leave()
+            self.running.clear()
+            for child in self.idle:
+                child.close()
+            self.idle.clear()
+
+    def _start(self) -> bool:
+        """Settle what is known already, start what can be started; say whether anything moved."""
+        moved = False
+        for node in list(self.pending.values()):
+            broken = [n for n in node.needs if n in self.built.errors or n in self._skipped()]
+            if broken:
+                self._drop(node, broken[0])
+                moved = True
+            elif all(n in self.built.artifacts for n in node.needs):
+                moved |= self._settle(node)
+        return moved
+
+    def _skipped(self) -> set[str]:
+        done = self.built.artifacts.keys() | self.pending.keys() | {r.node.id for r in self.running}
+        return set(self.plan.nodes) - done
+
+    def _drop(self, node: Node, because: str) -> None:
+        del self.pending[node.id]
+        self.tell(Event(node.id, "skipped", (f"`{because}` failed",)))
+
+    def _settle(self, node: Node) -> bool:
+        try:
+            if node.id not in self.needed:
+                self.needed[node.id] = _needed(self.plan, node, self.built.artifacts)
+            key = digest_json(self.needed[node.id])
+            again = self.remeasure and node.stage.host() == "machine"
+            if not again and (found := self.lease.find(key)) is not None:
+                self._done(node, key, found)
+                self.tell(Event(node.id, "kept"))
+                return True
+            return self._launch(node, key, again)
+        except PipelineError as error:
+            self._fail(node, error)
+            return True
+
+    def _launch(self, node: Node, key: str, again: bool) -> bool:
+        """Start a node, unless something it needs is taken just now."""
+        if len(self.running) >= self.jobs or (self.running and node.stage.alone):
+            return False
+        if any(run.node.stage.alone for run in self.running):
+            return False
+        if absent := missing(sorted(packages(node.stage, self.plan.formats(node), self.plan.context.task))):
+            raise BackendMissing(f"{node.label}: {', '.join(absent)} not installed; pip install 'cpu-pipeline[build]'")
+        lock = self.store.lock(key)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self._wait_for(node, "another build is making it")
+            return False
+        try:
+            if not again and (found := self.lease.find(key)) is not None:
+                lock.release()
+                self._done(node, key, found)
+                self.tell(Event(node.id, "kept", ("another build has just made it",)))
+                return True
+            if damaged := [n for n in node.needs if not self.store.check(self.built.artifacts[n])]:
+                lock.release()
+                self._rebuild(damaged)
+                return True
+            if not self._enter(node.stage.alone):
+                lock.release()
+                self._wait_for(
+                    node, "the machine is not free for measuring" if node.stage.alone else "a measurement runs"
+                )
+                return False
+        except BaseException:
+            lock.release()
+            raise
+        self._run(node, key, lock)
+        return True
+
+    def _wait_for(self, node: Node, why: str) -> None:
+        if node.id not in self.waiting:
+            self.waiting.add(node.id)
+            self.tell(Event(node.id, "waiting", (why,)))
+
+    def _rebuild(self, damaged: list[str]) -> None:
+        """A stored object is not what it claims to be: it has been set aside; make it again."""
+        for name in damaged:
+            self.tell(Event(name, "warning", ("its object in the store was damaged; set aside, building it again",)))
+            self.built.artifacts.pop(name)
+            self.pending = {n: node for n, node in self.plan.nodes.items() if n in self.pending or n == name}
+
+    def _enter(self, alone: bool) -> bool:
+        """Take the machine for oneself, or beside others that don't measure."""
+        try:
+            if alone:
+                self.machine.acquire_write(timeout=0, blocking=False)
+            else:
+                self.machine.acquire_read(timeout=0, blocking=False)
+        except Timeout:
+            return False
+        self.holds += 1
+        return True
+
+    def _leave(self) -> None:
+        if self.holds:
+            self.holds -= 1
+            self.machine.release()
+
+    def _run(self, node: Node, key: str, lock: BaseFileLock) -> None:
+        needed = self.needed[node.id]
+        before = self.store.last(f"{self.plan.name}/{node.id}")
+        why = ("asked to measure again",) if self.store.action(key) is not None and self.store.find(key) else None
+        self.tell(Event(node.id, "building", why or _why(before, needed)))
+        work, log = self.lease.work(key), self.store.log(key)
+        log.unlink(missing_ok=True)
+        child = Child(online=True) if node.stage.online else (self.idle.pop() if self.idle else Child())
+        context = self.plan.context
+        threads = context.threads if node.stage.alone else max(1, host.cores() // self.jobs)
+        task = context.task
+        child.ask(
+            request(
+                node.use,
+                node.stage.model_dump(mode="json"),
+                {name: self.built.artifacts[source] for name, source in node.inputs.items()},
+                work,
+                task=None if task is None else {"use": _task_name(task), "with": task.model_dump(mode="json")},
+                data={role: str(self.built.artifacts[n].path / "rows.jsonl") for role, n in node.data.items()},
+                scratch=str(self.store.scratch(key)),
+                threads=threads,
+                isa=list(context.isa),
+                allow=sorted(context.allow),
+                log=str(log),
+            )
+        )
+        del self.pending[node.id]
+        self.running.append(_Run(node, key, needed, child, work, log, lock, time.monotonic()))
+
+    def _watch(self) -> None:
+        """Wait a moment for any child; take in what has ended."""
+        with selectors.DefaultSelector() as ready:
+            for run in self.running:
+                ready.register(run.child.replies, selectors.EVENT_READ, run)
+            ended: list[_Run] = [key.data for key, _ in ready.select(TICK)]
+        for run in list(self.running):
+            if run in ended:
+                self._finish(run)
+                continue
+            run.child.sample()
+            if run.node.timeout is not None and time.monotonic() - run.began > run.node.timeout:
+                run.child.stop()
+                self._over(run)
+                says = f"stopped: it ran longer than its timeout of {run.node.timeout:g} s"
+                self._fail(run.node, StageFailed(_with_log(f"{run.node.label}: {says}", run.log)))
+
+    def _finish(self, run: _Run) -> None:
+        seconds = time.monotonic() - run.began
+        try:
+            said = run.child.answer()
+        except PipelineError as error:
+            run.child.kill()
+            self._over(run)
+            text = f"{run.node.label}: {error}"
+            self._fail(run.node, type(error)(_with_log(text, run.log) if error.exit_code == 1 else text))
+            return
+        self._keep_child(run.child)
+        info = {
+            "seconds": round(seconds, 3),
+            "peak_memory": said["peak_memory"],
+            "when": time.strftime("%FT%TZ", time.gmtime()),
+        }
+        try:
+            made = self.lease.commit(run.key, run.needed, run.node.gives, said["facts"], info, run.work)
+            self.store.drop_scratch(run.key)
+        except PipelineError as error:
+            self._over(run)
+            self._fail(run.node, type(error)(f"{run.node.label}: {error}"))
+            return
+        self._over(run)
+        self.built.made.append(run.node.id)
+        self._done(run.node, run.key, made)
+        self.tell(Event(run.node.id, "built", seconds=seconds))
+
+    def _keep_child(self, child: Child) -> None:
+        heavy = True
+        with contextlib.suppress(psutil.Error):
+            heavy = psutil.Process(child.process.pid).memory_info().rss > HEAVY
+        if child.online or heavy:
+            child.close()
+        else:
+            self.idle.append(child)
+
+    def _over(self, run: _Run) -> None:
+        self.running.remove(run)
+        run.lock.release()
+        self._leave()
+
+    def _done(self, node: Node, key: str, artifact: Artifact) -> None:
+        self.pending.pop(node.id, None)
+        self.built.artifacts[node.id] = artifact
+        self.built.keys[node.id] = key
+        self.store.remember(f"{self.plan.name}/{node.id}", key)
+        if verdicts := node.stage.judge(artifact.facts):
+            self.built.verdicts[node.id] = verdicts
+
+    def _fail(self, node: Node, error: PipelineError) -> None:
+        self.pending.pop(node.id, None)
+        text = str(error) if node.label in str(error) else f"{node.label}: {error}"
+        self.built.errors[node.id] = type(error)(text)
+        self.tell(Event(node.id, "failed", tuple(text.splitlines()[:1])))
+        if isinstance(error, TryAgain):
+            for other in list(self.pending.values()):
+                self._drop(other, node.id)
+
+
+def _with_log(text: str, log: Path) -> str:
+    lines = "".join(f"\n    {line}" for line in tail(log))
+    return f"{text}; its log is {log}" + (f", which ends:{lines}" if lines else "")
+
+
+def _task_name(task: object) -> str:
+    return next(name for name in registry.task_names() if registry.task_class(name) is type(task))
+
+
+def _machine_lock() -> Path:
+    """Name the lock that all builds of this user on this machine share, whatever their store."""
+    folder = Path(tempfile.gettempdir()) / f"cpu-pipeline-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / "machine.db"

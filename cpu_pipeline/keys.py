@@ -1,0 +1,147 @@
+"""What makes two runs of a stage the same run. The only file that decides it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from cpu_pipeline import host, registry
+from cpu_pipeline.source import Source
+from cpu_pipeline.stage import Stage
+from cpu_pipeline.task import Task
+
+EPOCH = 1
+"""Raise by one to forget every artifact ever built."""
+
+ABSENT = "not installed"
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts of a recipe that stages may read, besides data."""
+
+    task: Task | None
+    isa: tuple[str, ...]
+    """Instruction sets to build for."""
+    threads: int
+    allow: tuple[str, ...] = ()
+
+
+def ingredients(
+    use: str,
+    stage: Stage,
+    formats: Mapping[str, str],
+    inputs: Mapping[str, str],
+    data: Mapping[str, str],
+    context: Context,
+) -> dict[str, Any]:
+    """List everything that may change what `stage.run` writes.
+
+    Args:
+        use: the stage's name.
+        stage: the stage with its options.
+        formats: input name -> format.
+        inputs: input name -> content digest.
+        data: role -> content digest of its rows.
+        context: the recipe's task, target and permissions, of which only what the stage reads counts.
+    """
+    return {
+        "epoch": EPOCH,
+        "stage": use,
+        "version": stage.version,
+        "options": stage.model_dump(mode="json", exclude=set(stage.unkeyed)),
+        "identity": stage.identity(find_source),
+        "inputs": dict(inputs),
+        "data": dict(data),
+        "task": _task(stage, context),
+        "target": list(context.isa) if "target" in stage.reads else None,
+        "allow": sorted(context.allow) if "allow" in stage.reads else None,
+        "packages": {name: installed(name) for name in stage.packages},
+        "backends": {name: _backend(name) for name in sorted(stage.backends(formats))},
+        "environment": stage.environment(),
+        "host": _host(stage, context),
+    }
+
+
+def packages(stage: Stage, formats: Mapping[str, str], task: Task | None) -> set[str]:
+    """Name every distribution that running the stage takes."""
+    needed = set(stage.packages)
+    for name in stage.backends(formats):
+        needed |= set(registry.backend(name).PACKAGES)
+    if task is not None and "task" in stage.reads:
+        needed |= set(task.packages)
+    return needed
+
+
+def find_source(name: str, fields: Mapping[str, object]) -> Source:
+    """Make a source of its name and fields."""
+    return registry.source_class(name)(**fields)
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """Say in words what changed between two lists of ingredients."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            here = key if path in ("", "packages") else f"{path}.{key}"
+            between = ": " if path != "packages" else " "
+            before, after = old.get(key), new.get(key)
+            if isinstance(before, Mapping) and isinstance(after, Mapping):
+                yield from differences(before, after, here)
+            elif before != after:
+                yield f"{here}{between}{_short(before)} → {_short(after)}"
+    elif old != new:
+        yield f"{path}: {_short(old)} → {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "none"
+    text = str(value)
+    return text if len(text) <= 40 else text[:12] + "…"
+
+
+def _task(stage: Stage, context: Context) -> Any:
+    if context.task is None or not {"task", "task.head"} & stage.reads:
+        return None
+    task = context.task
+    name = next(n for n in registry.task_names() if registry.task_class(n) is type(task))
+    if "task" not in stage.reads:
+        return {"use": name, "outputs": list(task.outputs)}
+    return {
+        "use": name,
+        "version": task.version,
+        "options": task.model_dump(mode="json"),
+        "packages": {name: installed(name) for name in task.packages},
+    }
+
+
+def _backend(name: str) -> dict[str, Any]:
+    module = registry.backend(name)
+    return {"version": module.VERSION, "packages": {p: installed(p) for p in module.PACKAGES}}
+
+
+def _host(stage: Stage, context: Context) -> Any:
+    match stage.host():
+        case "none":
+            return None
+        case "isa":
+            return {"isa": list(host.isa())}
+        case _:
+            return {**host.machine(), "threads": context.threads}
+
+
+@cache
+def installed(distribution: str) -> str:
+    """Return the installed version of a distribution, or say that there is none."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ABSENT
+
+
+def missing(names: Sequence[str]) -> list[str]:
+    """Name the distributions that are not installed."""
+    return sorted(name for name in names if installed(name) == ABSENT)

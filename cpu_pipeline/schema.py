@@ -1,0 +1,158 @@
+"""The JSON Schema (draft-07) of recipes and pipelines, generated from the classes of stages, tasks and sources."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from cpu_pipeline import recipe, registry
+
+COMMIT = "^[0-9a-f]{40}$"
+
+
+def schema() -> dict[str, Any]:
+    """Build the whole schema: one `if/then` per stage, task and source, so that errors name the right branch."""
+    definitions: dict[str, Any] = {}
+    for name in registry.stage_names():
+        definitions[f"stage.{name}"] = _model(registry.stage_class(name), definitions)
+    for name in registry.task_names():
+        definitions[f"task.{name}"] = _model(registry.task_class(name), definitions)
+    for want in ("model", "tokenizer", "data"):
+        for name in registry.source_names(want):
+            definitions[f"{want}.{name}"] = _source(want, name, definitions)
+        definitions[want] = _choice(want)
+    definitions["Step"] = _step(definitions)
+    definitions["Use"] = _task()
+    definitions["Pipeline"] = _paper(recipe.Pipeline, definitions)
+    definitions["Recipe"] = _recipe(definitions)
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "cpu-pipeline",
+        "description": "A recipe (what is wanted) or a pipeline (how it is made).",
+        "type": "object",
+        "if": {"anyOf": [{"required": [key]} for key in ("model", "task", "data", "pipeline")]},
+        "then": {"$ref": "#/definitions/Recipe"},
+        "else": {"$ref": "#/definitions/Pipeline"},
+        "definitions": dict(sorted(definitions.items())),
+    }
+
+
+def text() -> str:
+    """Write the schema as schema.json holds it."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Turn a pydantic class into a draft-07 definition; nested classes go into `definitions`."""
+    made = model.model_json_schema(ref_template="#/definitions/{model}")
+    for name, nested in made.pop("$defs", {}).items():
+        definitions.setdefault(name, _draft7(nested))
+    made = _draft7(made)
+    made.pop("title", None)
+    made["additionalProperties"] = False
+    return made
+
+
+def _draft7(node: Any) -> Any:
+    """Drop pydantic's titles; say tuples and nullable values as draft-07 does."""
+    if isinstance(node, list):
+        return [_draft7(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    made = {k: _draft7(v) for k, v in node.items() if not (k == "title" and isinstance(v, str))}
+    if "prefixItems" in made:
+        made["items"] = made.pop("prefixItems")
+    branches = made.get("anyOf")
+    if isinstance(branches, list) and {"type": "null"} in branches and len(branches) == 2:
+        [other] = [b for b in branches if b != {"type": "null"}]
+        if isinstance(other.get("type"), str):
+            made.pop("anyOf")
+            made = {**other, **made, "type": [other["type"], "null"]}
+            if "enum" in made:
+                made["enum"] = [*made["enum"], None]
+    return made
+
+
+def _paper(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
+    made = _model(model, definitions)
+    definitions.pop("Step", None)
+    made["properties"]["stages"] = {
+        "type": "array", "minItems": 1, "items": {"$ref": "#/definitions/Step"},
+        "description": made["properties"]["stages"]["description"],
+    }  # fmt: skip
+    definitions["Step"] = _step(definitions)
+    return made
+
+
+def _recipe(definitions: dict[str, Any]) -> dict[str, Any]:
+    made = _paper(recipe.Recipe, definitions)
+    definitions["Use"] = _task()
+    said = {key: value.get("description") for key, value in made["properties"].items()}
+    for key, want in (("model", "model"), ("teacher", "model"), ("tokenizer", "tokenizer")):
+        made["properties"][key] = {"description": said[key], "allOf": [{"$ref": f"#/definitions/{want}"}]}
+    made["properties"]["task"] = {"description": said["task"], "allOf": [{"$ref": "#/definitions/Use"}]}
+    made["properties"]["data"] = {
+        "type": "object", "description": said["data"], "additionalProperties": False,
+        "properties": {role: {"$ref": "#/definitions/data"} for role in recipe.ROLES},
+    }  # fmt: skip
+    made["anyOf"] = [{"required": ["pipeline"]}, {"required": ["stages"]}]
+    made["not"] = {"required": ["pipeline", "stages"]}
+    return made
+
+
+def _step(definitions: dict[str, Any]) -> dict[str, Any]:
+    made = _model(recipe.Step, definitions)
+    names = registry.stage_names()
+    made["properties"]["use"] |= {"enum": names}
+    made["properties"]["with"] = {"type": "object", "description": made["properties"]["with"]["description"]}
+    made["allOf"] = [
+        {
+            "if": {"properties": {"use": {"const": name}}, "required": ["use"]},
+            "then": {"properties": {"with": {"$ref": f"#/definitions/stage.{name}"}}},
+        }
+        for name in names
+    ]
+    return made
+
+
+def _task() -> dict[str, Any]:
+    names = registry.task_names()
+    branches = [
+        {
+            "if": {"properties": {"use": {"const": name}}, "required": ["use"]},
+            "then": {"properties": {"with": {"$ref": f"#/definitions/task.{name}"}}},
+        }
+        for name in names
+    ]
+    full = {
+        "type": "object", "required": ["use"], "additionalProperties": False, "allOf": branches,
+        "properties": {"use": {"enum": names, "description": "Task."},
+                       "with": {"type": "object", "description": "Options of that task."}},
+    }  # fmt: skip
+    return {"if": {"type": "string"}, "then": {"enum": names}, "else": full}
+
+
+def _choice(want: str) -> dict[str, Any]:
+    """Describe `model:`, `tokenizer:` or one role of `data:`: the key that is there says which source it is."""
+    names = registry.source_names(want)
+    return {
+        "type": "object",
+        "anyOf": [{"required": [name]} for name in names],
+        "allOf": [{"if": {"required": [n]}, "then": {"$ref": f"#/definitions/{want}.{n}"}} for n in names],
+    }
+
+
+def _source(want: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    made = _model(registry.source_class(name), definitions)
+    if want == "data":
+        rows = _model(registry.stage_class("load.rows"), definitions)["properties"]
+        made["properties"] |= {key: rows[key] for key in ("split", "take", "seed", "columns")}
+        made["properties"].pop("format", None)
+    else:
+        made["properties"].pop("split", None)
+        made["properties"].pop("config", None)
+        if want == "tokenizer":
+            made["properties"].pop("format", None)
+    return made

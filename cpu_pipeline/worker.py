@@ -1,0 +1,408 @@
+"""Runs one node in a child process, in the interpreter its environment names; both ends of the conversation.
+
+Requests and replies are JSON lines over the child's standard input and output; what libraries print goes to the
+node's log. A child is reused while it is healthy and dies with its parent (PR_SET_PDEATHSIG on Linux, the closed
+pipe elsewhere), so it must be started from the parent's main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import psutil
+
+from cpu_pipeline import registry
+from cpu_pipeline.artifact import Artifact
+from cpu_pipeline.errors import BackendMissing, PipelineError, StageFailed, TryAgain, error_class
+from cpu_pipeline.keys import find_source
+from cpu_pipeline.stage import Job
+from cpu_pipeline.store import disk_error
+
+if TYPE_CHECKING:
+    from cpu_pipeline.backend import Arrays
+
+SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE", re.IGNORECASE)
+SEEN_BY_FETCH = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
+TAIL = 15
+"""Lines of a dead child's log that its error shows."""
+
+
+def environment(online: bool) -> dict[str, str]:
+    """Return the environment variables of a child: no accelerators, no tokens, offline unless it fetches."""
+    env = {k: v for k, v in os.environ.items() if not SECRET.search(k) or (online and k in SEEN_BY_FETCH)}
+    env |= {
+        "CUDA_VISIBLE_DEVICES": "",
+        "HIP_VISIBLE_DEVICES": "",
+        "ROCR_VISIBLE_DEVICES": "",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": os.environ.get("PYTHONDONTWRITEBYTECODE", ""),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    own = [
+        p
+        for p in sys.path
+        if p and not Path(p).is_relative_to(sys.prefix) and not Path(p).is_relative_to(sys.base_prefix)
+    ]
+    env["PYTHONPATH"] = os.pathsep.join(own)
+    if not online:
+        env |= {
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+            "HF_TOKEN_PATH": os.devnull,
+        }
+    return env
+
+
+class Child:
+    """The parent's end: one child process, asked one thing at a time."""
+
+    def __init__(self, online: bool = False, cpus: Sequence[int] | None = None) -> None:
+        self.online = online
+        self.peak = 0
+        """Most memory seen since the last request, in bytes."""
+        group = (
+            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "cpu_pipeline.worker", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(online),
+            **group,  # type: ignore[call-overload]  # one of two keyword sets, by operating system
+        )
+        self._watched = psutil.Process(self.process.pid)
+        if cpus and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(self.process.pid, cpus)
+
+    @property
+    def replies(self) -> IO[bytes]:
+        """Return the stream that becomes readable when the child has answered or died."""
+        stream: IO[bytes] | None = self.process.stdout
+        if stream is None:
+            raise StageFailed("the worker has no output")
+        return stream
+
+    def ask(self, request: Mapping[str, Any]) -> None:
+        """Send one request."""
+        self.peak = 0
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]  # always a pipe
+            self.process.stdin.flush()  # type: ignore[union-attr]  # always a pipe
+        except BrokenPipeError:
+            pass  # it has died: reading its answer says so
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for the answer; raise the error that the child names, or say how it died."""
+        line = self.replies.readline()
+        if not line.endswith(b"\n"):
+            raise StageFailed(self.epitaph())
+        said: dict[str, Any] = json.loads(line)
+        if "error" in said:
+            raise error_class(said["error"])(said["says"])
+        return said
+
+    def epitaph(self) -> str:
+        """Say how the child died."""
+        try:
+            code = self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "the worker closed its output without an answer"
+        if code == -signal.SIGKILL:
+            from cpu_pipeline import host
+
+            return (
+                f"killed (SIGKILL), as the system does when memory runs out; "
+                f"peak {_gib(self.peak)} of {_gib(host.memory())}; try fewer calibration rows, a smaller batch or --jobs 1"
+            )
+        if code < 0:
+            return f"died of {signal.Signals(-code).name} in native code"
+        return f"its process ended with exit code {code} before it answered"
+
+    def sample(self) -> None:
+        """Note how much memory the child and its own children hold now."""
+        with contextlib.suppress(psutil.Error):
+            whole = [self._watched, *self._watched.children(recursive=True)]
+            self.peak = max(self.peak, sum(p.memory_info().rss for p in whole))
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Ask the whole process group to end, then make it."""
+        self._signal(signal.SIGTERM)
+        try:
+            self.process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the whole process group at once."""
+        self._signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+
+    def close(self) -> None:
+        """Let an idle child end by itself; make sure that it does."""
+        with contextlib.suppress(BrokenPipeError, OSError):
+            self.process.stdin.close()  # type: ignore[union-attr]  # always a pipe
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self.replies.close()
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.name == "nt":
+                self.process.terminate()
+            else:
+                os.killpg(self.process.pid, number)
+
+
+def tail(log: Path) -> list[str]:
+    """Return the last lines of a log."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 20_000))
+        return file.read().decode("utf-8", "replace").splitlines()[-TAIL:]
+    return []
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+class _Timed:
+    """One artifact in a fresh child of the worker, to be timed (a `stage.Timer`)."""
+
+    def __init__(self, artifact: Artifact, request: Mapping[str, Any], cpus: Sequence[int]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="cpu-pipeline-")
+        begin = time.perf_counter()
+        self.child = Child(cpus=cpus)
+        self.child.ask({**_common(request), "do": "open", "artifact": _told(artifact)})
+        self.child.answer()
+        self.load_seconds = time.perf_counter() - begin
+        self._peak = 0
+
+    def time(self, batches: Sequence[Arrays], rounds: int = 1) -> list[float]:
+        import numpy as np
+
+        path = Path(self._folder.name) / "batches.npz"
+        np.savez(path, **{f"{i}.{name}": array for i, arrays in enumerate(batches) for name, array in arrays.items()})  # type: ignore[arg-type]  # numpy types savez's keywords as bool
+        self.child.ask({"do": "time", "batches": str(path), "rounds": rounds})
+        said = self.child.answer()
+        self._peak = max(self._peak, int(said["peak_memory"]))
+        return list(said["seconds"])
+
+    @property
+    def peak_memory(self) -> int:
+        return self._peak
+
+    def close(self) -> None:
+        self.child.close()
+        self._folder.cleanup()
+
+
+def _common(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: request[key] for key in ("task", "threads", "log") if key in request}
+
+
+def _told(artifact: Artifact) -> dict[str, Any]:
+    return {**vars(artifact), "path": str(artifact.path), "facts": dict(artifact.facts)}
+
+
+def _heard(said: Mapping[str, Any]) -> Artifact:
+    return Artifact(said["format"], Path(said["path"]), said["digest"], said["facts"])
+
+
+def request(
+    use: str,
+    options: Mapping[str, Any],
+    inputs: Mapping[str, Artifact],
+    out: Path,
+    **rest: Any,
+) -> dict[str, Any]:
+    """Write what a child is asked to run; `rest` is task, data, scratch, threads, isa, allow and log."""
+    told = {name: _told(artifact) for name, artifact in inputs.items()}
+    return {"do": "run", "use": use, "options": dict(options), "inputs": told, "out": str(out), **rest}
+
+
+def main() -> None:
+    """Answer requests until the parent hangs up: the child's end."""
+    replies = os.fdopen(os.dup(1), "wb")
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 1)
+    _die_with_parent(int(sys.argv[1]))
+    lines = os.fdopen(os.dup(0), "rb")
+    os.dup2(devnull, 0)
+    state: dict[str, Any] = {}
+    while line := lines.readline():
+        asked = json.loads(line)
+        if "log" in asked:
+            _log_to(Path(asked["log"]))
+        reply = json.dumps(_reply(asked, state), allow_nan=False)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        replies.write(reply.encode() + b"\n")
+        replies.flush()
+
+
+def _reply(asked: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    try:
+        match asked["do"]:
+            case "run":
+                return _run(asked)
+            case "open":
+                state["session"] = registry.backend(asked["artifact"]["format"]).load(
+                    Path(asked["artifact"]["path"]), _task(asked), asked["threads"]
+                )
+                return {}
+            case _:
+                return _time(asked, state["session"])
+    except PipelineError as error:
+        return {"error": type(error).__name__, "says": str(error)}
+    except ModuleNotFoundError as error:
+        traceback.print_exc()
+        says = f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"
+        return {"error": BackendMissing.__name__, "says": says}
+    except OSError as error:
+        traceback.print_exc()
+        full = disk_error(error, Path(str(error.filename or asked.get("out", "."))))
+        if isinstance(full, TryAgain):
+            return {"error": type(full).__name__, "says": str(full)}
+        return {"error": StageFailed.__name__, "says": f"{type(error).__name__}: {error}"}
+    except Exception as error:  # the one place: whatever a library raises becomes the error of this step
+        traceback.print_exc()
+        text = " ".join(str(error).split())[:600]
+        return {"error": StageFailed.__name__, "says": f"{type(error).__name__}: {text}"}
+
+
+def _run(asked: Mapping[str, Any]) -> dict[str, Any]:
+    out = Path(asked["out"])
+    task, threads = _task(asked), int(asked["threads"])
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    stage = registry.stage_class(asked["use"])(**asked["options"])
+    job = Job(
+        load=lambda artifact: registry.backend(artifact.format).load(artifact.path, task, threads),
+        timer=lambda artifact: _timer(artifact, asked),
+        source=find_source,
+        task=task,
+        data={role: Path(path) for role, path in asked["data"].items()},
+        scratch=Path(asked["scratch"]),
+        threads=threads,
+        isa=tuple(asked["isa"]),
+        allow=frozenset(asked["allow"]),
+    )
+    _forget_peak()
+    facts = dict(stage.run({name: _heard(said) for name, said in asked["inputs"].items()}, out, job))
+    try:
+        json.dumps(facts, allow_nan=True)
+    except TypeError as error:
+        raise StageFailed(f"its facts are not JSON: {error}") from error
+    return {"facts": _finite(facts), "peak_memory": peak_memory()}
+
+
+def _finite(value: Any) -> Any:
+    """Write NaN and infinities as None: no number, which fails every comparison."""
+    if isinstance(value, float) and not -float("inf") < value < float("inf"):
+        return None
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _time(asked: Mapping[str, Any], session: Any) -> dict[str, Any]:
+    import numpy as np
+
+    batches: dict[str, dict[str, Any]] = {}
+    with np.load(asked["batches"]) as held:
+        for name in held.files:
+            number, _, key = name.partition(".")
+            if key in session.inputs:
+                batches.setdefault(number, {})[key] = held[name]
+    seconds = []
+    for _ in range(asked["rounds"]):
+        for arrays in batches.values():
+            begin = time.perf_counter()
+            session(arrays)
+            seconds.append(time.perf_counter() - begin)
+    return {"seconds": seconds, "peak_memory": peak_memory()}
+
+
+@contextmanager
+def _timer(artifact: Artifact, asked: Mapping[str, Any]) -> Iterator[_Timed]:
+    from cpu_pipeline import host
+
+    timed = _Timed(artifact, asked, host.pinned(int(asked["threads"])))
+    try:
+        yield timed
+    finally:
+        timed.close()
+
+
+def _task(asked: Mapping[str, Any]) -> Any:
+    told = asked.get("task")
+    return None if told is None else registry.task_class(told["use"])(**told["with"])
+
+
+def _log_to(path: Path) -> None:
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _forget_peak() -> None:
+    """Begin to measure peak memory anew (Linux; elsewhere the peak is the process's whole life)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int:
+    """Return the most memory this process has held, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    return int(getattr(psutil.Process().memory_info(), "peak_wset", psutil.Process().memory_info().rss))
+
+
+def _die_with_parent(parent: int) -> None:
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while psutil.pid_exists(parent):
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
