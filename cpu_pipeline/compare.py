@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpu_pipeline.artifact import Facts
-from cpu_pipeline.batches import pad
+from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.errors import StageFailed
 from cpu_pipeline.task import Feature
 
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cpu_pipeline.backend import Session
+    from cpu_pipeline.task import Task
 
 SHAPES = ((1, 6), (2, 17), (3, 40), (1, 128), (4, 64))
 """(batch, longest sequence in tokens): one sequence is as long as that, the others are shorter and padded."""
+
+OFFSET = frozenset(["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "xmod", "data2vec-text", "mpnet", "esm"])
+"""Model types whose first position is pad_token_id + 1."""
 
 
 def synthetic(model: Path, shapes: Sequence[tuple[int, int]] = SHAPES, seed: int = 0) -> list[list[Feature]]:
@@ -89,6 +93,19 @@ def compare(
     }
 
 
+def parity(candidate: Session, reference: Session, model: Path, task: Task, tolerance: float, where: str) -> Facts:
+    """Compare on synthetic batches, at several lengths and with padding, and fail beyond `tolerance` (absolute).
+
+    `model` is a directory with config.json and the tokenizer.
+
+    Raises:
+        StageFailed: the answers differ, or are not finite.
+    """
+    facts = compare(candidate, reference, synthetic(model), pad_id(model), task.per_token)
+    require_parity(facts, tolerance, where)
+    return facts
+
+
 def require_parity(facts: Facts, tolerance: float, where: str) -> None:
     """Fail unless all answers are finite and within `tolerance` (absolute) of the reference.
 
@@ -141,19 +158,5 @@ def _ends(model: Path, config: dict[str, Any]) -> tuple[int, int]:
 def _positions(config: dict[str, Any]) -> int:
     """Count the tokens a model can take; RoBERTa and its kin number positions from after the padding token."""
     positions = int(config.get("max_position_embeddings", 512))
-    offset = (config.get("pad_token_id") or 0) + 1 if str(config.get("model_type")) in OFFSET.split() else 0
+    offset = (config.get("pad_token_id") or 0) + 1 if str(config.get("model_type")) in OFFSET else 0
     return positions - offset
-
-
-OFFSET = {
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "xlm-roberta-xl",
-    "xmod",
-    "data2vec-text",
-    "longformer",
-    "mpnet",
-    "esm",
-}
-"""Model types whose first position is pad_token_id + 1."""

@@ -63,8 +63,8 @@ def open_session(model: Path, threads: int = 0) -> Any:
     options.use_deterministic_compute = True
     options.log_severity_level = 3
     onnxruntime.disable_telemetry_events()
-    broken = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoModel)
-    broken = (*broken, state.NoSuchFile, state.NotImplemented, state.RuntimeException, state.EPFail)
+    broken: tuple[type[Exception], ...] = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf)
+    broken += (state.NoModel, state.NoSuchFile, state.NotImplemented, state.RuntimeException, state.EPFail)
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except broken as error:
@@ -82,6 +82,12 @@ class Running:
     def __call__(self, arrays: Arrays, /) -> Arrays:
         """Run one batch."""
         import numpy as np
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-        answers = self._session.run(self._outputs, dict(arrays))
+        try:
+            answers = self._session.run(self._outputs, dict(arrays))
+        except (state.Fail, state.InvalidArgument, state.RuntimeException) as error:
+            shape = "x".join(str(size) for size in next(iter(arrays.values())).shape)
+            said = " ".join(str(error).split())[:300]
+            raise StageFailed(f"the ONNX model does not run on a batch of {shape} tokens: {said}") from error
         return {name: np.asarray(a, dtype=np.float32) for name, a in zip(self._outputs, answers, strict=True)}

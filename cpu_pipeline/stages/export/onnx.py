@@ -1,0 +1,108 @@
+"""Turn a checkpoint into an ONNX graph, and prove that it still gives the same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from cpu_pipeline import compare
+from cpu_pipeline.artifact import Artifact, Card
+from cpu_pipeline.backends import hf
+from cpu_pipeline.backends.onnx import FORMAT, MODEL
+from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.stage import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages import _onnx
+
+if TYPE_CHECKING:
+    from cpu_pipeline.task import Task
+
+
+class ExportOnnx(Stage):
+    """Export a checkpoint to ONNX, dynamic in batch and sequence, and compare its answers with eager torch."""
+
+    takes: ClassVar = {"model": {"hf"}}
+    reads: ClassVar = frozenset({"task"})
+    packages: ClassVar = ("torch", "transformers", "onnx", "onnx_ir", "onnxscript")
+
+    opset: int = Field(default=18, ge=18, le=23)
+    """ONNX operator set to write; `fuse.onnx` knows the patterns of 18, and 23 has an Attention operator of its own."""
+    tolerance: float = Field(default=1e-4, gt=0)
+    """Largest absolute difference from eager float32 answers, at several lengths and with padding, that may pass."""
+    inline: int = Field(default=_onnx.INLINE, ge=0, le=_onnx.INLINE)
+    """Bytes of weights that stay inside model.onnx; a larger model keeps them in model.onnx_data beside it."""
+
+    def gives(self) -> str:
+        """Name the format."""
+        return FORMAT
+
+    def backends(self, formats: Mapping[str, str]) -> Set[str]:
+        """Compare through both."""
+        return {"hf", FORMAT}
+
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+        """Export, copy what belongs to the model, and compare."""
+        if job.task is None:
+            raise RecipeError("export.onnx: the recipe names no task; it says which head to export")
+        source = inputs["model"].path
+        model = hf.checkpoint(source, job.task)
+        hf.carry(source, out)
+        export(model, job.task, out, self.opset, self.inline)
+        Card(FORMAT).write(out)
+        candidate = job.load(Artifact(FORMAT, out, "", {}))
+        reference = hf.Eager(model, job.task.outputs)
+        facts = compare.parity(candidate, reference, source, job.task, self.tolerance, "export.onnx")
+        counts = _onnx.count_operators(out / MODEL)
+        return {"bytes": _onnx.size(out), "nodes": sum(counts.values()), "operators": counts, "parity": dict(facts)}
+
+
+def export(model: Any, task: Task, out: Path, opset: int, inline: int = _onnx.INLINE) -> None:
+    """Write the module that `hf.checkpoint` gave as model.onnx into `out`; the bytes depend on nothing else.
+
+    Raises:
+        StageFailed: the exporter does not know how.
+    """
+    import torch
+
+    names = hf.inputs_of(model)
+    # Two sequences of eight tokens, one padded: sizes of 0 and 1 would be taken for constants.
+    example = {name: torch.ones((2, 8), dtype=torch.int64) for name in names}
+    example["attention_mask"][1, 5:] = 0
+    shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+    try:
+        program = torch.onnx.export(
+            _named(model, task.outputs),
+            (),
+            kwargs=example,
+            dynamo=True,
+            opset_version=opset,
+            dynamic_shapes={name: shape for name in names},
+            input_names=list(names),
+            output_names=list(task.outputs),
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        said = " ".join(str(error).split())[:300]
+        raise StageFailed(f"export.onnx: torch cannot export {type(model).__name__}: {said}") from error
+    _onnx.tidy(program.model, "model.")
+    _onnx.save(program.model, out, inline)
+
+
+def _named(model: Any, outputs: tuple[str, ...]) -> Any:
+    """Wrap a transformers model into a module that gives the task's outputs alone, in order."""
+    import torch
+
+    class Named(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> tuple[Any, ...]:
+            given = {"input_ids": input_ids, "attention_mask": attention_mask}
+            if token_type_ids is not None:
+                given["token_type_ids"] = token_type_ids
+            return tuple(hf.outputs_of(self.model(**given), outputs).values())
+
+    return Named().eval()
