@@ -1,0 +1,110 @@
+"""From a checkpoint to OpenVINO IR that answers the same at any batch size and length."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from cpu_pipeline import compare
+from cpu_pipeline.artifact import Artifact, Card
+from cpu_pipeline.backends import hf, openvino
+from cpu_pipeline.batches import pad_id
+from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.stage import Facts, Inputs, Job, Stage
+
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
+"""Largest absolute difference of an output from eager float32 that the weights' type explains."""
+
+
+class ExportOpenvino(Stage):
+    """Convert a checkpoint to OpenVINO IR with dynamic batch and length, checked against eager torch."""
+
+    takes: ClassVar[Mapping[str, Set[str]]] = {"model": frozenset({"hf"})}
+    reads: ClassVar[Set[str]] = frozenset({"task"})
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "openvino")
+
+    weights: Literal["float32", "float16"] = "float32"
+    """Type that the weights are stored in; float16 halves the file, computation stays as `inference_precision` says."""
+    inference_precision: Literal["f32", "bf16", "auto"] = "f32"
+    """What the artifact asks OpenVINO to compute in; `auto` takes bf16 where the processor has it."""
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    """Largest absolute difference from eager float32 allowed; left out, 1e-4, and 2e-2 with float16 weights."""
+
+    def gives(self) -> str:
+        """Name the format of the exported model."""
+        return openvino.FORMAT
+
+    def backends(self, formats: Mapping[str, str]) -> Set[str]:
+        """Name the two whose answers are compared."""
+        return frozenset({"hf", openvino.FORMAT})
+
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+        """Trace, convert, write, load what was written, and compare it with eager at other shapes and with padding.
+
+        The comparison computes in float32 whatever `inference_precision` says: it judges the graph, not the arithmetic.
+
+        Raises:
+            StageFailed: the model cannot be converted, or the written model answers differently.
+        """
+        if job.task is None:
+            raise RecipeError("export.openvino: the recipe names no task, and it decides the model's head and outputs")
+        source = inputs["model"].path
+        module = hf.checkpoint(source, job.task)
+        names = hf.inputs_of(module)
+        openvino.write(_convert(module, names, job.task.outputs), out, half=self.weights == "float16")
+        hf.carry(source, out)
+        _card("f32").write(out)
+
+        eager = hf.Eager(module, job.task.outputs)
+        written = job.load(Artifact(openvino.FORMAT, out, "", {}))
+        parity = compare.compare(written, eager, compare.synthetic(source), pad_id(source), job.task.per_token)
+        compare.require_parity(parity, self.tolerance or TOLERANCE[self.weights], "export.openvino")
+        _card(self.inference_precision).write(out)
+        return {
+            "inputs": list(names),
+            "outputs": list(job.task.outputs),
+            "bytes": {name: (out / name).stat().st_size for name in (openvino.XML, openvino.BIN)},
+            "parity": parity,
+        }
+
+
+def _convert(module: Any, names: tuple[str, ...], outputs: tuple[str, ...]) -> Any:
+    """Convert a torch module; keep the outputs that the task reads, under the task's names, and nothing else."""
+    import torch
+
+    ov = openvino.runtime()
+    example = {name: torch.ones(2, 7, dtype=torch.int64) for name in names}
+    # Padding in the example: a trace without any may leave the mask out.
+    example["attention_mask"][1, 5:] = 0
+    with warnings.catch_warnings():
+        # Every place where the trace may have frozen something; the comparison that follows finds those that matter.
+        warnings.simplefilter("ignore")
+        try:
+            model = ov.convert_model(module, example_input=example)
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            IndexError,
+            ov.frontend.OpConversionFailure,
+        ) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise StageFailed(f"export.openvino: this model cannot be converted: {reason}") from error
+    kept = []
+    for place, name in enumerate(outputs):
+        found = [port for port in model.outputs if name in port.get_names()] or model.outputs[place : place + 1]
+        if not found:
+            raise StageFailed(f"export.openvino: the model has no output {name}")
+        found[0].get_tensor().set_names({name})
+        kept.append(found[0].get_node())
+    return ov.Model(kept, model.get_parameters(), "model")
+
+
+def _card(precision: str) -> Card:
+    hint = "dynamic" if precision == "auto" else precision
+    return Card(openvino.FORMAT, runtime={"INFERENCE_PRECISION_HINT": hint})
