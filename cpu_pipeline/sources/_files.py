@@ -1,0 +1,179 @@
+"""Which files of a model, a tokenizer or a data set are wanted, judged by name alone, and how files are copied."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from cpu_pipeline.errors import RecipeError, Refused
+
+Format = Literal["hf", "onnx", "openvino"]
+"""How the weights of a model are kept where it comes from."""
+
+DATA = (".parquet", ".csv", ".jsonl")
+"""Endings of files that hold rows."""
+
+TOKENIZER = frozenset(
+    {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
+    | {"vocab.json", "vocab.txt", "merges.txt", "bpe.codes", "dict.txt"}
+)
+"""Files at the top of a checkpoint that belong to its tokenizer; so do `VOCABULARY` endings."""
+
+VOCABULARY = (".model", ".spm")
+"""Endings of sentencepiece vocabularies."""
+
+CHAFF = re.compile(
+    r"(trainer_state|training_args|.*_results|.*\.index|pytorch_model.*|quantize_config|ort_config)\.json"
+)
+"""JSON at the top of a checkpoint that no model needs, or that belongs to weights which have a rule of their own."""
+
+MODULE = re.compile(r"\d+_[A-Za-z]+/(config\.json|model\.safetensors)")
+"""Files of sentence-transformers' modules, such as 1_Pooling/config.json."""
+
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""Split -> the words that stand for it in file names."""
+
+
+def check_name(name: str) -> str:
+    """Return a relative POSIX file name that stays below its folder.
+
+    Raises:
+        Refused: it is absolute, climbs with `..`, or has backslashes, drive letters or control characters.
+    """
+    parts = name.split("/")
+    odd = any(ord(c) < 32 or ord(c) == 127 for c in name) or "\\" in name or re.match(r"[A-Za-z]:", name)
+    if not name or odd or any(part in ("", ".", "..") for part in parts):
+        raise Refused(f"file name {name!r}: it leads outside its folder or is no plain name; use another repository")
+    return name
+
+
+def is_tokenizer(name: str) -> bool:
+    """Say whether a file at the top of a checkpoint belongs to its tokenizer."""
+    return name in TOKENIZER or ("/" not in name and name.endswith(VOCABULARY))
+
+
+def choose_tokenizer(names: Iterable[str]) -> list[str]:
+    """Choose the files of the tokenizer, sorted."""
+    return sorted(name for name in names if is_tokenizer(name))
+
+
+def choose_model(names: Collection[str], format: Format, where: str) -> list[str]:
+    """Choose the files of a model in `format`, its tokenizer's included, sorted.
+
+    Safetensors come before pickled weights, the only ones there are come last: `refuse_pickles` judges them.
+
+    Raises:
+        RecipeError: there is no config.json, or there are no weights in that format.
+    """
+    if "config.json" not in names:
+        raise RecipeError(f"{where}: no config.json; name a folder or repository that holds a model")
+    common = {n for n in names if "/" not in n and n.endswith(".json") and not CHAFF.fullmatch(n)}
+    common |= {n for n in names if is_tokenizer(n) or MODULE.fullmatch(n)}
+    weights = {"hf": _hf, "onnx": _onnx, "openvino": _openvino}[format](set(names), where)
+    return sorted(common | weights)
+
+
+def _hf(names: set[str], where: str) -> set[str]:
+    for single, index, shard in (
+        ("model.safetensors", "model.safetensors.index.json", r"model-\d+-of-\d+\.safetensors"),
+        ("pytorch_model.bin", "pytorch_model.bin.index.json", r"pytorch_model-\d+-of-\d+\.bin"),
+    ):
+        if single in names:
+            return {single}
+        if index in names:
+            return {index} | {n for n in names if re.fullmatch(shard, n)}
+    raise RecipeError(
+        f"{where}: no weights: neither model.safetensors nor its shards with model.safetensors.index.json; "
+        f"say `format: onnx` or `format: openvino` if it holds an exported model"
+    )
+
+
+def _onnx(names: set[str], where: str) -> set[str]:
+    graph = _only(names, ".onnx", ("model.onnx", "onnx/model.onnx"), where)
+    stem = graph.removesuffix(".onnx")
+    return {n for n in names if n == graph or n.startswith(f"{graph}_data") or n in (f"{graph}.data", f"{stem}.data")}
+
+
+def _openvino(names: set[str], where: str) -> set[str]:
+    graph = _only(names, ".xml", ("openvino_model.xml", "openvino/openvino_model.xml"), where)
+    weights = graph.removesuffix(".xml") + ".bin"
+    if weights not in names:
+        raise RecipeError(f"{where}: {graph} has no {PurePosixPath(weights).name} beside it; bring both")
+    return {graph, weights}
+
+
+def _only(names: set[str], ending: str, usual: Sequence[str], where: str) -> str:
+    top = sorted(n for n in names if "/" not in n and n.endswith(ending))
+    for name in usual:
+        if name in names:
+            return name
+    if len(top) == 1:
+        return top[0]
+    found = f"{len(top)} files end in {ending} ({', '.join(top[:4])})" if top else f"no {usual[0]}"
+    raise RecipeError(f"{where}: {found}; keep one, called {usual[0]}")
+
+
+def refuse_pickles(names: Iterable[str], allow: Collection[str], where: str) -> None:
+    """Refuse weights that are pickles, unless the recipe allows them.
+
+    Raises:
+        Refused: says which line would allow it.
+    """
+    pickled = [name for name in names if re.fullmatch(r"pytorch_model.*\.bin(\.index\.json)?", name)]
+    if pickled and "pickle" not in allow:
+        raise Refused(
+            f"{where}: its only weights are pickled ({pickled[0]}), and a pickle can run code; choose a revision with "
+            f"model.safetensors, or say `allow: [pickle]` in the recipe if you trust it"
+        )
+
+
+def names_split(name: str, split: str) -> bool:
+    """Say whether a file's name has the split (or a word that stands for it) between separators."""
+    words = SPLITS.get(split.lower(), (split,))
+    return any(re.search(rf"(?<![A-Za-z0-9]){re.escape(w)}(?![A-Za-z0-9])", name, re.IGNORECASE) for w in words)
+
+
+def choose_data(names: Collection[str], split: str, config: str | None, where: str) -> list[str]:
+    """Choose README.md and every file that may hold the split, sorted.
+
+    Which of them do is in README.md's header, and `load.rows` reads that offline; this errs on the side of too many.
+
+    Raises:
+        RecipeError: there is no .parquet, .csv or .jsonl file at all.
+    """
+    files = sorted(n for n in names if n.lower().endswith(DATA) and not n.startswith("."))
+    if not files:
+        raise RecipeError(f"{where}: no {', '.join(DATA)} file; name a data set that is stored as such files")
+    if config:
+        files = [n for n in files if config in re.split(r"[/.]", n) or names_split(n, config)] or files
+    named = [n for n in files if names_split(n, split)]
+    nameless = [n for n in files if not any(names_split(n, other) for other in SPLITS)]
+    readme = [n for n in names if n == "README.md"]
+    return sorted(readme + (named or nameless or files))
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy one file's bytes, sharing blocks where the file system can; never a link."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as old, target.open("xb") as new:
+        if hasattr(os, "copy_file_range"):
+            try:
+                while os.copy_file_range(old.fileno(), new.fileno(), 1 << 30):
+                    pass
+            except OSError:  # another file system, or one that cannot: go on by hand from where it stopped
+                pass
+        shutil.copyfileobj(old, new, 1 << 20)
+
+
+def copy_files(files: Mapping[str, Path], out: Path) -> None:
+    """Copy name -> file into `out`, each under its name."""
+    for name, path in sorted(files.items()):
+        copy_file(path, out / name)

@@ -1,0 +1,107 @@
+"""A model or a tokenizer in a folder of this machine, known by its content."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Set
+from pathlib import Path
+from typing import ClassVar
+
+from cpu_pipeline.artifact import digest_file, digest_listing, digest_tree
+from cpu_pipeline.errors import RecipeError, Refused, StageFailed
+from cpu_pipeline.source import Source, Want
+from cpu_pipeline.sources._files import (
+    Format,
+    check_name,
+    choose_model,
+    choose_tokenizer,
+    copy_files,
+    refuse_pickles,
+)
+
+
+class Folder(Source):
+    """A folder on this machine, laid out as the Hub and `save_pretrained` lay it out."""
+
+    wants: ClassVar[Set[Want]] = frozenset({"model", "tokenizer"})
+    online: ClassVar[bool] = False
+
+    folder: Path
+    """Path of the folder, relative to the recipe's file."""
+    format: Format = "hf"
+    """What the model in it is: `hf` (config.json, safetensors), `onnx` or `openvino`."""
+
+    def identity(self, want: Want) -> object:
+        """Return the digest of the wanted files' names and contents: what `digest_tree` says of a fetched copy."""
+        return {"folder": _digest(self._files(want)), "format": self.format}
+
+    def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
+        """Copy the wanted files.
+
+        Raises:
+            StageFailed: they changed meanwhile.
+        """
+        files = self._files(want)
+        refuse_pickles(files, allow, str(self.folder))
+        copy_unchanged(files, out, str(self.folder))
+        if self._files(want).keys() != files.keys():
+            raise StageFailed(f"{self.folder}: changed during the build; run again once it rests")
+
+    def _files(self, want: Want) -> dict[str, Path]:
+        names = list_folder(self.folder)
+        if want == "tokenizer":
+            chosen = choose_tokenizer(names)
+            if not chosen:
+                raise RecipeError(f"{self.folder}: no tokenizer: neither tokenizer.json nor a vocabulary file")
+        else:
+            chosen = choose_model(names, self.format, str(self.folder))
+        return {name: names[name] for name in chosen}
+
+
+def list_folder(folder: Path) -> dict[str, Path]:
+    """List a folder's plain files, two levels deep, hidden ones left out: relative POSIX name -> path without links.
+
+    Raises:
+        RecipeError: there is no such folder.
+        Refused: a symbolic link in it leads outside it.
+    """
+    if not folder.is_dir():
+        raise RecipeError(f"{folder}: no such folder; paths are relative to the recipe's file")
+    home = folder.resolve()
+    found = {}
+    for top, folders, files in os.walk(home):
+        here = Path(top)
+        for name in (*folders, *files):
+            path = here / name
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise Refused(
+                    f"{folder}: {path.relative_to(home)} is a link that leads outside the folder; "
+                    f"put the file itself there (`cp -rL` copies a folder so)"
+                )
+        folders[:] = [] if here != home else [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = (here / name).resolve()
+            if not name.startswith(".") and path.exists() and stat.S_ISREG(path.stat().st_mode):
+                found[check_name((here / name).relative_to(home).as_posix())] = path
+    return found
+
+
+def copy_unchanged(files: dict[str, Path], out: Path, where: str) -> None:
+    """Copy files that must not change while they are read.
+
+    Raises:
+        StageFailed: one did; what is in `out` is worthless.
+    """
+    try:
+        before = _digest(files)
+        copy_files(files, out)
+        same = before == digest_tree(out) == _digest(files)
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise StageFailed(f"{where}: changed during the build; run again once it rests")
+
+
+def _digest(files: dict[str, Path]) -> str:
+    return digest_listing({name: (path.stat().st_size, digest_file(path)) for name, path in files.items()})

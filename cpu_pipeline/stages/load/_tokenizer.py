@@ -1,0 +1,104 @@
+"""A checkpoint's tokenizer: made fast where it is not, and checked to fit the model (never a row is tokenised here)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.sources._files import choose_tokenizer
+from cpu_pipeline.stages.load._configs import read_json, write_json
+
+FAST = "tokenizer.json"
+
+SETTINGS = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
+"""Files of a tokenizer that hold no vocabulary."""
+
+
+def complete(folder: Path) -> None:
+    """Make tokenizer.json from the vocabulary files when there is none.
+
+    Raises:
+        RecipeError: there are no vocabulary files either.
+        StageFailed: transformers cannot make one of them.
+    """
+    if (folder / FAST).is_file():
+        return
+    vocabulary = [name for name in choose_tokenizer(p.name for p in folder.iterdir()) if name not in SETTINGS]
+    if not vocabulary:
+        raise RecipeError("the model has no tokenizer; say where one is: `tokenizer: {hub: ..., revision: ...}`")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise StageFailed(f"{vocabulary[0]}: no tokenizer.json can be made of it: {reason}; add one yourself") from None
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        tokenizer.save_pretrained(made)
+        if not (Path(made) / FAST).is_file():
+            raise StageFailed(f"{vocabulary[0]}: this kind of tokenizer has no tokenizer.json; name another tokenizer")
+        for name in (FAST, "tokenizer_config.json"):
+            shutil.copyfile(Path(made) / name, folder / name)
+    config = read_json(folder / "tokenizer_config.json")
+    for key in ("name_or_path", "is_local", "local_files_only"):
+        config.pop(key, None)
+    write_json(folder / "tokenizer_config.json", config)
+
+
+def check_fit(folder: Path, config: dict[str, Any]) -> dict[str, int]:
+    """Check that every id the tokenizer can give has its row in the model's embeddings; return the counts as facts.
+
+    Raises:
+        RecipeError: the tokenizer is of another model; names both numbers.
+        StageFailed: tokenizer.json is not a valid one.
+    """
+    ids = dict(_ids(read_json(folder / FAST)))
+    if not ids:
+        raise StageFailed(f"{FAST}: not a valid tokenizer: it has no vocabulary")
+    largest = max(ids, key=lambda token: ids[token])
+    size = _vocabulary(config)
+    if size is None:
+        return {"tokens": len(set(ids.values()))}
+    if ids[largest] >= size:
+        raise RecipeError(
+            f"tokenizer and model do not fit: the tokenizer's {largest!r} is number {ids[largest]}, the model has "
+            f"{size} embeddings (vocab_size); name the tokenizer the model was trained with"
+        )
+    for key in ("pad_token_id", "bos_token_id", "cls_token_id", "sep_token_id"):
+        said = config.get(key)
+        if isinstance(said, int) and said >= size:
+            raise RecipeError(f"config.json: {key} is {said}, but vocab_size is {size}; correct it in the model")
+    return {"tokens": len(set(ids.values())), "vocab_size": size}
+
+
+def _vocabulary(config: dict[str, Any]) -> int | None:
+    inner = config.get("text_config")
+    for place in (config, inner if isinstance(inner, dict) else {}):
+        if isinstance(place.get("vocab_size"), int):
+            return int(place["vocab_size"])
+    return None
+
+
+def _ids(said: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """List token -> id of tokenizer.json: the vocabulary, added tokens, and those that the post-processor inserts."""
+    try:
+        vocabulary = said["model"]["vocab"]
+        if isinstance(vocabulary, dict):
+            yield from ((str(token), int(number)) for token, number in vocabulary.items())
+        else:
+            yield from ((str(entry[0]), number) for number, entry in enumerate(vocabulary))
+        for token in said.get("added_tokens") or []:
+            yield str(token["content"]), int(token["id"])
+        post = said.get("post_processor") or {}
+        for step in [post, *(post.get("processors") or [])]:
+            for token, entry in (step.get("special_tokens") or {}).items():
+                yield from ((f"{token} of the post-processor", int(number)) for number in entry["ids"])
+            for name in ("cls", "sep"):
+                if name in step:
+                    yield f"{name} of the post-processor", int(step[name][1])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise StageFailed(f"{FAST}: not a valid tokenizer: {type(error).__name__} {error}; fetch it again") from None

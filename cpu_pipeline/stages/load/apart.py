@@ -1,0 +1,75 @@
+"""The proof that no row of one data role is a row of another: nothing is judged by what it was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import ClassVar
+
+from cpu_pipeline.artifact import Artifact, Facts, canonical
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.rows import ROWS, read
+from cpu_pipeline.stage import Inputs, Job, Stage
+from cpu_pipeline.stages.load.rows import ORIGIN
+
+REPORT = "apart.json"
+ROLES = ("training", "calibration", "selection", "validation")
+
+
+class LoadApart(Stage):
+    """Check that the data roles share no row, neither by id nor by content."""
+
+    takes: ClassVar[Mapping[str, Set[str]]] = {role: {"rows"} for role in ROLES}
+    optional: ClassVar[Set[str]] = frozenset(ROLES)
+    internal: ClassVar[bool] = True
+
+    def gives(self) -> str:
+        """Return `report`."""
+        return "report"
+
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+        """Write apart.json: rows of each role, and what each pair shares, which is nothing.
+
+        Raises:
+            RecipeError: two roles share rows; names them, how many, and one.
+        """
+        roles = {role: _read(inputs[role]) for role in ROLES if role in inputs}
+        for (first, one), (second, other) in combinations(roles.items(), 2):
+            _check(first, one, second, other)
+        counts = {role: len(rows.contents) for role, rows in roles.items()}
+        report = {"rows": counts, "apart": [f"{first} and {second}" for first, second in combinations(roles, 2)]}
+        (out / REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        return {"rows": counts}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of one role. Made ids number the rows of certain files, and say nothing beside ids of any others."""
+
+    contents: list[tuple[str, str]]
+    """Of each row, its id and everything else as canonical JSON."""
+    origin: str | None
+    """The files that made ids number; None when the ids are the data's own."""
+
+
+def _read(artifact: Artifact) -> _Rows:
+    contents = []
+    for row in read(artifact.path / ROWS):
+        name = str(row.pop("id"))
+        contents.append((name, canonical(row)))
+    origin = artifact.path / ORIGIN
+    return _Rows(contents, json.loads(origin.read_text(encoding="utf-8"))["files"] if origin.is_file() else None)
+
+
+def _check(first: str, one: _Rows, second: str, other: _Rows) -> None:
+    ids = {name for name, _ in one.contents} if one.origin == other.origin else set()
+    contents = {content for _, content in one.contents}
+    shared = [name for name, content in other.contents if name in ids or content in contents]
+    if shared:
+        raise RecipeError(
+            f"data.{first} and data.{second} share {len(shared)} of {len(other.contents)} rows, such as {shared[0]!r}; "
+            f"choose another split, file, `take:` or `seed:` for one of them"
+        )

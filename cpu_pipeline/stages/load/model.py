@@ -1,0 +1,132 @@
+"""A fetched checkpoint, screened and completed, so that everything after it may trust its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cpu_pipeline.artifact import Facts
+from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.sources._files import Format, copy_file, is_tokenizer, refuse_pickles
+from cpu_pipeline.stage import Inputs, Job, Stage
+from cpu_pipeline.stages.load import _configs, _pickles, _safetensors, _tokenizer
+
+
+class LoadModel(Stage):
+    """Screen a fetched model (no code, no pickles, valid weights, a tokenizer that fits) and make it complete."""
+
+    takes: ClassVar[Mapping[str, Set[str]]] = {"files": {"files"}, "tokenizer": {"files"}}
+    optional: ClassVar[Set[str]] = frozenset({"tokenizer"})
+    reads: ClassVar[Set[str]] = frozenset({"allow"})
+    packages: ClassVar[tuple[str, ...]] = ("safetensors", "tokenizers", "torch", "transformers")
+    internal: ClassVar[bool] = True
+
+    format: Format = "hf"
+    """What the model is: `hf`, `onnx` or `openvino`."""
+
+    def gives(self) -> str:
+        """Return the format of the checkpoint, which is kept."""
+        return self.format
+
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+        """Copy, screen, complete.
+
+        Raises:
+            Refused: it brings code or pickled weights, and the recipe does not allow them.
+            RecipeError: files are missing, or the tokenizer is of another model.
+            StageFailed: a file is not valid.
+        """
+        _collect(inputs, out)
+        if not (out / "config.json").is_file():
+            raise RecipeError("the model has no config.json; name a folder or repository that holds a model")
+        _configs.screen(out, job.allow)
+        weights = self._weights(out, job)
+        _tokenizer.complete(out)
+        config = _configs.read_json(out / "config.json")
+        return {**_says(config), **weights, **_tokenizer.check_fit(out, config)}
+
+    def _weights(self, out: Path, job: Job) -> dict[str, Any]:
+        if self.format == "onnx":
+            return _settle(out, ".onnx", "model.onnx")
+        if self.format == "openvino":
+            return _settle(out, ".xml", "openvino_model.xml", ".bin")
+        pickled = sorted(p.name for p in out.iterdir() if re.fullmatch(r"pytorch_model.*\.bin(\.index\.json)?", p.name))
+        if pickled:
+            refuse_pickles(pickled, job.allow, "the model")
+            _pickles.convert(out)
+        return _screen_weights(out)
+
+
+def _collect(inputs: Inputs, out: Path) -> None:
+    """Copy the model's files and, where a tokenizer is given, its files instead of the model's own."""
+    other = inputs.get("tokenizer")
+    for artifact in filter(None, (inputs["files"], other)):
+        for path in sorted(p for p in artifact.path.rglob("*") if p.is_file()):
+            name = path.relative_to(artifact.path).as_posix()
+            if other is None or is_tokenizer(name) == (artifact is other):
+                copy_file(path, out / name)
+
+
+def _screen_weights(out: Path) -> dict[str, Any]:
+    """Check every safetensors file; with shards, that the index and they agree."""
+    single, index = out / "model.safetensors", out / "model.safetensors.index.json"
+    if single.is_file():
+        weights = _safetensors.screen(single)
+    elif index.is_file():
+        weights = _screen_shards(out, index)
+    else:
+        raise RecipeError("the model has no weights: neither model.safetensors nor shards with their index")
+    if not weights.names:
+        raise StageFailed("model.safetensors: not a valid model: it holds no tensor")
+    for module in sorted(out.glob("*/model.safetensors")):
+        weights += _safetensors.screen(module)
+    dtypes = dict(sorted(weights.dtypes.items()))
+    return {"parameters": weights.parameters, "weight_bytes": weights.size, "dtypes": dtypes}
+
+
+def _screen_shards(out: Path, index: Path) -> _safetensors.Weights:
+    places = _configs.read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
+        raise StageFailed(f"{index.name}: not a valid index: weight_map must map tensors to files")
+    weights = _safetensors.Weights()
+    for shard in sorted(set(places.values())):
+        if not re.fullmatch(r"[\w.-]+\.safetensors", shard) or not (out / shard).is_file():
+            raise RecipeError(
+                f"{index.name}: the shard {shard!r} is missing; bring every shard, or fetch the model again"
+            )
+        found = _safetensors.screen(out / shard)
+        if lost := sorted(name for name, place in places.items() if place == shard and name not in found.names):
+            raise StageFailed(f"{shard}: not a valid shard: it lacks {lost[0]!r}, which {index.name} promises")
+        weights += found
+    return weights
+
+
+def _settle(out: Path, ending: str, usual: str, *companions: str) -> dict[str, Any]:
+    """Bring the one graph, and what lies beside it, to the top of `out` under its usual name.
+
+    Files of external data keep their names, because the graph refers to them by name.
+    """
+    graphs = sorted(p for p in out.rglob(f"*{ending}") if p.is_file())
+    if len(graphs) != 1:
+        raise RecipeError(f"the model has {len(graphs)} files that end in {ending}; it must have one, called {usual}")
+    [graph] = graphs
+    for companion in companions:
+        if not graph.with_suffix(companion).is_file():
+            raise StageFailed(f"{graph.name}: not a valid model: {graph.with_suffix(companion).name} is missing")
+        graph.with_suffix(companion).rename((out / usual).with_suffix(companion))
+    home = graph.parent
+    graph.rename(out / usual)
+    if home != out:
+        for path in sorted(home.iterdir()):
+            path.rename(out / path.name)
+        home.rmdir()
+    weights = [p for p in out.iterdir() if p.is_file() and p.suffix != ".json" and not is_tokenizer(p.name)]
+    return {"weight_bytes": sum(p.stat().st_size for p in weights)}
+
+
+def _says(config: dict[str, Any]) -> dict[str, Any]:
+    names = config.get("architectures")
+    first = names[0] if isinstance(names, list) and names else None
+    return {"architecture": first, "model_type": config.get("model_type")}
