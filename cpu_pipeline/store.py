@@ -122,8 +122,8 @@ class Store:
                 lock.acquire()
                 lease.list.touch()
                 lease.room.mkdir()
-                self.sweep(lease)
-            remove_tree(lease.trash)
+                lease.sweep()
+            lease.swept = remove_tree(lease.trash)
             yield lease
         finally:
             remove_tree(lease.room)
@@ -136,7 +136,7 @@ class Store:
 
     def lock(self, key: str) -> FileLock:
         """Return the lock that is held while `key` is built."""
-        self._prepare()
+        self.prepare()
         path = self.root / "locks" / key[:2] / f"{key}.lock"
         with writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ class Store:
 
     def scratch(self, key: str) -> Path:
         """Return the directory in which work on `key` survives a failure."""
-        self._prepare()
+        self.prepare()
         path = self.root / "scratch" / key
         with writing(self.root):
             path.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ class Store:
 
     def log(self, key: str) -> Path:
         """Say where the log of `key` goes; its directory is there."""
-        self._prepare()
+        self.prepare()
         path = self.root / "logs" / key[:2] / f"{key}.log"
         with writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ class Store:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold `store.lock`, for moments only: adding to a lease, placing and removing objects."""
-        self._prepare()
+        self.prepare()
         lock = FileLock(self.root / "store.lock", timeout=PATIENCE, poll_interval=0.01)
         with writing(self.root):
             try:
@@ -204,37 +204,30 @@ class Store:
             finally:
                 lock.release()
 
-    def sweep(self, lease: Lease) -> set[str]:
-        """Move the work of dead builds to the trash of `lease`; return the living ones. The caller holds `locked()`."""
-        living = {lease.name}
-        for path in sorted((self.root / "leases").glob("*.lock")):
-            if path.stem == lease.name:
-                continue
+    def living(self) -> set[str]:
+        """Name the leases whose process lives; the caller holds `locked()`."""
+        living = set()
+        for path in (self.root / "leases").glob("*.lock"):
             probe = FileLock(path, timeout=0)
             try:
                 probe.acquire()
             except OSError:  # held, or not ours to ask
                 living.add(path.stem)
-                continue
-            path.with_suffix(".uses").unlink(missing_ok=True)
-            probe.release()
-            path.unlink(missing_ok=True)
-        for path in sorted((self.root / "work").iterdir()):
-            if path.name not in living:
-                lease.discard(path)
+            else:
+                probe.release()
         return living
 
-    def held(self) -> tuple[set[str], set[str]]:
-        """Return the keys and the digests that leases list; the caller holds `locked()`."""
+    def held(self, living: set[str]) -> tuple[set[str], set[str]]:
+        """Return the keys and the digests that these leases list; the caller holds `locked()`."""
         keys: set[str] = set()
         digests: set[str] = set()
-        for path in (self.root / "leases").glob("*.uses"):
-            for line in path.read_text(encoding="ascii", errors="replace").splitlines():
-                kind, _, name = line.partition(" ")
-                (keys if kind == "key" else digests).add(name)
+        for name in living:
+            for line in (self.root / "leases" / f"{name}.uses").read_text(encoding="ascii").splitlines():
+                kind, _, what = line.partition(" ")
+                (keys if kind == "key" else digests).add(what)
         return keys, digests
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Make the directories, before the first write."""
         if self._prepared:
             return
@@ -263,6 +256,8 @@ class Lease:
         self.list = store.root / "leases" / f"{name}.uses"
         self.room = store.root / "work" / name
         self.trash = self.room / "trash"
+        self.swept = 0
+        """Bytes that dead builds had left."""
 
     def hold(self, key: str) -> None:
         """Keep everything of `key` from `gc`."""
@@ -322,13 +317,25 @@ class Lease:
             write_file(store.record_of(key), record_text(key, action), self.room / f"{secrets.token_hex(8)}.json")
         return artifact
 
-    def discard(self, path: Path) -> None:
-        """Move a file or tree out of sight, to be removed when the lease ends; the caller holds `locked()`."""
+    def sweep(self) -> None:
+        """Discard what dead builds left in `work/`; the caller holds `locked()`."""
+        living = self.store.living()
+        for path in (self.store.root / "leases").iterdir():
+            if path.stem not in living:
+                path.unlink(missing_ok=True)
+        for path in (self.store.root / "work").iterdir():
+            if path.name not in living:
+                self.discard(path)
+
+    def discard(self, path: Path) -> Path | None:
+        """Move a file or tree to the trash, None if it won't; the caller holds `locked()`, and removes it later."""
         self.trash.mkdir(exist_ok=True)
-        with contextlib.suppress(OSError):
+        try:
             if path.is_dir() and not path.is_symlink():
                 path.chmod(0o700)  # a directory that moves is itself written to
-            path.rename(self.trash / secrets.token_hex(8))
+            return path.rename(self.trash / secrets.token_hex(8))
+        except OSError:
+            return None
 
     def _place(self, key: str, artifact: Artifact, work: Path) -> bool:
         """Hold the object, then move it in; False when there is one already."""
