@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from cpu_pipeline.errors import RecipeError
+
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Arrays
 
@@ -63,6 +65,8 @@ class Task(BaseModel, ABC):
     """Column of a row -> whether every row must have it. `id` is always one, and is made when it is missing."""
     metrics: ClassVar[tuple[str, ...]]
     """Metrics it reports, the usual one first."""
+    percent: ClassVar[bool] = False
+    """True when the field prints its metrics in percent; inside they are fractions all the same."""
     pipeline_tag: ClassVar[str]
     """The Hub's name for it."""
 
@@ -96,10 +100,36 @@ class Task(BaseModel, ABC):
         """Read references for `cpu-pipeline score`: JSON lines of rows, unless the field has a format of its own."""
         from cpu_pipeline.rows import read
 
-        return [self.row(line) for line in read(path)]
+        return self.checked(read(path), path)
 
     def read_predictions(self, path: Path) -> dict[str, Prediction]:
         """Read predictions for `cpu-pipeline score`: JSON lines with `id`, unless the field has its own format."""
         from cpu_pipeline.rows import read
 
-        return {str(line["id"]): line for line in read(path)}
+        return _by_id(read(path), path)
+
+    def checked(self, raw: Sequence[Row], path: Path) -> list[Row]:
+        """Bring raw rows with ids to this task's form.
+
+        Raises:
+            RecipeError: a row of the file is not what the task needs, or two have one id.
+        """
+        rows: list[Row] = []
+        for name, line in _by_id(raw, path).items():
+            try:
+                rows.append({**self.row(line), "id": name})
+            except ValueError as error:
+                raise RecipeError(f"{path}: row {name}: {error}") from error
+        return rows
+
+
+def _by_id(lines: Sequence[Row], path: Path) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    for number, line in enumerate(lines, 1):
+        if "id" not in line:
+            raise RecipeError(f"{path}: entry {number} has no `id`; every one needs its own")
+        name = str(line["id"])
+        if name in found:
+            raise RecipeError(f"{path}: entry {number}: the id {name!r} is there twice")
+        found[name] = line
+    return found

@@ -1,0 +1,88 @@
+"""Answer every validation row with one model, once, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from cpu_pipeline.batches import answer, pad_id
+from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.rows import PREDICTIONS, read, write
+from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.task import Feature, Prediction
+
+RUNNABLE = frozenset({"hf", "onnx", "openvino", "torchscript", "fastpath", "pt2", "ipex"})
+"""Formats of models that a backend runs."""
+
+BATCH = 8
+"""Features in a batch: part of the answer, for a model quantized dynamically takes its scales from the whole batch."""
+TOKENS = 65_536
+"""Tokens answered before they are decoded; bounds what outputs with a vector for each token hold."""
+
+
+class Predict(Stage):
+    """Answer the validation rows with a model."""
+
+    takes: ClassVar = {"model": RUNNABLE}
+    reads = frozenset({"task", "data.validation"})
+    packages = ("numpy",)
+    internal = True
+
+    def gives(self) -> str:
+        """Name the format of the output."""
+        return "predictions"
+
+    def host(self) -> Host:
+        """Say that rounding, and with it a close answer, depends on the instruction sets."""
+        return "isa"
+
+    def backends(self, formats: Mapping[str, str]) -> Set[str]:
+        """Name the backend of the model's format."""
+        return frozenset({formats["model"]})
+
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+        """Write one prediction per row, in the rows' order; an answer of NaN or infinity is marked `nan`."""
+        if job.task is None:
+            raise StageFailed("predicting needs the recipe's task")
+        task, model = job.task, inputs["model"]
+        rows = read(job.data["validation"])
+        features = task.encode(rows, model.path)
+        session, padding = job.load(model), pad_id(model.path)
+        predictions: list[Prediction] = [{}] * len(rows)
+        for group in _groups(features, len(rows)):
+            part = [replace(features[i], row=place) for place, (_, own) in enumerate(group) for i in own]
+            answers = answer(session, part, padding, BATCH, task.per_token)
+            decoded = task.decode([rows[number] for number, _ in group], part, answers, model.path)
+            for (number, _), prediction in zip(group, decoded, strict=True):
+                predictions[number] = prediction
+        write(out / PREDICTIONS, predictions)
+        return {
+            "rows": len(rows),
+            "features": len(features),
+            "tokens": sum(_length(feature) for feature in features),
+            "nan": sum(bool(prediction.get("nan")) for prediction in predictions),
+        }
+
+
+def _length(feature: Feature) -> int:
+    return len(feature.inputs["input_ids"])
+
+
+def _groups(features: Sequence[Feature], rows: int) -> Iterator[list[tuple[int, list[int]]]]:
+    """Group rows, longest first, until a group has TOKENS tokens: lists of (row, numbers of its features)."""
+    own: list[list[int]] = [[] for _ in range(rows)]
+    for number, feature in enumerate(features):
+        own[feature.row].append(number)
+    order = sorted(range(rows), key=lambda row: (-max((_length(features[i]) for i in own[row]), default=0), row))
+    group: list[tuple[int, list[int]]] = []
+    tokens = 0
+    for row in order:
+        group.append((row, own[row]))
+        tokens += sum(_length(features[i]) for i in own[row])
+        if tokens >= TOKENS:
+            yield group
+            group, tokens = [], 0
+    if group:
+        yield group

@@ -1,0 +1,115 @@
+"""From token vectors to one sentence vector, as a sentence-transformers checkpoint's modules.json says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cpu_pipeline.errors import StageFailed
+
+PREFIX = "pooling_mode_"
+MODES = {
+    "cls_token": "cls",
+    "mean_tokens": "mean",
+    "max_tokens": "max",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean_tokens": "weightedmean",
+    "lasttoken": "lasttoken",
+}
+"""Flags of 1_Pooling/config.json -> the mode's short name, which newer files give as `pooling_mode` instead."""
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How a checkpoint makes one vector of a sentence's."""
+
+    modes: tuple[str, ...] = ("mean",)
+    """Vectors to make, joined in this order."""
+    normalize: bool = False
+    """Scale the result to length 1."""
+    max_seq_length: int | None = None
+    """Tokens the checkpoint was made to read."""
+    lower: bool = False
+    """Lower the text's case before the tokenizer sees it."""
+
+    def __call__(self, vectors: Any) -> Any:
+        """Pool token vectors of shape (tokens, size) into one float64 vector."""
+        import numpy as np
+
+        vectors = vectors.astype(np.float64)
+        count = len(vectors)
+        weights = np.arange(1, count + 1)[:, None]
+        made = {
+            "cls": lambda: vectors[0],
+            "mean": lambda: vectors.mean(axis=0),
+            "max": lambda: vectors.max(axis=0),
+            "mean_sqrt_len_tokens": lambda: vectors.sum(axis=0) / count**0.5,
+            "weightedmean": lambda: (vectors * weights).sum(axis=0) / weights.sum(),
+            "lasttoken": lambda: vectors[-1],
+        }
+        pooled = np.concatenate([made[mode]() for mode in self.modes])
+        length = float(np.linalg.norm(pooled))
+        return pooled / length if self.normalize and length else pooled
+
+
+def read(model: Path) -> Pooling:
+    """Read modules.json and what it points at; without one: the mean, not normalised, as sentence-transformers does.
+
+    Raises:
+        StageFailed: it names a module or a pooling mode that is not built here, or a file it points at is missing.
+    """
+    file = model / "modules.json"
+    if not file.is_file():
+        return Pooling()
+    modes: tuple[str, ...] = ()
+    normalize = False
+    for module in _json(file, list):
+        kind = str(module.get("type", "")).rpartition(".")[2]
+        if kind == "Pooling":
+            modes = _modes(_inside(model, str(module.get("path", ""))) / "config.json")
+        elif kind == "Normalize":
+            normalize = True
+        elif kind != "Transformer":
+            raise StageFailed(
+                f"modules.json: a {kind or 'nameless'} module; only Transformer, Pooling and Normalize are supported"
+            )
+    if not modes:
+        raise StageFailed("modules.json: no Pooling module; a sentence needs one vector")
+    settings = model / "sentence_bert_config.json"
+    said = _json(settings, dict) if settings.is_file() else {}
+    return Pooling(modes, normalize, said.get("max_seq_length"), bool(said.get("do_lower_case")))
+
+
+def _inside(model: Path, path: str) -> Path:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise StageFailed(f"modules.json: the path {path!r} leads outside the checkpoint")
+    return model / path
+
+
+def _modes(file: Path) -> tuple[str, ...]:
+    said = _json(file, dict)
+    given = said.get("pooling_mode")
+    if given is not None:
+        modes = [given] if isinstance(given, str) else list(given)
+    else:
+        modes = [key.removeprefix(PREFIX) for key, on in said.items() if key.startswith(PREFIX) and on]
+        # Flags are joined in the order that sentence-transformers joins them, whatever the file's.
+        modes = [MODES.get(mode, mode) for mode in [*MODES, *modes] if mode in modes]
+    known = tuple(dict.fromkeys(mode for mode in modes if mode in MODES.values()))
+    if not known or set(known) != set(modes):
+        raise StageFailed(f"{file.parent.name}/config.json: pooling modes {modes}; supported are {[*MODES.values()]}")
+    return known
+
+
+def _json(file: Path, kind: type) -> Any:
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StageFailed(f"modules.json names {file.parent.name}/{file.name}, which is not there") from error
+    except ValueError as error:
+        raise StageFailed(f"{file.name} is not valid JSON: {error}") from error
+    if not isinstance(said, kind):
+        raise StageFailed(f"{file.name} is a JSON {type(said).__name__}, not a {kind.__name__}")
+    return said

@@ -1,0 +1,106 @@
+"""SQuAD's own scoring and file formats, of version 1.1 and 2.0."""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cpu_pipeline.errors import RecipeError
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize(answer: str) -> str:
+    """Lower the case, drop ASCII punctuation, then English articles, then surplus white space."""
+    return " ".join(ARTICLES.sub(" ", answer.lower().translate(PUNCTUATION)).split())
+
+
+def exact_match(predicted: str, gold: str) -> float:
+    """Say 1 when both are equal after `normalize`, else 0."""
+    return float(normalize(predicted) == normalize(gold))
+
+
+def f1(predicted: str, gold: str, version: int) -> float:
+    """Compute F1 of the bags of words left by `normalize`; 2.0 calls two empty bags a match, 1.1 does not."""
+    got, wanted = normalize(predicted).split(), normalize(gold).split()
+    if version == 2 and not (got and wanted):
+        return float(got == wanted)
+    common = sum((Counter(got) & Counter(wanted)).values())
+    return 2 * common / (len(got) + len(wanted)) if common else 0.0
+
+
+def score_one(predicted: str | None, golds: Sequence[str], version: int) -> dict[str, float]:
+    """Score one question against the gold answer that fits best; None, no prediction, is wrong.
+
+    2.0 leaves out gold answers that `normalize` empties, and takes the empty answer as gold where none is left. There
+    the scores are repeated as HasAns_ or NoAns_, by whether the data set has answers.
+    """
+    wanted = [gold for gold in golds if version == 1 or normalize(gold)] or [""]
+    em = max(exact_match(predicted, gold) for gold in wanted) if predicted is not None else 0.0
+    best = max(f1(predicted, gold, version) for gold in wanted) if predicted is not None else 0.0
+    scores = {"f1": best, "exact_match": em}
+    if version == 2:
+        kind = "HasAns" if golds else "NoAns"
+        scores |= {f"{kind}_exact": em, f"{kind}_f1": best}
+    return scores
+
+
+def read_references(path: Path) -> list[dict[str, Any]] | None:
+    """Read the official data set's JSON into rows; None when the file is something else."""
+    said = _read_whole(path)
+    if said is None or not isinstance(said.get("data"), list):
+        return None
+    rows = []
+    try:
+        for article in said["data"]:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    row = {"id": question["id"], "question": question["question"], "context": paragraph["context"]}
+                    rows.append({**row, "answers": question["answers"]})
+    except (KeyError, TypeError) as error:
+        raise RecipeError(f"{path}: not SQuAD's data/paragraphs/qas: {error!r}") from error
+    return rows
+
+
+def read_predictions(path: Path) -> dict[str, str] | None:
+    """Read the official predictions, one JSON object of id -> text; None when the file is something else."""
+    said = _read_whole(path)
+    if said is None or {"id", "prediction_text"} <= set(said) or {"id", "answer"} <= set(said):
+        return None
+    for name, value in said.items():
+        if not isinstance(value, str):
+            raise RecipeError(f"{path}: {name}: the answer is {type(value).__name__}, not text")
+    return said
+
+
+def _read_whole(path: Path) -> dict[str, Any] | None:
+    """Parse the file as one JSON object; None when it is none (JSON lines parse as no single value)."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def answers(said: Any) -> dict[str, list[Any]]:
+    """Bring a row's answers to {text: [...], answer_start: [...]}, the form of the Hub's squad data sets.
+
+    Raises:
+        ValueError: they are neither that nor SQuAD's own list of {text, answer_start}.
+    """
+    if isinstance(said, Sequence) and not isinstance(said, str) and all(isinstance(one, Mapping) for one in said):
+        said = {key: [one.get(key) for one in said] for key in ("text", "answer_start")}
+    if not isinstance(said, Mapping) or not {"text", "answer_start"} <= set(said):
+        raise ValueError("`answers` must be {text: [...], answer_start: [...]}")
+    texts, starts = list(said["text"]), list(said["answer_start"])
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("`answers.text` must be a list of texts")
+    if not all(type(start) is int and start >= 0 for start in starts) or len(starts) != len(texts):
+        raise ValueError("`answers.answer_start` must have one character number for each text")
+    return {"text": texts, "answer_start": starts}

@@ -1,0 +1,188 @@
+"""Extractive question answering, as SQuAD 1.1 and 2.0 define it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.rows import read
+from cpu_pipeline.task import Feature, Prediction, Row, Score, Task
+from cpu_pipeline.tasks import _squad, _tokens
+
+if TYPE_CHECKING:
+    from cpu_pipeline.backend import Arrays
+
+
+class QuestionAnswering(Task):
+    """Find the answer to a question in a passage."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    squad_version: Literal[1, 2] = Field(default=1, alias="version")
+    """SQuAD's version: 1 when every question has an answer in its passage, 2 when some have none."""
+    max_seq_length: int = Field(default=384, ge=32)
+    """Tokens of question and passage together; a longer passage is read in several windows."""
+    doc_stride: int = Field(default=128, ge=0)
+    """Tokens of the passage that neighbouring windows share; at most half of max_seq_length."""
+    n_best: int = Field(default=20, ge=1)
+    """Starts and ends of each window that are combined into candidate answers."""
+    max_answer_length: int = Field(default=30, ge=1)
+    """Tokens an answer may have."""
+    null_score_diff_threshold: float = Field(default=0.0, allow_inf_nan=False)
+    """Version 2: how much higher than the best answer's score that of no answer must be to win."""
+
+    version = 1
+    packages = ("tokenizers", "numpy")
+    auto_class = "AutoModelForQuestionAnswering"
+    outputs = ("start_logits", "end_logits")
+    per_token = True
+    columns: ClassVar = {"question": True, "context": True, "answers": False}
+    metrics = ("f1", "exact_match", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact")
+    percent = True
+    pipeline_tag = "question-answering"
+
+    @model_validator(mode="after")
+    def _stride_leaves_room(self) -> Self:
+        if self.doc_stride > self.max_seq_length // 2:
+            raise ValueError(f"doc_stride {self.doc_stride} is more than half of max_seq_length {self.max_seq_length}")
+        return self
+
+    def row(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Take question, context and, where there are any, answers."""
+        row = {**_tokens.named(raw), "question": _tokens.text(raw, "question"), "context": _tokens.text(raw, "context")}
+        if raw.get("answers") is not None:
+            row["answers"] = _squad.answers(raw["answers"])
+            if self.squad_version == 1 and not row["answers"]["text"]:
+                raise ValueError("a question without an answer needs the task's `version: 2`")
+        return row
+
+    def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
+        """Tokenise question and passage in overlapping windows.
+
+        Questions are stripped, and cut to a quarter of max_seq_length. `extra` is an int32 array of shape (tokens, 2):
+        first and last+1 character of each token of the passage, -1 for every other token.
+        """
+        import numpy as np
+
+        tokenizer = _tokens.tokenizer(model, self.max_seq_length, "only_second", self.doc_stride)
+        questions = _cut(tokenizer, [row["question"].strip() for row in rows], self.max_seq_length // 4)
+        tokenizer = _tokens.tokenizer(model, self.max_seq_length, "only_second", self.doc_stride)
+        features = []
+        for first in range(0, len(rows), _tokens.CHUNK):
+            chunk = range(first, min(first + _tokens.CHUNK, len(rows)))
+            for number, whole in zip(
+                chunk, tokenizer.encode_batch([(questions[i], rows[i]["context"]) for i in chunk]), strict=True
+            ):
+                for window in (whole, *whole.overflowing):
+                    passage = np.array([sequence == 1 for sequence in window.sequence_ids])
+                    spans = np.array(window.offsets, dtype=np.int32).reshape(-1, 2)
+                    extra = np.where(passage[:, None], spans, np.int32(-1))
+                    features.append(Feature(number, _tokens.inputs(window), extra))
+        return features
+
+    def decode(
+        self, rows: Sequence[Row], features: Sequence[Feature], outputs: Sequence[Arrays], model: Path
+    ) -> list[Prediction]:
+        """Choose each row's answer from the n_best starts and ends of all its windows, as transformers' run_qa does.
+
+        The score of a span is the sum of its two logits; that of no answer is the least, over the windows, of the first
+        token's two. Of equal scores the earliest window, start and end wins.
+        """
+        predictions: list[Prediction] = []
+        for row, numbers in zip(rows, _tokens.by_row(features, len(rows)), strict=True):
+            windows = [(features[i].extra, outputs[i]["start_logits"], outputs[i]["end_logits"]) for i in numbers]
+            predictions.append({"id": row["id"], **self._answer(row["context"], windows)})
+        return predictions
+
+    def _answer(self, context: str, windows: Sequence[tuple[Any, Any, Any]]) -> dict[str, Any]:
+        import numpy as np
+
+        if not all(np.isfinite(start).all() and np.isfinite(end).all() for _, start, end in windows):
+            return {"prediction_text": "", "nan": True}
+        best: tuple[float, int, int] | None = None
+        for spans, start, end in windows:
+            found = self._best_span(spans, start.astype(np.float64), end.astype(np.float64))
+            if found and (best is None or found[0] > best[0]):
+                best = found
+        null = min(float(start[0]) + float(end[0]) for _, start, end in windows)
+        said: dict[str, Any] = {"prediction_text": ""}
+        if best is not None:
+            said = {"prediction_text": context[best[1] : best[2]], "start": best[1], "score": round(best[0], 4)}
+        if self.squad_version == 2 and best is not None:
+            said["null_score_diff"] = round(null - best[0], 4)
+            if null - best[0] > self.null_score_diff_threshold:
+                said = {"prediction_text": "", "null_score_diff": said["null_score_diff"]}
+        return said
+
+    def _best_span(self, spans: Any, start: Any, end: Any) -> tuple[float, int, int] | None:
+        """Return score, first character and last+1 of one window's best answer; None when no span is allowed."""
+        import numpy as np
+
+        starts = np.sort(np.argsort(-start, kind="stable")[: self.n_best])
+        ends = np.sort(np.argsort(-end, kind="stable")[: self.n_best])
+        starts, ends = starts[spans[starts, 0] >= 0], ends[spans[ends, 0] >= 0]
+        if not (len(starts) and len(ends)):
+            return None
+        length = ends[None, :] - starts[:, None] + 1
+        written = spans[ends, 1][None, :] > spans[starts, 0][:, None]
+        allowed = (length >= 1) & (length <= self.max_answer_length) & written
+        if not allowed.any():
+            return None
+        scores = np.where(allowed, start[starts][:, None] + end[ends][None, :], -np.inf)
+        i, j = np.unravel_index(int(np.argmax(scores)), scores.shape)
+        return float(scores[i, j]), int(spans[starts[i], 0]), int(spans[ends[j], 1])
+
+    def score(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
+        """Score as SQuAD's official evaluation of this version does.
+
+        A row without a prediction counts 0 in every metric, as in the 1.1 evaluation; that of 2.0 leaves it out of the
+        sums, which would reward silence, so here it counts 0 there too. Both times `counts` has it under `missing`.
+        """
+        scored = []
+        for row in rows:
+            if "answers" not in row:
+                raise _tokens.unlabelled(row, "answers")
+            said = predictions.get(row["id"], {})
+            text = None if said.get("nan") else said.get("prediction_text", said.get("answer"))
+            scored.append({"id": row["id"], **_squad.score_one(text, row["answers"]["text"], self.squad_version)})
+        there = [name for name in self.metrics if any(name in one for one in scored)] or ["f1", "exact_match"]
+        counts = {**_tokens.counts(rows, predictions), "no_answer": sum(not r["answers"]["text"] for r in rows)}
+        return Score({name: self.aggregate(scored, name) for name in there}, scored, counts)
+
+    def aggregate(self, rows: Sequence[Mapping[str, Any]], metric: str) -> float:
+        """Average over the rows that have the metric; NaN when none has."""
+        values = [row[metric] for row in rows if metric in row]
+        return sum(values) / len(values) if values else float("nan")
+
+    def read_references(self, path: Path) -> list[Row]:
+        """Read SQuAD's official JSON of either version, or JSON lines of rows."""
+        official = _squad.read_references(path)
+        return self.checked(read(path) if official is None else official, path)
+
+    def read_predictions(self, path: Path) -> dict[str, Prediction]:
+        """Read the official id -> text JSON, or JSON lines of `id` and `prediction_text` (or `answer`)."""
+        official = _squad.read_predictions(path)
+        if official is not None:
+            return {name: {"id": name, "prediction_text": text} for name, text in official.items()}
+        found = super().read_predictions(path)
+        for name, line in found.items():
+            if not isinstance(line.get("prediction_text", line.get("answer")), str):
+                raise RecipeError(f"{path}: {name}: no `prediction_text` (or `answer`) that is text")
+        return found
+
+
+def _cut(tokenizer: Any, questions: list[str], room: int) -> list[str]:
+    """Cut questions to `room` tokens, at the end of a token."""
+    tokenizer.no_truncation()
+    fitting = []
+    for question, whole in zip(questions, tokenizer.encode_batch(questions, add_special_tokens=False), strict=True):
+        if len(whole.ids) > room:
+            # A word that is cut may fall into more tokens than it had in the whole: cut until it fits.
+            shorter = (question[: whole.offsets[last][1]] for last in reversed(range(room)))
+            question = next((s for s in shorter if len(tokenizer.encode(s, add_special_tokens=False).ids) <= room), "")
+        fitting.append(question)
+    return fitting
