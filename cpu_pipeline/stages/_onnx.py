@@ -29,21 +29,32 @@ def tidy(model: Any, wrapper: str = "") -> None:
         name = f"{scope}/{node.op_type}" if scope else node.op_type
         names[name] += 1
         node.name = name if names[name] == 1 else f"{name}_{names[name] - 1}"
-        node.doc_string = None
-        node.metadata_props.clear()
         for value in node.outputs:
             if scope and id(value) not in keep and "/" not in (value.name or ""):
                 value.name = f"{scope}/{value.name}"
-            _strip(value)
-    for graph in model.graphs():
-        _strip(graph)
-        for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
-            _strip(value)
     if wrapper:
         for value in list(model.graph.initializers.values()):
             if value.name.startswith(wrapper):
                 value.name = value.name.removeprefix(wrapper)
-    _strip(model)
+    strip(model)
+
+
+def strip(model: Any) -> None:
+    """Drop everything that was noted of an onnx_ir.Model besides what it computes, stack traces and paths included."""
+    import onnx_ir as ir
+
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for noted in (node, *node.outputs):
+            noted.metadata_props.clear()
+            noted.doc_string = None
+    for graph in model.graphs():
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+            value.metadata_props.clear()
+            value.doc_string = None
+    model.metadata_props.clear()
+    model.doc_string = None
     model.graph.name = "model"
 
 
@@ -88,8 +99,3 @@ def _scope(node: Any, wrapper: str) -> str:
         return "" if scope.startswith("_") else (scope + ".").removeprefix(wrapper).rstrip(".")
     name = node.outputs[0].name if node.outputs else ""
     return name.rpartition("/")[0] if name else ""
-
-
-def _strip(noted: Any) -> None:
-    noted.metadata_props.clear()
-    noted.doc_string = None

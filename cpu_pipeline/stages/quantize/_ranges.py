@@ -1,0 +1,72 @@
+"""Watch a float ONNX model answer calibration rows, and note the range of each activation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cpu_pipeline.batches import pad, pad_id
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.rows import read
+
+if TYPE_CHECKING:
+    from cpu_pipeline.backend import Arrays
+    from cpu_pipeline.task import Task
+
+Method = Literal["minmax", "entropy", "percentile"]
+FILE = "ranges.json"
+
+
+def feed(task: Task, model: Path, rows: Path, samples: int, batch: int, names: Sequence[str]) -> list[Arrays]:
+    """Encode `samples` rows, spread evenly over the file, into batches of neighbouring lengths.
+
+    Raises:
+        RecipeError: there are no rows.
+    """
+    there = read(rows)
+    if not there:
+        raise RecipeError("quantize.onnx: data.calibration has no rows; take some")
+    step = max(1.0, len(there) / samples)
+    chosen = [there[int(i * step)] for i in range(min(samples, len(there)))]
+    features = sorted(task.encode(chosen, model), key=lambda feature: -len(feature.inputs["input_ids"]))
+    padding = pad_id(model)
+    return [pad(features[i : i + batch], names, padding) for i in range(0, len(features), batch)]
+
+
+def observe(
+    model: Path, batches: Iterable[Arrays], operators: Sequence[str], method: Method, percentile: float, work: Path
+) -> Path:
+    """Write the ranges of every activation of `operators` as ONNX Runtime's calibration cache into `work`.
+
+    Batches go through one by one: the calibrators keep every activation of what they are given at once, which for a few
+    hundred long sequences is tens of gigabytes.
+    """
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_data
+
+    methods = {name.lower(): value for name, value in CalibrationMethod.__members__.items()}
+    calibrator = create_calibrator(
+        model,
+        list(operators),
+        augmented_model_path=str(work / "augmented.onnx"),
+        calibrate_method=methods[method],
+        use_external_data_format=any(model.parent.glob("*.onnx_data")),
+        extra_options={"percentile": percentile} if method == "percentile" else {},
+    )
+    for arrays in batches:
+        calibrator.collect_data(_Once(dict(arrays)))
+    save_tensors_data(calibrator.compute_data(), work / FILE)
+    return work / FILE
+
+
+class _Once:
+    """ONNX Runtime's calibration reader over a single batch."""
+
+    def __init__(self, arrays: dict[str, Any]) -> None:
+        self._left: dict[str, Any] | None = arrays
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Give the batch, then nothing."""
+        left, self._left = self._left, None
+        return left
