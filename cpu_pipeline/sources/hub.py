@@ -1,0 +1,132 @@
+"""Models, tokenizers and data sets from the Hugging Face Hub, at a full commit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Set
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import StringConstraints
+
+from cpu_pipeline.artifact import digest_file
+from cpu_pipeline.errors import RecipeError, TryAgain
+from cpu_pipeline.source import Source, Want
+from cpu_pipeline.sources import _api
+from cpu_pipeline.sources._api import Entry, Place, read_small, resolve
+from cpu_pipeline.sources._files import (
+    Format,
+    check_name,
+    choose_data,
+    choose_model,
+    choose_tokenizer,
+    copy_file,
+    refuse_pickles,
+)
+
+__all__ = ["Hub", "read_small", "resolve"]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+
+
+class Hub(Source):
+    """A repository on the Hugging Face Hub; HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE work as usual."""
+
+    wants: ClassVar[Set[Want]] = frozenset({"model", "tokenizer", "data"})
+    online: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ("huggingface_hub",)
+
+    hub: Name
+    """The repository, as OWNER/NAME."""
+    revision: Commit
+    """The full commit, 40 hexadecimal digits: a branch moves, a commit stays."""
+    split: str | None = None
+    """Split of a data set."""
+    config: str | None = None
+    """Configuration of a data set, when it has several."""
+    format: Format = "hf"
+    """What a model in it is: `hf` (config.json, safetensors), `onnx` or `openvino`."""
+
+    def identity(self, want: Want) -> object:
+        """Return repository, commit and what is chosen of it; the endpoint too when it is not the public one."""
+        said = {"hub": self.hub, "revision": self.revision, "want": want}
+        if want == "data":
+            said |= {"split": self.split or "", "config": self.config or ""}
+        if want == "model":
+            said |= {"format": self.format}
+        return said if _api.endpoint() == _api.PUBLIC else {**said, "endpoint": _api.endpoint()}
+
+    def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
+        """Download what is missing in huggingface_hub's cache, and copy from there.
+
+        Names are checked before anything is downloaded, sizes and digests after; a damaged entry is fetched again.
+        """
+        if not _api.address_is_sane():
+            raise RecipeError(f"HF_ENDPOINT: {_api.endpoint()!r} is no address; it looks like {_api.PUBLIC}")
+        place = Place(self.hub, want, self.revision)
+        unreachable: TryAgain | None = None
+        try:
+            _, listing = _api.list_files(place)
+            _api.remember(place, listing)
+        except TryAgain as error:
+            unreachable = error
+            listing = _api.recall(place) or {}
+            if not listing:
+                raise
+        for name in listing:
+            check_name(name)
+        for name in self._choose(want, listing, allow, str(place)):
+            _bring(place, name, listing[name], out / name, unreachable)
+
+    def _choose(self, want: Want, listing: _api.Listing, allow: Set[str], where: str) -> list[str]:
+        if want == "data":
+            if self.split is None:
+                raise RecipeError(f"{where}: say which split: `split: validation`")
+            return choose_data(listing, self.split, self.config, where)
+        if want == "tokenizer":
+            chosen = choose_tokenizer(listing)
+            if not chosen:
+                raise RecipeError(f"{where}: no tokenizer: neither tokenizer.json nor a vocabulary file")
+            return chosen
+        chosen = choose_model(listing, self.format, where)
+        refuse_pickles(chosen, allow, where)
+        return chosen
+
+
+def _bring(place: Place, name: str, entry: Entry, target: Path, unreachable: TryAgain | None) -> None:
+    """Copy one file to `target` and check the copy; what the cache holds damaged is downloaded once more."""
+    for force in (False, True):
+        if unreachable is None:
+            path = _api.download(place, name, force)
+        elif (there := _api.cached(place, name)) and not force:
+            path = there
+        else:
+            state = "damaged" if force else "not"
+            raise TryAgain(f"{place}, file {name}: {state} in the cache, and the Hub cannot be asked: {unreachable}")
+        copy_file(path, target)
+        if _is_whole(target, entry, path):
+            return
+        target.unlink()
+    raise TryAgain(f"{place}, file {name}: it arrived damaged twice; try again later")
+
+
+def _is_whole(copy: Path, entry: Entry, blob: Path) -> bool:
+    """Compare size and digest with the listing's, or with the cache's own name for the content where that lacks it."""
+    size = copy.stat().st_size
+    oid = entry.oid or blob.resolve().name
+    if size != entry.size:
+        return False
+    if len(oid) == 64:
+        return digest_file(copy) == oid
+    if entry.oid and len(oid) == 40:
+        return _git_name(copy, size) == oid
+    return True
+
+
+def _git_name(path: Path, size: int) -> str:
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
