@@ -43,3 +43,6 @@ class Backend(Protocol):
             StageFailed: the files are not a valid model of this format.
             BackendMissing: a package or an instruction set it needs is not here.
         """
+
+    def usage(self, folder: str, task: Task | None) -> str:
+        """Write the lines of Python that load an output from `folder` and run it, for the report."""

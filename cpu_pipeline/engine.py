@@ -357,7 +357,7 @@ class _Build:
         info = {
             "seconds": round(seconds, 3),
             "peak_memory": said["peak_memory"],
-            "when": time.strftime("%FT%TZ", time.gmtime()),
+            "when": round(time.time()),
         }
         try:
             made = self.lease.commit(run.key, run.needed, run.node.gives, said["facts"], info, run.work)

@@ -14,12 +14,14 @@ from cpu_pipeline import host, registry
 from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.keys import Context
 from cpu_pipeline.loader import Keys, Problem, did_you_mean
-from cpu_pipeline.recipe import RESERVED, Paper, Pipeline, Recipe, Step, check_options, load_pipeline
+from cpu_pipeline.recipe import RESERVED, Paper, Recipe, Step, check_options, load_pipeline
 from cpu_pipeline.stage import Stage
 from cpu_pipeline.task import Task
 
 NOT_MODELS = frozenset({"files", "rows", "predictions", "report"})
 """Formats that the next step does not take by itself."""
+ROWS = ("split", "take", "seed", "columns", "config")
+"""Keys of a data role that say which rows of its files are meant."""
 APART = "data"
 
 
@@ -176,13 +178,13 @@ class _Wiring:
                 stage = registry.stage_class("load.model")(**{"format": place.get("format", "hf")})
                 self._add(Node(role, "load.model", stage, inputs, where=self.recipe.document.where((role,))))
         for role, place in self.value.data.items():
-            options = {k: place[k] for k in ("split", "take", "seed", "columns") if k in place}
+            options = {k: v for k, v in place.items() if k in ROWS}
             files = self._fetch(f"data.{role}", "data", {k: v for k, v in place.items() if k not in options}, options)
-            stage = registry.stage_class("load.rows")(**options, role=role)
+            stage = registry.stage_class("load.rows")(**{**options, "role": role})
             where = self.recipe.document.where(("data", role))
             self._add(Node(f"data.{role}", "load.rows", stage, {"files": files}, where=where))
         if len(self.value.data) > 1:
-            rows = {role: f"data.{role}" for role in self.value.data}
+            rows = {str(role): f"data.{role}" for role in self.value.data}
             where = self.recipe.document.where(("data",))
             self._add(Node(APART, "load.apart", registry.stage_class("load.apart")(), rows, where=where))
 
@@ -193,8 +195,7 @@ class _Wiring:
         for key in ("folder", "file"):
             if key in fields:
                 fields[key] = self._inside(fields[key], (*keys, key))
-        if "split" in registry.source_class(source).model_fields and options and "split" in options:
-            fields["split"] = options["split"]
+        fields |= {k: v for k, v in (options or {}).items() if k in registry.source_class(source).model_fields}
         stage = registry.stage_class("fetch")(**{"source": source, "fields": fields, "want": want})
         for node in self.nodes.values():
             if node.use == "fetch" and node.stage == stage:

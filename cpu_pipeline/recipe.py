@@ -66,7 +66,7 @@ class Target(Written):
 
     isa: Literal["avx2", "avx512", "avx512_vnni", "avx_vnni", "amx", "neon"] | None = None
     """Newest instruction set that may be relied on; decides reduce_range and overflow fixes of int8."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """Threads that latency is measured with; this machine's cores unless given."""
 
 
@@ -117,10 +117,10 @@ class Recipe(Written):
     """Step id -> options that differ from the pipeline's, merged over them key by key."""
     outputs: list[str] | None = None
     """Steps to put into artifacts/; the models that no other step builds on unless given."""
-    target: Target = Field(default_factory=Target)
+    target: Target = Target(isa=None, threads=None)
     """The machine the artifacts are for, where it is not this one."""
     allow: list[Literal["pickle", "auto_map"]] = Field(default_factory=list)
-    """Risks taken on purpose: weights in pickle form (loaded with weights_only), a config.json that names code (ignored)."""
+    """Risks taken on purpose: weights in pickle form (weights_only), a config.json that names code (ignored)."""
     refresh: Refresh | None = None
     """When and from where this recipe is refreshed; `run` does not look at it."""
     tune: dict[str, Any] | None = None
@@ -132,6 +132,8 @@ T = TypeVar("T", Recipe, Pipeline)
 
 class Paper(Generic[T]):
     """A recipe or a pipeline, together with the lines it was read from."""
+
+    value: T
 
     def __init__(self, document: Document, value: T, sets: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.document, self.value = document, value
@@ -267,7 +269,9 @@ def the_schema() -> dict[str, Any]:
 def _explain(error: ValidationError, before: Keys) -> Iterator[Problem]:
     """Say in words what jsonschema found, and where."""
     keys: Keys = (*before, *error.absolute_path)
-    value, rule, schema = error.instance, error.validator_value, error.schema
+    value: Any = error.instance
+    rule: Any = error.validator_value
+    schema: Any = error.schema
     match error.validator:
         case "additionalProperties":
             known = schema.get("properties", {})
@@ -300,7 +304,7 @@ def _explain(error: ValidationError, before: Keys) -> Iterator[Problem]:
 
 def _best_branch(error: ValidationError, keys: Keys) -> Iterator[Problem]:
     """Explain a choice: what is missing when each branch asks for a key, otherwise all the types that would do."""
-    branches = error.validator_value
+    branches: Any = error.validator_value
     needed = [b["required"][0] for b in branches if set(b) == {"required"}]
     if len(needed) == len(branches):
         yield Problem(keys, f"needs one of: {', '.join(f'`{k}`' for k in needed)}")

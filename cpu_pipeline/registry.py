@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Iterator
 from functools import cache
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.backend import Backend
@@ -17,8 +17,6 @@ from cpu_pipeline.loader import did_you_mean
 from cpu_pipeline.source import Source
 from cpu_pipeline.stage import Stage
 from cpu_pipeline.task import Task
-
-T = TypeVar("T")
 
 
 @cache
@@ -35,7 +33,7 @@ def _modules(folder: ModuleType) -> dict[str, str]:
 
 @cache
 def outside(kind: str) -> tuple[importlib.metadata.EntryPoint, ...]:
-    """List what other distributions add: entry points of the group `cpu_pipeline.stages`, `.tasks`, ...: name -> module."""
+    """List what other distributions add: entry points of the groups `cpu_pipeline.stages`, `.tasks`, ...."""
     return tuple(importlib.metadata.entry_points(group=f"cpu_pipeline.{kind}"))
 
 
@@ -47,7 +45,7 @@ def _module(folder: ModuleType, kind: str, name: str) -> ModuleType:
     return importlib.import_module(known[name])
 
 
-def _class(module: ModuleType, base: type[T]) -> type[T]:
+def _class(module: ModuleType, base: Any) -> Any:
     own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
     [found] = [c for c in own if issubclass(c, base) and not getattr(c, "__abstractmethods__", None)]
     return found
@@ -61,7 +59,8 @@ def stage_names(internal: bool = False) -> list[str]:
 @cache
 def stage_class(name: str) -> type[Stage]:
     """Import the one module called `name` (`quantize.onnx`) and return the stage it defines."""
-    return _class(_module(stages, "stage", name), Stage)
+    found: type[Stage] = _class(_module(stages, "stage", name), Stage)
+    return found
 
 
 @cache
@@ -82,7 +81,8 @@ def task_class(name: str) -> type[Task]:
     if name not in known:
         there = ", ".join(sorted(known))
         raise RecipeError(f"no task is called `{name}`{did_you_mean(name, known)}; there are: {there}")
-    return _class(_module(tasks, "task", known[name]), Task)
+    found: type[Task] = _class(_module(tasks, "task", known[name]), Task)
+    return found
 
 
 def source_names(want: str) -> list[str]:
@@ -93,7 +93,8 @@ def source_names(want: str) -> list[str]:
 @cache
 def source_class(name: str) -> type[Source]:
     """Return the source whose key in YAML is `name` (`hub`, `folder`, `file`)."""
-    return _class(_module(sources, "source", name), Source)
+    found: type[Source] = _class(_module(sources, "source", name), Source)
+    return found
 
 
 def formats() -> list[str]:

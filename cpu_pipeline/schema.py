@@ -49,7 +49,7 @@ def _model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any
     made = model.model_json_schema(ref_template="#/definitions/{model}")
     for name, nested in made.pop("$defs", {}).items():
         definitions.setdefault(name, _draft7(nested))
-    made = _draft7(made)
+    made = dict(_draft7(made))
     made.pop("title", None)
     made["additionalProperties"] = False
     return made
@@ -148,7 +148,7 @@ def _source(want: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]
     made = _model(registry.source_class(name), definitions)
     if want == "data":
         rows = _model(registry.stage_class("load.rows"), definitions)["properties"]
-        made["properties"] |= {key: rows[key] for key in ("split", "take", "seed", "columns")}
+        made["properties"] |= {key: rows[key] for key in ("split", "take", "seed", "columns", "config")}
         made["properties"].pop("format", None)
     else:
         made["properties"].pop("split", None)

@@ -136,3 +136,7 @@ class Stage(BaseModel, ABC):
     def judge(self, facts: Facts) -> list[Verdict]:
         """Compare the facts with the options' bounds; never raise, never measure."""
         return []
+
+    def tells(self, facts: Facts) -> list[str]:
+        """Write Markdown lines for the report: what was measured, where a table says more than the verdicts."""
+        return []

@@ -81,16 +81,15 @@ class Child:
         self.online = online
         self.peak = 0
         """Most memory seen since the last request, in bytes."""
-        group = (
-            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
-        )
+        # 0x200 is Windows' CREATE_NEW_PROCESS_GROUP, which other systems' subprocess does not name.
+        group: dict[str, Any] = {"creationflags": 0x200} if os.name == "nt" else {"start_new_session": True}
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "cpu_pipeline.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment(online),
-            **group,  # type: ignore[call-overload]  # one of two keyword sets, by operating system
+            **group,
         )
         self._watched = psutil.Process(self.process.pid)
         if cpus and hasattr(os, "sched_setaffinity"):
@@ -134,8 +133,8 @@ class Child:
             from cpu_pipeline import host
 
             return (
-                f"killed (SIGKILL), as the system does when memory runs out; "
-                f"peak {_gib(self.peak)} of {_gib(host.memory())}; try fewer calibration rows, a smaller batch or --jobs 1"
+                f"killed (SIGKILL), as the system does when memory runs out; peak {_gib(self.peak)} of "
+                f"{_gib(host.memory())}; try fewer calibration rows, a smaller batch or --jobs 1"
             )
         if code < 0:
             return f"died of {signal.Signals(-code).name} in native code"

@@ -1,0 +1,81 @@
+"""The command line as Python: load a recipe, plan it, build it, with typed results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpu_pipeline import engine, graph, publish, recipe
+from cpu_pipeline.engine import Built, Event
+from cpu_pipeline.graph import Plan
+from cpu_pipeline.recipe import Paper, Recipe
+from cpu_pipeline.store import Store, default_root
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A build whose every gate passed."""
+
+    built: Built
+    """Artifacts, keys and verdicts of every step."""
+    path: Path | None
+    """The version's folder in `out`; None when nothing was to come out (`until`)."""
+    fresh: bool
+    """True when the folder was written now, False when it was there already."""
+
+
+def load_recipe(path: Path | str, options: Mapping[str, Mapping[str, Any]] | None = None) -> Paper[Recipe]:
+    """Read and check a recipe.
+
+    Args:
+        path: a file, or the bare name of a recipe that the package ships.
+        options: step id -> option -> value, over what the file says.
+
+    Raises:
+        RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
+    """
+    loaded = recipe.load_recipe(Path(path))
+    return Paper(loaded.document, loaded.value, options)
+
+
+def plan(loaded: Paper[Recipe], until: str | None = None) -> Plan:
+    """Wire a recipe and its pipeline into a checked graph; `until` keeps one step and what it is made of.
+
+    Raises:
+        RecipeError: steps, formats or options do not fit.
+        Refused: a path leads outside.
+    """
+    return graph.plan(loaded, until)
+
+
+def build(
+    planned: Plan,
+    store: Path | str | None = None,
+    out: Path | str = "artifacts",
+    jobs: int = 1,
+    force: bool = False,
+    remeasure: bool = False,
+    tell: Callable[[Event], None] = lambda _: None,
+) -> Outcome:
+    """Build a plan, reusing the store, and put its outputs into `out` when every gate passes.
+
+    Args:
+        planned: what to build.
+        store: the store's folder; the user's own when None.
+        out: where `NAME/<version>/` and `NAME/latest` go.
+        jobs: how many steps may run at once.
+        force: overwrite a version that was edited by hand.
+        remeasure: measure anew what depends on this machine.
+        tell: called with every event.
+
+    Raises:
+        StageFailed, TryAgain, BackendMissing: a step failed; independent branches were built all the same.
+        GateFailed: everything was built, a check says no, nothing was put out.
+        Refused: a version was edited by hand.
+    """
+    kept = Store(default_root() if store is None else Path(store))
+    built = engine.build(planned, kept, tell, jobs, remeasure)
+    published = publish.publish(built, kept, Path(out), force)
+    return Outcome(built, *(published or (None, False)))

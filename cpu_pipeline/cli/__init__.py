@@ -1,0 +1,98 @@
+"""The command line: parse, call one function, print, return an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from cpu_pipeline.cli import describe, doctor, files, init, look, run, score, store
+from cpu_pipeline.cli.output import fail
+from cpu_pipeline.errors import Interrupted, PipelineError
+
+BUG = 70
+"""Exit code of what we did not foresee."""
+
+app = typer.Typer(
+    name="cpu-pipeline",
+    help="Build CPU-ready artifacts from Hugging Face models, as recipes say: cached, and checked before they go out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("plan")(look.plan)
+app.command("check")(look.check)
+app.command("init")(init.init)
+app.command("pin")(init.pin)
+app.command("score")(score.score)
+app.command("verify")(files.verify)
+app.command("stages")(describe.stages)
+app.command("backends")(describe.backends)
+app.command("tasks")(describe.tasks)
+app.command("schema")(describe.schema)
+app.command("docs", hidden=True)(describe.docs)
+app.command("doctor")(doctor.doctor)
+app.add_typer(store.app, name="store")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"cpu-pipeline {version('cpu-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; only errors that we did not foresee show a traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code = app(arguments, prog_name="cpu-pipeline", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except PipelineError as error:
+        return fail(error, as_json="--json" in arguments)
+    except _Terminated:
+        return 143
+    except (KeyboardInterrupt, typer.Abort):
+        return Interrupted.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`): nothing is wrong, and Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        if _is_usage(error):
+            error.show()  # type: ignore[attr-defined]  # click's usage errors know how to show themselves
+            return 2
+        traceback.print_exc()
+        print("this is a bug of cpu-pipeline; please report it with the lines above", file=sys.stderr)
+        return BUG
+
+
+def _is_usage(error: Exception) -> bool:
+    return hasattr(error, "show") and hasattr(error, "exit_code")
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: end like Ctrl-C, with the exit code of a signal."""
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    raise _Terminated

@@ -1,0 +1,81 @@
+"""`cpu-pipeline plan` and `check`: what a recipe would do, and whether files are right. They write nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpu_pipeline.cli.options import Json, Sets, StoreOption, Until, open_store, parse_sets
+
+
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file, or the bare name of a shipped one (quickstart).")],
+    store: StoreOption = None,
+    until: Until = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Show every step as kept, to build, or depending on another's outcome, and why."""
+    from cpu_pipeline import api, engine
+    from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.cli.output import columns
+
+    planned = api.plan(api.load_recipe(recipe, parse_sets(sets)), until)
+    seen = list(engine.look(planned, open_store(store)))
+    if as_json:
+        print_json(
+            {
+                "recipe": planned.name,
+                "outputs": planned.outputs,
+                "steps": [
+                    {"id": o.node.id, "use": o.node.use, "gives": o.node.gives, "from": dict(o.node.inputs),
+                     "data": dict(o.node.data), "state": o.state, "why": o.why}
+                    for o in seen
+                ],
+            }
+        )  # fmt: skip
+        return
+    rows = [
+        (o.state, o.node.id, o.node.use, "<- " + (", ".join(o.node.inputs.values()) or "outside"), "; ".join(o.why))
+        for o in seen
+    ]
+    columns(rows)
+    build = sum(o.state == "build" for o in seen)
+    depend = sum(o.state == "depends" for o in seen)
+    print(f"{planned.name}: {len(seen) - build - depend} kept, {build} to build, {depend} depending on others")
+
+
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Recipe and pipeline files.")],
+    as_json: Json = False,
+) -> int:
+    """Check recipes and pipelines: schema, options, and how steps fit together. For editors, hooks and CI."""
+    from cpu_pipeline import api
+    from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.cli.output import fail
+    from cpu_pipeline.errors import PipelineError
+    from cpu_pipeline.loader import read
+    from cpu_pipeline.recipe import load_pipeline_file
+
+    worst, results = 0, []
+    for file in files:
+        try:
+            written = read(file).value
+            if any(key in written for key in ("model", "task", "data", "pipeline")):
+                api.plan(api.load_recipe(file))
+            else:
+                load_pipeline_file(file)
+        except PipelineError as error:
+            worst = max(worst, error.exit_code)
+            results.append({"file": str(file), "exit_code": error.exit_code, "says": str(error).splitlines()})
+            if not as_json:
+                fail(error)
+        else:
+            results.append({"file": str(file), "exit_code": 0, "says": []})
+            if not as_json:
+                print(f"ok  {file}")
+    if as_json:
+        print_json(results)
+    return worst

@@ -1,0 +1,44 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cpu_pipeline.store import Store
+
+Recipes = Annotated[list[Path], typer.Argument(help="Recipe files, or the bare name of a shipped one (quickstart).")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="Where built steps are kept [env: CPU_PIPELINE_STORE].")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="STEP.OPTION=VALUE", help="Set one option; may be repeated.")
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="STEP", help="Stop at this step; nothing is put out.")]
+
+
+def open_store(path: Path | None) -> Store:
+    """Open the store that was named, or the user's own."""
+    from cpu_pipeline.store import Store, default_root
+
+    return Store(path or default_root())
+
+
+def parse_sets(sets: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """Read `step.option=value`; the value is read as YAML."""
+    from cpu_pipeline.errors import RecipeError
+    from cpu_pipeline.loader import parse
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in sets or ():
+        name, equals, value = text.partition("=")
+        step, dot, option = name.partition(".")
+        if not (equals and dot and step and option):
+            raise RecipeError(f"--set {text}: write it as STEP.OPTION=VALUE")
+        found.setdefault(step, {})[option] = parse(value, Path(f"--set {name}")).value
+    return found

@@ -1,0 +1,100 @@
+"""`cpu-pipeline run`: build recipes, check them, put out what passed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cpu_pipeline.cli.options import Json, Recipes, Sets, StoreOption, Until, parse_sets
+
+if TYPE_CHECKING:
+    from cpu_pipeline.api import Outcome
+    from cpu_pipeline.errors import PipelineError
+    from cpu_pipeline.graph import Plan
+
+
+def run(
+    recipes: Recipes,
+    store: StoreOption = None,
+    out: Annotated[Path, typer.Option(help="Where NAME/<version>/ and NAME/latest go.")] = Path("artifacts"),
+    jobs: Annotated[int, typer.Option(min=1, help="How many steps may run at once.")] = 1,
+    until: Until = None,
+    sets: Sets = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Go on with the next recipe when one fails.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a version that was edited by hand.")] = False,
+    remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure latency anew, though it is known.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Build recipes: reuse what is kept, make the rest, check it, and put out what passed every gate."""
+    from cpu_pipeline import api
+    from cpu_pipeline.cli.output import Progress, fail
+    from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.errors import Interrupted, PartlyDone, PipelineError
+
+    options = parse_sets(sets)
+    failed: list[PipelineError] = []
+    results: list[dict[str, Any]] = []
+    # Every recipe is read before the first is built: a typo in the last one costs nothing.
+    planned = [api.plan(api.load_recipe(recipe, options), until) for recipe in recipes]
+    for plan in planned:
+        try:
+            with Progress() as tell:
+                outcome = api.build(plan, store, out, jobs, force, remeasure, tell)
+        except Interrupted:
+            raise
+        except PipelineError as error:
+            if not keep_going and len(planned) == 1:
+                raise
+            failed.append(error)
+            results.append(
+                {"recipe": plan.name, "exit_code": error.exit_code, "error": type(error).__name__, "says": str(error)}
+            )
+            fail(error)
+            if not keep_going:
+                break
+            continue
+        results.append(_result(plan, outcome))
+        if not as_json:
+            _print(plan, outcome)
+    if as_json:
+        print_json(results[0] if len(planned) == 1 else results)
+    if not failed:
+        return 0
+    return PartlyDone.exit_code if keep_going and len(failed) < len(planned) else failed[0].exit_code
+
+
+def _result(plan: Plan, outcome: Outcome) -> dict[str, Any]:
+    built = outcome.built
+    return {
+        "recipe": plan.name,
+        "exit_code": 0,
+        "path": None if outcome.path is None else str(outcome.path),
+        "fresh": outcome.fresh,
+        "built": built.made,
+        "outputs": {
+            n: {"format": built.artifacts[n].format, "digest": built.artifacts[n].digest} for n in plan.outputs
+        },
+        "checks": {name: [vars(v) for v in found] for name, found in built.verdicts.items()},
+        "steps": {
+            n: {"key": built.keys[n], "digest": a.digest, "facts": dict(a.facts)} for n, a in built.artifacts.items()
+        },
+    }
+
+
+def _print(plan: Plan, outcome: Outcome) -> None:
+    built = outcome.built
+    for name, found in built.verdicts.items():
+        for verdict in found:
+            print(f"{'passed' if verdict.passed else 'FAILED'}  {name}: {verdict.says}")
+    kept = len(built.artifacts) - len(built.made)
+    print(f"{plan.name}: {len(built.made)} steps built, {kept} kept")
+    if outcome.path is not None:
+        print(f"{'wrote' if outcome.fresh else 'unchanged'}  {outcome.path}")
+        print(f"report  {outcome.path / 'report.md'}")
+    elif built.artifacts:
+        last = list(built.artifacts)[-1]
+        print(f"{last}  {built.artifacts[last].path}")

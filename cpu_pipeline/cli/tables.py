@@ -1,0 +1,50 @@
+"""README's generated tables of stages, tasks and backends."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+from cpu_pipeline import registry
+
+_BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """Return the text with each `<!-- generated: NAME -->` block made anew."""
+    made = {"stages": _stages, "tasks": _tasks, "backends": _backends}
+    return _BLOCK.sub(lambda m: m[1] + made[m[2]]() + m[3], text)
+
+
+def _stages() -> str:
+    rows = []
+    for name in registry.stage_names():
+        stage = registry.stage_class(name)
+        takes = ", ".join(f"{key}: {_formats(formats)}" for key, formats in stage.takes.items())
+        rows.append(f"| `{name}` | {takes} | {_line(stage)} |")
+    return "\n".join(["| stage | takes | what it does |", "|---|---|---|", *rows]) + "\n"
+
+
+def _formats(formats: object) -> str:
+    names = sorted(formats)  # type: ignore[call-overload]  # a set of names
+    return "any model" if len(names) > 3 else " or ".join(names)
+
+
+def _tasks() -> str:
+    rows = []
+    for name in registry.task_names():
+        task = registry.task_class(name)
+        rows.append(f"| `{name}` | {', '.join(f'`{c}`' for c in task.columns)} | {', '.join(task.metrics)} |")
+    return "\n".join(["| task | columns | metrics, the usual one first |", "|---|---|---|", *rows]) + "\n"
+
+
+def _backends() -> str:
+    rows = []
+    for name in registry.formats():
+        module = registry.backend(name)
+        rows.append(f"| `{name}` | {', '.join(module.PACKAGES)} | {(inspect.getdoc(module) or '').splitlines()[0]} |")
+    return "\n".join(["| format | packages | how it is run |", "|---|---|---|", *rows]) + "\n"
+
+
+def _line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").splitlines()[0].replace("|", "\\|")

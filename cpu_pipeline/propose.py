@@ -1,0 +1,161 @@
+"""Propose a first recipe for a model: its task, metric, data and commits, read from the Hub and pinned."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cpu_pipeline import registry, shipped
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.loader import did_you_mean
+from cpu_pipeline.sources import hub
+
+HEADS = {
+    "ForQuestionAnswering": "question-answering",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+}
+"""Ending of a checkpoint's architecture -> task."""
+COLUMNS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "question-answering": {},
+    "text-classification": {
+        "text": ("text", "sentence", "content", "review", "sentence1", "premise", "question1", "question"),
+        "text_pair": ("text_pair", "sentence2", "hypothesis", "question2"),
+        "label": ("label", "labels", "target"),
+    },
+    "token-classification": {"tokens": ("tokens", "words"), "tags": ("tags", "ner_tags", "labels")},
+    "sentence-similarity": {
+        "sentence1": ("sentence1", "text1", "sentence_A"),
+        "sentence2": ("sentence2", "text2", "sentence_B"),
+        "score": ("score", "similarity_score", "label"),
+    },
+}
+"""Task -> column -> what data sets usually call it."""
+
+
+def commit(repo: str, want: str, revision: str) -> str:
+    """Ask the Hub for the full commit that a branch or tag of a repository stands at."""
+    return hub.resolve(repo, "data" if want == "data" else "model", revision)
+
+
+def recipe(model: str, task: str | None, data: str | None, pipeline: str, path: Path) -> tuple[str, list[str]]:
+    """Write a recipe for `model`; return its text, and what the reader should look at.
+
+    Raises:
+        RecipeError: the task or the data can't be told; names the option that tells it.
+    """
+    revision = commit(model, "model", "main")
+    config = json.loads(hub.read_small(model, "model", revision, "config.json") or "{}")
+    card = _card(hub.read_small(model, "model", revision, "README.md"))
+    similar = hub.read_small(model, "model", revision, "modules.json") is not None
+    chosen = task or _task(config, card, similar, model)
+    if chosen not in registry.task_names():
+        raise RecipeError(f"no task is called `{chosen}`{did_you_mean(chosen, registry.task_names())}")
+    notes: list[str] = []
+    repo = data or _data(card, model)
+    written = _write(model, revision, chosen, repo, pipeline, path, notes)
+    return written, notes
+
+
+def _task(config: Mapping[str, Any], card: Mapping[str, Any], similar: bool, model: str) -> str:
+    for architecture in config.get("architectures") or ():
+        for ending, task in HEADS.items():
+            if str(architecture).endswith(ending):
+                return task
+    if similar:
+        return "sentence-similarity"
+    tag = card.get("pipeline_tag")
+    if isinstance(tag, str) and tag in registry.task_names():
+        return tag
+    raise RecipeError(f"{model}: config.json and card do not tell the task; give it with --task")
+
+
+def _data(card: Mapping[str, Any], model: str) -> str:
+    for name in card.get("datasets") or ():
+        if isinstance(name, str) and name.count("/") == 1:
+            return name
+    raise RecipeError(f"{model}: its card names no data set as owner/name; give one with --data")
+
+
+def _card(text: str | None) -> Mapping[str, Any]:
+    """Read the YAML head of a README; one that can't be read says nothing."""
+    if not text or not text.startswith("---"):
+        return {}
+    try:
+        head = yaml.safe_load(text[3:].partition("\n---")[0])
+    except yaml.YAMLError:
+        return {}
+    return head if isinstance(head, dict) else {}
+
+
+def _write(model: str, revision: str, task: str, repo: str, pipeline: str, path: Path, notes: list[str]) -> str:
+    data_revision = commit(repo, "data", "main")
+    card = _card(hub.read_small(repo, "data", data_revision, "README.md"))
+    splits = hub.splits(repo, data_revision)
+    scored = next((s for s in ("validation", "dev", "test", "validation_matched") if s in splits), None)
+    if scored is None:
+        raise RecipeError(f"{repo}: no split to validate on; it has {', '.join(splits) or 'none that its files name'}")
+    columns = _columns(task, card, notes, repo)
+    place = {"hub": repo, "revision": data_revision}
+    rows: dict[str, dict[str, Any]] = {}
+    if "train" in splits and scored != "train":
+        rows["calibration"] = {**place, "split": "train", "take": 300, "seed": 0, **columns}
+    rows["validation"] = {**place, "split": scored, **columns}
+    options = ""
+    if task == "question-answering":
+        version = 2 if "v2" in repo or "2" in repo.rpartition("/")[2] else 1
+        notes.append(f"SQuAD version {version} is assumed; version 2 has questions without an answer")
+        options = f"  with: {{version: {version}}}\n"
+    metric = registry.task_class(task).metrics[0]
+    notes.append(f"gates judge `{metric}`; see `cpu-pipeline tasks {task}` for the others")
+    schema = os.path.relpath(shipped.file("schema.json"), path.parent) if _in_clone(path) else _schema_beside()
+    lines = [
+        f"# yaml-language-server: $schema={schema}",
+        f"about: {model} for {task}, through {pipeline}.",
+        f'model: {{hub: {model}, revision: "{revision}"}}',
+        "task:",
+        f"  use: {task}",
+    ]
+    text = "\n".join(lines) + "\n" + options + "data:\n"
+    for role, said in rows.items():
+        text += f"  {role}: {_flow(said)}\n"
+    return text + f"pipeline: {pipeline}\n"
+
+
+def _in_clone(path: Path) -> bool:
+    return shipped.file("pyproject.toml").is_file() and path.resolve().is_relative_to(shipped.file(".").resolve())
+
+
+def _schema_beside() -> str:
+    return shipped.file("schema.json").as_uri()
+
+
+def _columns(task: str, card: Mapping[str, Any], notes: list[str], repo: str) -> dict[str, dict[str, str]]:
+    info = card.get("dataset_info")
+    info = info[0] if isinstance(info, list) and info else info
+    features = info.get("features") if isinstance(info, dict) else None
+    there = [f["name"] for f in features if isinstance(f, dict) and "name" in f] if isinstance(features, list) else []
+    if not there:
+        notes.append(f"{repo}: its card lists no columns; add `columns:` if they differ from `{task}`'s own")
+        return {}
+    found = {}
+    for column, names in COLUMNS[task].items():
+        name = next((n for n in names if n in there), None)
+        if name is not None and name != column:
+            found[column] = name
+    return {"columns": found} if found else {}
+
+
+def _flow(value: Mapping[str, Any]) -> str:
+    parts = []
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            parts.append(f"{key}: {_flow(item)}")
+        else:
+            parts.append(f'{key}: "{item}"' if key == "revision" else f"{key}: {item}")
+    return "{" + ", ".join(parts) + "}"

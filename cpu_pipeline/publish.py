@@ -1,0 +1,208 @@
+"""Put what passed every gate into artifacts/NAME/<version>/, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cpu_pipeline import host, report
+from cpu_pipeline.artifact import digest_file, digest_json
+from cpu_pipeline.disk import sync_dir, writing
+from cpu_pipeline.engine import Built
+from cpu_pipeline.errors import GateFailed, RecipeError, Refused
+from cpu_pipeline.keys import installed
+from cpu_pipeline.store import Store
+
+MANIFEST = "manifest.json"
+REPORT = "report.md"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def publish(built: Built, store: Store, out: Path, force: bool = False) -> tuple[Path, bool] | None:
+    """Put the outputs of a build into `out`; return the version's folder, and whether it is new.
+
+    Raises:
+        PipelineError: the first error of the build, if it has any.
+        GateFailed: a check says no; nothing is put out, and the earlier version stays.
+        Refused: the version is there, and was edited by hand.
+    """
+    for error in built.errors.values():
+        others = [str(e) for e in built.errors.values() if e is not error]
+        raise type(error)("\n".join([str(error), *others]))
+    failed = [(n, v) for n, found in built.verdicts.items() for v in found if not v.passed]
+    if failed:
+        raise GateFailed("\n".join(f"step `{node}`: {verdict.says}" for node, verdict in failed))
+    if not built.plan.outputs:
+        return None
+    name = built.plan.name
+    if not _NAME.fullmatch(name):
+        raise RecipeError(f"{built.plan.path}: the file's name becomes a folder's; use letters, digits, . _ and -")
+    manifest = _manifest(built, store)
+    home, version = out / name, str(manifest["version"])
+    for path in (home, home / version):
+        if path.is_symlink():
+            raise Refused(f"{path} is a symbolic link; remove it, or choose another --out")
+    if (home / version).exists():
+        changed = edited(home / version)
+        if not changed:
+            _point(home, version)
+            return home / version, False
+        if not force:
+            raise Refused(
+                f"{home / version} was edited since it was written ({', '.join(changed[:5])}"
+                f"{', ...' if len(changed) > 5 else ''}); move it away, or overwrite it with --force"
+            )
+    with writing(out):
+        home.mkdir(parents=True, exist_ok=True)
+        _sweep(home)
+        work = home / f".{version}.{os.getpid()}.{secrets.token_hex(4)}"
+        try:
+            _write(built, store, manifest, work)
+            _swap(work, home / version)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        _point(home, version)
+    return home / version, True
+
+
+def _manifest(built: Built, store: Store) -> dict[str, Any]:
+    """Say what was asked, what it was made of and what came out, without times or places of this machine."""
+    plan = built.plan
+    steps: dict[str, Any] = {}
+    distributions: set[str] = set()
+    for node in plan.nodes.values():
+        artifact = built.artifacts[node.id]
+        action = store.action(built.keys[node.id])
+        ingredients = dict(action.ingredients) if action else {}
+        distributions |= set(ingredients.get("packages", {}))
+        for backend in ingredients.get("backends", {}).values():
+            distributions |= set(backend["packages"])
+        steps[node.id] = {
+            "use": node.use,
+            "inputs": {**node.inputs, **{f"data.{role}": source for role, source in node.data.items()}},
+            "options": node.stage.model_dump(mode="json", exclude={"fields"}),
+            "key": built.keys[node.id],
+            "digest": artifact.digest,
+            "format": artifact.format,
+            "facts": artifact.facts,
+            "run": dict(action.run) if action else {},
+        }
+    outputs = {n: {"format": built.artifacts[n].format, "digest": built.artifacts[n].digest} for n in plan.outputs}
+    checks = {
+        node: [
+            {"check": v.check, "passed": v.passed, "value": v.value, "bound": v.bound, "says": v.says} for v in found
+        ]
+        for node, found in built.verdicts.items()
+    }
+    written = plan.recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    meant = {name: {k: step[k] for k in ("use", "inputs", "options", "digest")} for name, step in steps.items()}
+    return {
+        "manifest": 1,
+        "name": plan.name,
+        "version": digest_json({"recipe": written, "steps": meant, "outputs": outputs})[:12],
+        "recipe": written,
+        "outputs": outputs,
+        "checks": checks,
+        "steps": steps,
+        "packages": {name: installed(name) for name in sorted({*distributions, "cpu-pipeline"})},
+        "host": host.machine(),
+    }
+
+
+def _write(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> None:
+    files: dict[str, list[Any]] = {}
+    work.mkdir()
+    for name in built.plan.outputs:
+        artifact = built.artifacts[name]
+        if not store.check(artifact):
+            raise Refused(f"the object of `{name}` in the store is damaged; it was set aside: run again to rebuild it")
+        _copy_tree(artifact.path, work / name)
+    for node in built.verdicts:
+        _copy_tree(built.artifacts[node].path, work / "checks" / node)
+    for path in sorted(p for p in work.rglob("*") if p.is_file()):
+        files[path.relative_to(work).as_posix()] = [path.stat().st_size, digest_file(path)]
+    text = report.render(built, manifest)
+    (work / REPORT).write_text(text, encoding="utf-8", newline="\n")
+    files[REPORT] = [(work / REPORT).stat().st_size, digest_file(work / REPORT)]
+    whole = json.dumps({**manifest, "files": files}, indent=1, sort_keys=True, ensure_ascii=False)
+    (work / MANIFEST).write_text(whole + "\n", encoding="utf-8", newline="\n")
+    for path in [work, *work.rglob("*")]:
+        if path.is_dir():
+            sync_dir(path)
+        else:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copy files, never link them: onnx refuses weights that are symlinks or have more than one hard link."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)  # copies by reference where the file system can
+
+
+def edited(version: Path) -> list[str]:
+    """Name the files of a version that differ from its manifest; a version without a readable manifest was edited."""
+    try:
+        files = read_manifest(version)["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [MANIFEST]
+    there = {p.relative_to(version).as_posix(): p for p in version.rglob("*") if p.is_file() or p.is_symlink()}
+    changed = [name for name in there.keys() ^ {*files, MANIFEST}]
+    for name, (size, sha) in files.items():
+        path = there.get(name)
+        if path and (path.is_symlink() or path.stat().st_size != size or digest_file(path) != sha):
+            changed.append(name)
+    return sorted(changed)
+
+
+def read_manifest(version: Path) -> dict[str, Any]:
+    """Read a version's manifest.json."""
+    read: dict[str, Any] = json.loads((version / MANIFEST).read_text(encoding="utf-8"))
+    return read
+
+
+def _swap(work: Path, version: Path) -> None:
+    if version.exists():
+        aside = work.with_name(f"{work.name}.old")
+        version.rename(aside)
+        work.rename(version)
+        shutil.rmtree(aside, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        work.rename(version)
+    if not version.is_dir():
+        raise Refused(f"{version} is in the way; move it away, or choose another --out")
+    sync_dir(version.parent)
+
+
+def _sweep(home: Path) -> None:
+    """Remove half-written versions of builds that died."""
+    import psutil
+
+    for path in home.glob(".*.*.*"):
+        pid = path.name.split(".")[2]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _point(home: Path, version: str) -> None:
+    """Swap `latest` to this version by rename: a symlink, or a file that names it where links can't be."""
+    latest = home / "latest"
+    if latest.is_symlink() and os.readlink(latest) == version:  # noqa: PTH115 - the text is compared, not a path
+        return
+    fresh = home / f".latest.{os.getpid()}.{secrets.token_hex(4)}"
+    try:
+        fresh.symlink_to(version, target_is_directory=True)
+    except OSError:
+        fresh.write_text(version + "\n", encoding="utf-8")
+    fresh.replace(latest)
+    sync_dir(home)

@@ -1,0 +1,124 @@
+"""The report of a version, in Markdown: what was checked, what came out, how to load it; outside text is escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cpu_pipeline import registry
+from cpu_pipeline.engine import Built
+from cpu_pipeline.graph import NOT_MODELS
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$-])")
+
+
+def escape(text: object) -> str:
+    """Write text so that Markdown and HTML show it as it is, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split())).replace("\\<", "&lt;").replace("\\>", "&gt;")
+
+
+def code(text: object) -> str:
+    """Write text as inline code; a backtick inside cannot end it."""
+    return "`" + " ".join(str(text).split()).replace("`", "'").replace("|", "¦") + "`"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Write a table of cells that are escaped already."""
+    return [
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+    ]
+
+
+def size(count: float) -> str:
+    """Write bytes for people."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def render(built: Built, manifest: Mapping[str, Any]) -> str:
+    """Write the report of a build that passed."""
+    plan, recipe = built.plan, built.plan.recipe
+    lines = [f"# {escape(plan.name)} {manifest['version']}", ""]
+    if recipe.about:
+        lines += [escape(recipe.about), ""]
+    lines += _made_of(manifest)
+    lines += ["## Checks", ""]
+    lines += _checks(built) if built.verdicts else ["This recipe has no check: nothing here is proved.", ""]
+    for node_id, found in built.artifacts.items():
+        said = plan.nodes[node_id].stage.tells(found.facts)
+        if said:
+            lines += [f"### {code(node_id)}: {escape(plan.nodes[node_id].use)}", "", *said, ""]
+    lines += ["## Steps"]
+    lines += table(
+        ("step", "stage", "format", "size", "seconds", "peak memory", "digest"),
+        (
+            (code(name), code(step["use"]), step["format"], _size_of(built, name), _seconds(step), _peak(step),
+             code(step["digest"][:12]))
+            for name, step in manifest["steps"].items()
+        ),
+    )  # fmt: skip
+    lines += ["## Made with"]
+    packages = manifest["packages"].items()
+    lines += table(("package", "version"), ((escape(name), escape(version)) for name, version in packages))
+    machine = manifest["host"]
+    lines += [f"Machine: {escape(machine['cpu'])}, {machine['cores']} cores, {machine['memory_gib']} GiB; "
+              f"instruction sets {code(' '.join(machine['isa']))}.", ""]  # fmt: skip
+    lines += ["## How to load", ""]
+    for name in plan.outputs:
+        artifact = built.artifacts[name]
+        lines += [f"{code(name)} ({artifact.format}):", "", "```python"]
+        lines += [registry.backend(artifact.format).usage(name, plan.context.task).strip(), "```", ""]
+    return "\n".join(lines)
+
+
+def _made_of(manifest: Mapping[str, Any]) -> list[str]:
+    recipe = manifest["recipe"]
+    rows = []
+    for role in ("model", "tokenizer", "teacher"):
+        if role in recipe:
+            rows.append((role, *_place(recipe[role])))
+    for role, place in recipe.get("data", {}).items():
+        step = manifest["steps"].get(f"data.{role}", {})
+        count = step.get("facts", {}).get("rows", "?")
+        where, commit = _place(place)
+        rows.append((f"data.{role}", f"{where} ({count} rows)", commit))
+    return ["## Made of", *table(("what", "from", "commit"), rows)]
+
+
+def _place(place: Mapping[str, Any]) -> tuple[str, str]:
+    where = place.get("hub") or place.get("folder") or place.get("file")
+    return code(where), code(place["revision"]) if "revision" in place else "local, by content"
+
+
+def _checks(built: Built) -> list[str]:
+    rows = []
+    for node_id, verdicts in built.verdicts.items():
+        candidate = next(iter(built.plan.nodes[node_id].inputs.values()), "").split(":")[-1]
+        rows += [
+            (code(node_id), code(candidate), escape(v.check), "passed" if v.passed else "**failed**", escape(v.says))
+            for v in verdicts
+        ]
+    return table(("check", "of", "what", "verdict", "says"), rows)
+
+
+def _size_of(built: Built, name: str) -> str:
+    path = built.artifacts[name].path
+    if built.artifacts[name].format in NOT_MODELS:
+        return ""
+    return size(sum(p.stat().st_size for p in path.rglob("*") if p.is_file()))
+
+
+def _seconds(step: Mapping[str, Any]) -> str:
+    return f"{step['run']['seconds']:.1f}" if "seconds" in step["run"] else ""
+
+
+def _peak(step: Mapping[str, Any]) -> str:
+    return size(step["run"]["peak_memory"]) if "peak_memory" in step["run"] else ""
