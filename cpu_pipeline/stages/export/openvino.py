@@ -22,9 +22,9 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 class ExportOpenvino(Stage):
     """Convert a checkpoint to OpenVINO IR with dynamic batch and length, checked against eager torch."""
 
-    takes: ClassVar[Mapping[str, Set[str]]] = {"model": frozenset({"hf"})}
-    reads: ClassVar[Set[str]] = frozenset({"task"})
-    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "openvino")
+    takes: ClassVar = {"model": {"hf"}}
+    reads: ClassVar = frozenset({"task.head"})
+    packages: ClassVar = ("torch", "transformers", "openvino")
 
     weights: Literal["float32", "float16"] = "float32"
     """Type that the weights are stored in; float16 halves the file, computation stays as `inference_precision` says."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from cpu_pipeline.backends.hf import carry
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.errors import RecipeError, StageFailed
 from cpu_pipeline.stage import Facts, Inputs, Job, Stage
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ BITS = {"F64": "u8", "F32": "u4", "F16": "u2", "BF16": "u2"}
 class PruneMagnitude(Stage):
     """Set the weights of smallest magnitude to zero, unstructured or N of every M."""
 
-    takes: ClassVar[Mapping[str, Set[str]]] = {"model": frozenset({"hf"})}
-    packages: ClassVar[tuple[str, ...]] = ("numpy", "safetensors")
+    takes: ClassVar = {"model": {"hf"}}
+    packages: ClassVar = ("numpy", "safetensors")
 
     sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of the targeted weights that become zero (0-1); left out with an N:M pattern, which fixes it."""
@@ -118,7 +118,7 @@ class PruneMagnitude(Stage):
             globs: tuple[str, ...] = getattr(self, option) if option in self.model_fields_set else ()
             for glob in globs:
                 if not any(fnmatchcase(name, glob) for name in matrices):
-                    raise StageFailed(f"prune.magnitude: {option}: `{glob}` matches no weight{_near(glob, matrices)}")
+                    raise RecipeError(f"prune.magnitude: {option}: `{glob}` matches no weight{_near(glob, matrices)}")
         chosen = [
             tensor
             for name, tensor in sorted(matrices.items())
