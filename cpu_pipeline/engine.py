@@ -304,7 +304,7 @@ class _Build:
         self.tell(Event(node.id, "building", why or _why(before, needed)))
         work, log = self.lease.work(key), self.store.log(key)
         log.unlink(missing_ok=True)
-        child = Child(online=True) if node.stage.online else (self.idle.pop() if self.idle else Child())
+        child = self._child(node.stage.online)
         context = self.plan.context
         threads = context.threads if node.stage.alone else max(1, host.cores() // self.jobs)
         task = context.task
@@ -371,11 +371,19 @@ class _Build:
         self._done(run.node, run.key, made)
         self.tell(Event(run.node.id, "built", seconds=seconds))
 
+    def _child(self, online: bool) -> Child:
+        """Take a child that is idle, or start one; those that are online never run anything but fetches."""
+        for child in self.idle:
+            if child.online == online:
+                self.idle.remove(child)
+                return child
+        return Child(online)
+
     def _keep_child(self, child: Child) -> None:
         heavy = True
         with contextlib.suppress(psutil.Error):
             heavy = psutil.Process(child.process.pid).memory_info().rss > HEAVY
-        if child.online or heavy:
+        if heavy:
             child.close()
         else:
             self.idle.append(child)

@@ -222,7 +222,7 @@ class _Builder:
         return value
 
     def _scalar(self, event: Any, keys: Keys) -> Any:
-        if event.style is not None or event.tag == "!":
+        if event.style or event.tag == "!":
             return event.value
         try:
             return scalar(event.value)

@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cpu_pipeline import registry
 from cpu_pipeline.engine import Built
 from cpu_pipeline.graph import NOT_MODELS
-
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$-])")
-
-
-def escape(text: object) -> str:
-    """Write text so that Markdown and HTML show it as it is, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split())).replace("\\<", "&lt;").replace("\\>", "&gt;")
-
-
-def code(text: object) -> str:
-    """Write text as inline code; a backtick inside cannot end it."""
-    return "`" + " ".join(str(text).split()).replace("`", "'").replace("|", "¦") + "`"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Write a table of cells that are escaped already."""
-    return [
-        "",
-        "| " + " | ".join(head) + " |",
-        "|" + "---|" * len(head),
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-    ]
-
-
-def size(count: float) -> str:
-    """Write bytes for people."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB"
+from cpu_pipeline.markdown import code, escape, size, table
 
 
 def render(built: Built, manifest: Mapping[str, Any]) -> str:

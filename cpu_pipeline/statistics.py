@@ -14,9 +14,11 @@ Rows = Sequence[Mapping[str, Any]]
 """Per-row scores as `Score.rows` has them."""
 
 RESAMPLES = 2000
+"""Resamples of a mean or a ratio of medians."""
+MOST = 1000
 FEWEST = 200
-"""Resamples of a metric that is no mean, where more would take too long."""
-WORK = 4_000_000
+"""Resamples of a metric that is no mean, where each is computed anew."""
+WORK = 1_500_000
 """Rows drawn in all for such a metric."""
 AT_ONCE = 4_000_000
 """Numbers held at once; bounds memory at tens of MB."""
@@ -75,7 +77,7 @@ def paired_difference(
     if list(candidate) == list(reference):
         return Interval(value, value, value)
     rng = np.random.default_rng(SEED)
-    differences = np.empty(min(RESAMPLES, max(FEWEST, WORK // len(candidate))))
+    differences = np.empty(min(MOST, max(FEWEST, WORK // len(candidate))))
     for i in range(len(differences)):
         drawn = rng.integers(0, len(candidate), len(candidate)).tolist()
         differences[i] = aggregate([candidate[j] for j in drawn], metric) - aggregate(

@@ -310,7 +310,8 @@ class Lease:
         action = Action(ingredients, format, digest_listing(files), files, facts, run)
         artifact = Artifact(format, store.path_of(action.object), action.object, facts)
         while not self._place(key, artifact, work):
-            if store.check(artifact):  # the same content is there already, intact
+            store._checked.discard(artifact.digest)  # what was whole earlier may have been damaged since
+            if store.check(artifact):  # the same content is there already
                 remove_tree(work)
                 break
         with writing(store.root):

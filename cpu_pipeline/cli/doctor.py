@@ -13,7 +13,7 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
     from cpu_pipeline import host, keys, registry
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
-    from cpu_pipeline.report import size
+    from cpu_pipeline.markdown import size
 
     opened = open_store(store)
     there = next(p for p in (opened.root, *opened.root.parents) if p.exists())

@@ -18,7 +18,7 @@ def list_(store: StoreOption = None, as_json: Json = False) -> None:
     from cpu_pipeline import upkeep
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
-    from cpu_pipeline.report import size
+    from cpu_pipeline.markdown import size
 
     found = upkeep.entries(open_store(store))
     if as_json:
@@ -32,7 +32,7 @@ def stat(store: StoreOption = None, as_json: Json = False) -> None:
     """Count records, objects and bytes."""
     from cpu_pipeline import upkeep
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.report import size
+    from cpu_pipeline.markdown import size
 
     opened = open_store(store)
     found = upkeep.stat(opened)
@@ -86,7 +86,7 @@ def gc(
     """Remove what was not used for a while, and leftovers; never what a running build uses."""
     from cpu_pipeline import upkeep
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.report import size
+    from cpu_pipeline.markdown import size
 
     gone = upkeep.gc(open_store(store), keep_days, dry_run)
     if as_json:

@@ -1,0 +1,38 @@
+"""Small pieces of Markdown; whatever came from outside is escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_SPECIAL = re.compile(r"^[-+]|[\\`*_{}\[\]<>#|~&$]")
+
+
+def escape(text: object) -> str:
+    """Write text so that Markdown and HTML show it as it is, on one line."""
+    return _SPECIAL.sub(r"\\\g<0>", " ".join(str(text).split())).replace("\\<", "&lt;").replace("\\>", "&gt;")
+
+
+def code(text: object) -> str:
+    """Write text as inline code; a backtick inside cannot end it."""
+    return "`" + " ".join(str(text).split()).replace("`", "'").replace("|", "¦") + "`"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Write a table of cells that are escaped already."""
+    return [
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+    ]
+
+
+def size(count: float) -> str:
+    """Write bytes for people."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"

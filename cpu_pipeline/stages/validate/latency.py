@@ -1,0 +1,182 @@
+"""Is the candidate faster than the reference? Timed in turns, in fresh processes, on the same pinned cores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from cpu_pipeline.batches import pad, pad_id
+from cpu_pipeline.compare import synthetic
+from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.markdown import size, table
+from cpu_pipeline.rows import read
+from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage, Verdict
+from cpu_pipeline.stages.predict import RUNNABLE
+from cpu_pipeline.stages.validate.agreement import spread
+from cpu_pipeline.statistics import speed_up
+from cpu_pipeline.task import Feature
+
+if TYPE_CHECKING:
+    from cpu_pipeline.backend import Arrays
+
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class ValidateLatency(Stage):
+    """Time candidate and reference in turns, in fresh processes on pinned cores, and compare their medians."""
+
+    batch: int = Field(default=1, ge=1)
+    """Sequences in each call."""
+    length: int | None = Field(default=None, ge=4)
+    """Tokens in each sequence; each row's own length unless given."""
+    calls: int = Field(default=16, ge=1)
+    """Different batches, spread over the validation rows; random tokens where the recipe has no such rows."""
+    rounds: int = Field(default=5, ge=2)
+    """How often the two sides take turns in a pair of processes; each turn runs every batch once."""
+    processes: int = Field(default=2, ge=1)
+    """How many fresh processes each side gets, one after another."""
+    warmup: int = Field(default=2, ge=0)
+    """Turns that are not counted, at the start of each process."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Level of the bootstrap interval of the speed-up."""
+    min_speedup: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """How many times faster than the reference the candidate must be; judged on the interval's lower end."""
+    max_median: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Largest median of a call, in seconds."""
+
+    takes: ClassVar = {"candidate": RUNNABLE, "reference": RUNNABLE}
+    reads: ClassVar = frozenset({"task", "data.validation?"})
+    packages: ClassVar = ("numpy", "scipy")
+    alone: ClassVar = True
+    unkeyed: ClassVar = frozenset({"min_speedup", "max_median"})
+
+    @model_validator(mode="after")
+    def _can_fail(self) -> Self:
+        if self.min_speedup is None and self.max_median is None:
+            raise ValueError("a gate must be able to fail: set `min_speedup`, `max_median` or both")
+        return self
+
+    def gives(self) -> str:
+        return "report"
+
+    def host(self) -> Host:
+        return "machine"
+
+    def backends(self, formats: Mapping[str, str]) -> Set[str]:
+        return frozenset(formats.values())
+
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+        """Time both sides; keep every call's seconds in timings.json.
+
+        Raises:
+            StageFailed: a side can't be loaded or run.
+        """
+        import json
+
+        import numpy as np
+
+        batches = self._batches(inputs, job)
+        seconds: dict[str, list[list[float]]] = {"candidate": [], "reference": []}
+        loads: dict[str, list[float]] = {"candidate": [], "reference": []}
+        peaks = {"candidate": 0, "reference": 0}
+        for _ in range(self.processes):
+            with job.timer(inputs["reference"]) as slow, job.timer(inputs["candidate"]) as fast:
+                sides = {"reference": slow, "candidate": fast}
+                for timer in sides.values():
+                    timer.time(batches, self.warmup)
+                for turn in range(self.rounds):
+                    # Each goes first as often as the other, so that neither always finds the machine warmed up.
+                    for side in sorted(sides, reverse=turn % 2 == 1):
+                        seconds[side].append(sides[side].time(batches))
+                for side, timer in sides.items():
+                    loads[side].append(timer.load_seconds)
+                    peaks[side] = max(peaks[side], timer.peak_memory)
+        (out / "timings.json").write_text(json.dumps(seconds) + "\n", encoding="utf-8")
+        found = speed_up(seconds["reference"], seconds["candidate"], self.confidence)
+        sides_facts = {
+            side: {
+                "median": float(np.median(times)),
+                "p90": float(np.quantile(times, 0.9)),
+                "p99": float(np.quantile(times, 0.99)),
+                "throughput": self.batch * np.size(times) / float(np.sum(times)),
+                "load": float(np.median(loads[side])),
+                "peak_memory": peaks[side],
+            }
+            for side, times in seconds.items()
+        }
+        return {
+            **sides_facts,
+            "speedup": {"value": found.value, "low": found.low, "high": found.high},
+            "confidence": self.confidence,
+            "batch": self.batch,
+            "tokens": float(np.median([arrays["input_ids"].shape[1] for arrays in batches])),
+            "calls": sum(len(times) for times in seconds["candidate"]),
+            "threads": job.threads,
+        }
+
+    def _batches(self, inputs: Inputs, job: Job) -> list[Arrays]:
+        if job.task is None:
+            raise StageFailed("latency needs the recipe's task")
+        model = inputs["reference"].path
+        count = self.calls * self.batch
+        if "validation" in job.data:
+            rows = read(job.data["validation"])
+            features = spread(job.task.encode(spread(rows, count), model), count)
+        else:
+            features = [f for batch in synthetic(model, [(self.batch, self.length or 128)] * self.calls) for f in batch]
+        if self.length is not None:
+            features = [stretched(feature, self.length) for feature in features]
+        groups = [features[i : i + self.batch] for i in range(0, len(features), self.batch)]
+        whole = [group for group in groups if len(group) == self.batch]
+        if not whole:
+            raise StageFailed(f"{len(features)} sequences do not fill a batch of {self.batch}; give it more rows")
+        return [pad(group, NAMES, pad_id(model)) for group in whole]
+
+    def judge(self, facts: Facts) -> list[Verdict]:
+        """Judge the lower end of the speed-up's interval, and the median."""
+        verdicts = []
+        ours, theirs, speedup = facts["candidate"]["median"], facts["reference"]["median"], facts["speedup"]
+        if self.min_speedup is not None:
+            low, value = speedup["low"], speedup["value"]
+            passed = low is not None and low >= self.min_speedup
+            interval = f"{facts['confidence']:.0%} interval {_number(low)} to {_number(speedup['high'])}"
+            says = (
+                f"{_number(value)} times as fast ({interval}): median {ours * 1000:.2f} ms, reference "
+                f"{theirs * 1000:.2f} ms; at least {self.min_speedup:g} asked of the lower end"
+            )
+            verdicts.append(Verdict("speedup", passed, says, low, self.min_speedup))
+        if self.max_median is not None:
+            says = f"median {ours * 1000:.2f} ms, at most {self.max_median * 1000:g} ms asked"
+            verdicts.append(Verdict("median", ours <= self.max_median, says, ours, self.max_median))
+        return verdicts
+
+    def tells(self, facts: Facts) -> list[str]:
+        """Write both sides' latency, throughput, cold start and memory as a table."""
+        head = ("side", "median ms", "p90 ms", "p99 ms", "sequences/s", "cold start s", "peak memory")
+        rows = []
+        for side in ("reference", "candidate"):
+            said: Mapping[str, Any] = facts[side]
+            times = (f"{said[key] * 1000:.2f}" for key in ("median", "p90", "p99"))
+            rows.append((side, *times, f"{said['throughput']:.1f}", f"{said['load']:.2f}", size(said["peak_memory"])))
+        about = (
+            f"Batch {facts['batch']}, {facts['tokens']:.0f} tokens (median), {facts['threads']} threads, "
+            f"{facts['calls']} calls of each side in turns, in fresh processes."
+        )
+        return [*table(head, rows), about]
+
+
+def stretched(feature: Feature, length: int) -> Feature:
+    """Cut or repeat a sequence's tokens to exactly `length`, its last token kept at the end."""
+    return Feature(feature.row, {name: _stretch(ids, length) for name, ids in feature.inputs.items()})
+
+
+def _stretch(ids: Sequence[int], length: int) -> list[int]:
+    body = list(ids[:-1])
+    return [*(body * (length // len(body) + 1))[: length - 1], ids[-1]]
+
+
+def _number(value: float | None) -> str:
+    return "NaN" if value is None else f"{value:.2f}"
