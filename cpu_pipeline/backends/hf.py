@@ -139,3 +139,16 @@ def _check_complete(path: Path, auto_class: str, task: Task | None, report: dict
 def _line(error: BaseException) -> str:
     """Make one short line of a library's message."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def usage(folder: str, task: Task | None) -> str:
+    """Write how to load the checkpoint with transformers."""
+    name = task.auto_class if task is not None else "AutoModel"
+    return f"""
+import torch
+from transformers import {name}, AutoTokenizer
+
+model = {name}.from_pretrained("{folder}", dtype=torch.float32)
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+outputs = model(**tokenizer("A text, and for tasks on pairs", "its second text", return_tensors="pt"))
+"""

@@ -91,3 +91,16 @@ class Running:
             said = " ".join(str(error).split())[:300]
             raise StageFailed(f"the ONNX model does not run on a batch of {shape} tokens: {said}") from error
         return {name: np.asarray(a, dtype=np.float32) for name, a in zip(self._outputs, answers, strict=True)}
+
+
+def usage(folder: str, task: Task | None) -> str:
+    """Write how to run the model with ONNX Runtime alone."""
+    return f"""
+import numpy as np, onnxruntime
+from tokenizers import Tokenizer
+
+session = onnxruntime.InferenceSession("{folder}/{MODEL}", providers=["CPUExecutionProvider"])
+text = Tokenizer.from_file("{folder}/tokenizer.json").encode("A text, and for tasks on pairs", "its second text")
+inputs = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
+outputs = session.run(None, {{i.name: np.array([inputs[i.name]]) for i in session.get_inputs()}})
+"""

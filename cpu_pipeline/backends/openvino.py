@@ -218,3 +218,16 @@ def _place_outputs(path: Path, compiled: Any, task: Task | None) -> dict[str, in
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def usage(folder: str, task: Task | None) -> str:
+    """Write how to run the model with OpenVINO alone."""
+    return f"""
+import numpy as np, openvino
+from tokenizers import Tokenizer
+
+model = openvino.Core().compile_model("{folder}/{XML}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+text = Tokenizer.from_file("{folder}/tokenizer.json").encode("A text, and for tasks on pairs", "its second text")
+inputs = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
+outputs = model({{i.any_name: np.array([inputs[i.any_name]]) for i in model.inputs}})
+"""
