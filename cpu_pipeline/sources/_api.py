@@ -68,8 +68,10 @@ def endpoint() -> str:
     return scheme + mark + host.rpartition("@")[2] + slash + path
 
 
-def ask(what: Callable[[], T], place: Place, file: str | None = None) -> T:
-    """Ask the Hub; try again, for a bounded time, what may pass.
+def ask(what: Callable[[], T], place: Place, file: str | None = None, first: str | None = None) -> T:
+    """Ask the Hub about a commit or a file of it; try again, for a bounded time, what may pass.
+
+    `first` is the file that is missing when not even the commit's listing can be had.
 
     Raises:
         RecipeError: the Hub says 401, 403 or 404.
@@ -87,7 +89,7 @@ def ask(what: Callable[[], T], place: Place, file: str | None = None) -> T:
             status = answer.response.status_code if isinstance(answer, HfHubHTTPError) else None
             lasting = isinstance(answer, OfflineModeIsEnabled) or (status is not None and 400 <= status < 500)
             if wait is None or (lasting and status not in (408, 429)) or time.monotonic() - begun > PATIENCE:
-                raise explain(answer, place, file) from None
+                raise explain(answer, place, file, first) from None
         except FileMetadataError as error:
             raise explain(error, place, file) from None
         except OSError as error:
@@ -98,16 +100,17 @@ def ask(what: Callable[[], T], place: Place, file: str | None = None) -> T:
     raise AssertionError
 
 
-def explain(error: BaseException, place: Place, file: str | None) -> PipelineError:
+def explain(error: BaseException, place: Place, file: str | None = None, first: str | None = None) -> PipelineError:
     """Turn what huggingface_hub raised into one line: where, what is wrong, what to do."""
     from huggingface_hub import errors
 
     where = f"{place}, file {file}" if file else str(place)
+    missing = f"{place}, file {file or first}" if file or first else where
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return TryAgain(f"{where}: not in the cache, and HF_HUB_OFFLINE is set; fetch it once with the network on")
+        return TryAgain(f"{missing}: not in the cache, and HF_HUB_OFFLINE is set; fetch it once with the network on")
     if not isinstance(error, errors.HfHubHTTPError):
         return TryAgain(
-            f"{where}: {endpoint()} did not answer ({type(error).__name__}), or the download broke off; try again"
+            f"{missing}: {endpoint()} did not answer ({type(error).__name__}), or the download broke off; try again"
         )
     status, site = error.response.status_code, f"{endpoint()}/{'datasets/' if place.want == 'data' else ''}{place.repo}"
     if status == 403 or isinstance(error, errors.GatedRepoError):
@@ -124,11 +127,11 @@ def explain(error: BaseException, place: Place, file: str | None) -> PipelineErr
         return RecipeError(f"{where}: no such {place.kind} (404); check `hub: {place.repo}`")
     if status == 404:
         return RecipeError(f"{where}: not found (404); check the name and the commit at {site}")
-    return TryAgain(f"{where}: {endpoint()} answered {status}; try again later")
+    return TryAgain(f"{missing}: {endpoint()} answered {status}; try again later")
 
 
-def list_files(place: Place) -> tuple[str, dict[str, Entry]]:
-    """Ask which files a commit has; return the full commit and the listing."""
+def list_files(place: Place, first: str | None = None) -> tuple[str, dict[str, Entry]]:
+    """Ask which files a commit has; return the full commit and the listing. `first` is one that is needed anyway."""
     from huggingface_hub import HfApi, constants
 
     timeout = constants.HF_HUB_ETAG_TIMEOUT
@@ -137,6 +140,7 @@ def list_files(place: Place) -> tuple[str, dict[str, Entry]]:
             place.repo, repo_type=place.kind, revision=place.revision, files_metadata=True, timeout=timeout
         ),
         place,
+        first=first,
     )
     found = {}
     for file in info.siblings or []:

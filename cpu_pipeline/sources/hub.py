@@ -30,6 +30,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
 
+FIRST: dict[Want, str] = {"model": "config.json", "tokenizer": "tokenizer.json", "data": "README.md"}
+"""The file to name when nothing of a commit is known."""
+
+
 class Hub(Source):
     """A repository on the Hugging Face Hub; HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE work as usual."""
 
@@ -65,19 +69,20 @@ class Hub(Source):
         if not _api.address_is_sane():
             raise RecipeError(f"HF_ENDPOINT: {_api.endpoint()!r} is no address; it looks like {_api.PUBLIC}")
         place = Place(self.hub, want, self.revision)
-        unreachable: TryAgain | None = None
+        reachable = True
         try:
-            _, listing = _api.list_files(place)
+            _, listing = _api.list_files(place, FIRST[want])
             _api.remember(place, listing)
-        except TryAgain as error:
-            unreachable = error
-            listing = _api.recall(place) or {}
-            if not listing:
+        except TryAgain:
+            reachable = False
+            known = _api.recall(place)
+            if known is None:
                 raise
+            listing = known
         for name in listing:
             check_name(name)
         for name in self._choose(want, listing, allow, str(place)):
-            _bring(place, name, listing[name], out / name, unreachable)
+            _bring(place, name, listing[name], out / name, reachable)
 
     def _choose(self, want: Want, listing: _api.Listing, allow: Set[str], where: str) -> list[str]:
         if want == "data":
@@ -94,16 +99,18 @@ class Hub(Source):
         return chosen
 
 
-def _bring(place: Place, name: str, entry: Entry, target: Path, unreachable: TryAgain | None) -> None:
+def _bring(place: Place, name: str, entry: Entry, target: Path, reachable: bool) -> None:
     """Copy one file to `target` and check the copy; what the cache holds damaged is downloaded once more."""
     for force in (False, True):
-        if unreachable is None:
+        if reachable:
             path = _api.download(place, name, force)
         elif (there := _api.cached(place, name)) and not force:
             path = there
         else:
             state = "damaged" if force else "not"
-            raise TryAgain(f"{place}, file {name}: {state} in the cache, and the Hub cannot be asked: {unreachable}")
+            raise TryAgain(
+                f"{place}, file {name}: {state} in the cache, and the Hub cannot be reached; try again online"
+            )
         copy_file(path, target)
         if _is_whole(target, entry, path):
             return

@@ -1,0 +1,57 @@
+"""Rows in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cpu_pipeline.artifact import digest_tree
+from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.sources import folder
+from cpu_pipeline.sources.file import File
+
+
+def write(path: Path, text: str = "{}\n") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_the_copy_has_the_digest_of_the_identity(tmp_path: Path) -> None:
+    source = File(file=(write(tmp_path / "a.jsonl"), write(tmp_path / "sub" / "b.csv", "x\n1\n")))
+    out = tmp_path / "out"
+    out.mkdir()
+    source.fetch("data", out, set())
+    assert sorted(p.name for p in out.iterdir()) == ["a.jsonl", "b.csv"]
+    assert source.identity("data") == {"file": digest_tree(out)}
+
+
+def test_identity_follows_content(tmp_path: Path) -> None:
+    source = File(file=write(tmp_path / "a.jsonl"))
+    before = source.identity("data")
+    write(tmp_path / "a.jsonl", '{"x": 1}\n')
+    assert source.identity("data") != before
+
+
+def test_a_file_that_changes_meanwhile_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meddle(files: dict[str, Path], out: Path) -> None:
+        copy(files, out)
+        write(tmp_path / "a.jsonl", "changed")
+
+    copy = folder.copy_files
+    monkeypatch.setattr(folder, "copy_files", meddle)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StageFailed, match="changed during the build"):
+        File(file=write(tmp_path / "a.jsonl")).fetch("data", tmp_path / "out", set())
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such file"):
+        File(file=tmp_path / "a.jsonl").identity("data")
+    with pytest.raises(RecipeError, match=r"rows are read from \.parquet, \.csv, \.jsonl"):
+        File(file=write(tmp_path / "a.xlsx")).identity("data")
+    with pytest.raises(RecipeError, match=r"two files are called a\.jsonl"):
+        File(file=(write(tmp_path / "a.jsonl"), write(tmp_path / "sub" / "a.jsonl"))).identity("data")
+    with pytest.raises(RecipeError, match="the list is empty"):
+        File(file=()).identity("data")

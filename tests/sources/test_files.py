@@ -1,0 +1,151 @@
+"""Choosing and copying files by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cpu_pipeline.errors import RecipeError, Refused
+from cpu_pipeline.sources._files import (
+    check_name,
+    choose_data,
+    choose_model,
+    choose_tokenizer,
+    copy_file,
+    refuse_pickles,
+)
+
+TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+COMMON = ["config.json", *TOKENIZER]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "..",
+        "../config.json",
+        "a/../../config.json",
+        "/etc/passwd",
+        "a//b",
+        "./a",
+        "a\\b",
+        "..\\a",
+        "C:/a",
+        "c:a",
+        "a\0b",
+        "a\nb",
+    ],
+)
+def test_names_that_lead_outside_are_refused(name: str) -> None:
+    with pytest.raises(Refused, match="outside its folder"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["config.json", "1_Pooling/config.json", "..a/b..", "a b/ü.json", "v1.0:x"])
+def test_plain_names_pass(name: str) -> None:
+    assert check_name(name) == name
+
+
+def test_safetensors_come_before_everything_else() -> None:
+    extra = [
+        "pytorch_model.bin",
+        "tf_model.h5",
+        "onnx/model.onnx",
+        "openvino/openvino_model.xml",
+        "modeling.py",
+        "x.pkl",
+    ]
+    chosen = choose_model(
+        [*COMMON, "model.safetensors", "model.fp16.safetensors", "trainer_state.json", *extra], "hf", "m"
+    )
+    assert chosen == sorted([*COMMON, "model.safetensors"])
+
+
+def test_shards_come_with_their_index() -> None:
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
+    assert choose_model([*COMMON, *shards, "other-00001-of-00002.safetensors"], "hf", "m") == sorted([*COMMON, *shards])
+
+
+def test_sentence_transformers_modules_are_chosen() -> None:
+    names = [*COMMON, "model.safetensors", "modules.json", "1_Pooling/config.json", "1_Pooling/evil.py", "eval/x.json"]
+    assert set(choose_model(names, "hf", "m")) == {
+        *COMMON,
+        "model.safetensors",
+        "modules.json",
+        "1_Pooling/config.json",
+    }
+
+
+def test_pickles_are_chosen_last_and_refused_unless_allowed() -> None:
+    chosen = choose_model([*COMMON, "pytorch_model.bin"], "hf", "m")
+    assert "pytorch_model.bin" in chosen
+    with pytest.raises(Refused, match=r"allow: \[pickle\]"):
+        refuse_pickles(chosen, {"auto_map"}, "m")
+    refuse_pickles(chosen, {"pickle"}, "m")
+
+
+def test_onnx_and_openvino_bring_their_companions() -> None:
+    names = [*COMMON, "model.safetensors", "onnx/model.onnx", "onnx/model.onnx_data", "onnx/model_int8.onnx"]
+    assert choose_model(names, "onnx", "m") == sorted([*COMMON, "onnx/model.onnx", "onnx/model.onnx_data"])
+    names = [*COMMON, "openvino_model.xml", "openvino_model.bin", "openvino_tokenizer.bin"]
+    assert choose_model(names, "openvino", "m") == sorted([*COMMON, "openvino_model.bin", "openvino_model.xml"])
+
+
+@pytest.mark.parametrize(
+    ("names", "format", "says"),
+    [
+        (["model.safetensors"], "hf", "no config.json"),
+        (COMMON, "hf", "no weights"),
+        ([*COMMON, "adapter_model.safetensors"], "hf", "no weights"),
+        ([*COMMON, "a.onnx", "b.onnx"], "onnx", "2 files end in .onnx"),
+        (COMMON, "onnx", "no model.onnx"),
+        ([*COMMON, "openvino_model.xml"], "openvino", "no openvino_model.bin"),
+    ],
+)
+def test_what_is_missing_is_named(names: list[str], format: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        choose_model(names, format, "m")  # type: ignore[arg-type]
+
+
+def test_a_tokenizer_is_its_files_alone() -> None:
+    assert choose_tokenizer([*COMMON, "model.safetensors", "spiece.model", "sub/vocab.txt"]) == [
+        "spiece.model",
+        *TOKENIZER,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "config", "chosen"),
+    [
+        (["data/train-0.parquet", "data/validation-0.parquet"], "validation", None, ["data/validation-0.parquet"]),
+        (["train.csv", "dev.csv"], "validation", None, ["dev.csv"]),
+        (["a/train.jsonl", "b/train.jsonl"], "train", "b", ["b/train.jsonl"]),
+        (["train.csv", "heldout.csv"], "validation", None, ["heldout.csv"]),
+        (["rows.jsonl"], "train", None, ["rows.jsonl"]),
+        (["train.csv", "test.csv"], "other", None, ["test.csv", "train.csv"]),
+        (["constraints.csv", "train.csv"], "train", None, ["train.csv"]),
+        (
+            ["validation_matched-0.parquet", "train-0.parquet"],
+            "validation_matched",
+            None,
+            ["validation_matched-0.parquet"],
+        ),
+    ],
+)
+def test_data_files_of_a_split(names: list[str], split: str, config: str | None, chosen: list[str]) -> None:
+    assert choose_data([*names, "README.md", "script.py"], split, config, "d") == sorted(["README.md", *chosen])
+
+
+def test_a_data_set_without_data_files_is_named() -> None:
+    with pytest.raises(RecipeError, match=r"no \.parquet"):
+        choose_data(["README.md", "squad.py"], "train", None, "d")
+
+
+def test_a_copy_is_no_link(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "deep" / "b"
+    source.write_bytes(b"x" * 3_000_000)
+    copy_file(source, target)
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_nlink == 1 and not target.is_symlink()
