@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -51,7 +52,7 @@ class Pooling:
         }
         pooled = np.concatenate([made[mode]() for mode in self.modes])
         length = float(np.linalg.norm(pooled))
-        return pooled / length if self.normalize and length else pooled
+        return pooled / length if self.normalize and 0 < length < math.inf else pooled
 
 
 def read(model: Path) -> Pooling:

@@ -174,4 +174,4 @@ def _matthews(count: int, right: int, gold: Counter[Any], predicted: Counter[Any
     """Compute Matthews' correlation for any number of labels (R_K; Gorodkin 2004); 0 when one side never varies."""
     spread = count * count - sum(n * n for n in gold.values()), count * count - sum(n * n for n in predicted.values())
     both = right * count - sum(times * predicted[label] for label, times in gold.items())
-    return _ratio(both, math.sqrt(spread[0]) * math.sqrt(spread[1]))
+    return _ratio(both, math.sqrt(spread[0] * spread[1]))
