@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import engine, graph, publish, recipe
+from cpu_pipeline import engine, graph, paper, publish
 from cpu_pipeline.engine import Built, Event
 from cpu_pipeline.graph import Plan
-from cpu_pipeline.recipe import Paper, Recipe
+from cpu_pipeline.paper import Paper
+from cpu_pipeline.recipe import Recipe
 from cpu_pipeline.store import Store, default_root
 
 
@@ -36,7 +37,7 @@ def load_recipe(path: Path | str, options: Mapping[str, Mapping[str, Any]] | Non
     Raises:
         RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
     """
-    loaded = recipe.load_recipe(Path(path))
+    loaded = paper.load_recipe(Path(path))
     return Paper(loaded.document, loaded.value, options)
 
 

@@ -14,7 +14,8 @@ from cpu_pipeline import host, registry
 from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.keys import Context
 from cpu_pipeline.loader import Keys, Problem, did_you_mean
-from cpu_pipeline.recipe import RESERVED, Paper, Recipe, Step, check_options, load_pipeline
+from cpu_pipeline.paper import Paper, check_options, load_pipeline
+from cpu_pipeline.recipe import RESERVED, Recipe, Step
 from cpu_pipeline.stage import Stage
 from cpu_pipeline.task import Task
 

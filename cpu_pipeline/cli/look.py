@@ -57,7 +57,7 @@ def check(
     from cpu_pipeline.cli.output import fail
     from cpu_pipeline.errors import PipelineError
     from cpu_pipeline.loader import read
-    from cpu_pipeline.recipe import load_pipeline_file
+    from cpu_pipeline.paper import load_pipeline_file
 
     worst, results = 0, []
     for file in files:

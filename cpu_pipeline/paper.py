@@ -1,0 +1,236 @@
+"""A recipe or a pipeline on paper: found, read, checked against the schema, and on which line it is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from cpu_pipeline import registry, shipped
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.loader import Document, Keys, Problem, did_you_mean, read
+from cpu_pipeline.recipe import Pipeline, Recipe
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
+
+PATTERNS = {
+    "revision": "a full commit: 40 hexadecimal digits, in quotes",
+    "hub": "a repository as `owner/name`",
+    "id": "a name: small letters, digits, - and _, beginning with a letter",
+}
+
+T = TypeVar("T", Recipe, Pipeline)
+
+
+class Paper(Generic[T]):
+    """A recipe or a pipeline, together with the lines it was read from."""
+
+    value: T
+
+    def __init__(self, document: Document, value: T, sets: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.document, self.value = document, value
+        self.sets = sets or {}
+        """Options given on the command line: step id -> option -> value."""
+
+    @property
+    def path(self) -> Path:
+        return self.document.path
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+
+def load_recipe(path: Path) -> Paper[Recipe]:
+    """Read and check a recipe.
+
+    Raises:
+        RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
+    """
+    document = read(_recipe_path(path))
+    _check(document, "Recipe")
+    written = dict(document.value)
+    if isinstance(written["task"], str):
+        written["task"] = {"use": written["task"]}
+    return Paper(document, Recipe.model_validate(written))
+
+
+def load_pipeline(name: str, recipe: Path) -> Paper[Pipeline]:
+    """Read a pipeline: from pipelines/ beside the recipe's folder, then from the installed package."""
+    folders = [recipe.resolve().parent.parent / "pipelines", shipped.folder("pipelines")]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return load_pipeline_file(folder / f"{name}.yaml")
+    there = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+    raise RecipeError(
+        f"{recipe}: pipeline: there is no pipeline `{name}`{did_you_mean(name, there)}; there are: {', '.join(there)}"
+    )
+
+
+def load_pipeline_file(path: Path) -> Paper[Pipeline]:
+    """Read and check one pipeline file."""
+    document = read(path)
+    _check(document, "Pipeline")
+    return Paper(document, Pipeline.model_validate(document.value))
+
+
+def _recipe_path(path: Path) -> Path:
+    """Find a recipe by path, or one that the package ships by its bare name (`quickstart`)."""
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        if not path.exists():
+            there = sorted(p.name for p in path.parent.glob("*.yaml"))
+            raise RecipeError(
+                f"{path}: no such file{did_you_mean(path.name, there)}"
+                + (f"; there are: {', '.join(there)}" if there else "")
+            )
+        return path
+    shipped_path = shipped.folder("recipes") / f"{path.name}.yaml"
+    if shipped_path.is_file():
+        return shipped_path
+    there = sorted(p.stem for p in shipped.folder("recipes").glob("*.yaml"))
+    raise RecipeError(f"{path}: no such file, and no recipe of that name is shipped; shipped are: {', '.join(there)}")
+
+
+def _check(document: Document, kind: str) -> None:
+    """Check a document against schema.json; steps against the branch of their own stage."""
+    from jsonschema import Draft7Validator
+
+    schema = the_schema()
+    problems = [
+        problem
+        for error in Draft7Validator({**schema, **_bare(schema, kind)}).iter_errors(document.value)
+        for problem in _explain(error, ())
+    ]
+    problems += _check_steps(document.value, schema)
+    if problems:
+        raise document.error(problems)
+
+
+def _bare(schema: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Take the schema of one kind of file, without the per-stage branches that `_check_steps` looks up directly.
+
+    jsonschema tries every branch of every step: 2,000 steps would take seconds.
+    """
+    definitions = dict(schema["definitions"])
+    definitions["Step"] = {k: v for k, v in definitions["Step"].items() if k != "allOf"}
+    return {"definitions": definitions, "allOf": [], "if": True, "then": definitions[kind], "else": True}
+
+
+def _check_steps(value: Any, schema: Mapping[str, Any]) -> Iterator[Problem]:
+    from jsonschema import Draft7Validator
+
+    steps = value.get("stages") if isinstance(value, dict) else None
+    checkers: dict[str, Draft7Validator] = {}
+    for number, step in enumerate(steps if isinstance(steps, list) else []):
+        use = step.get("use") if isinstance(step, dict) else None
+        branch = schema["definitions"].get(f"stage.{use}") if isinstance(use, str) else None
+        if branch is None or "with" not in step:
+            continue
+        checker = checkers.setdefault(str(use), Draft7Validator({**branch, "definitions": schema["definitions"]}))
+        for error in checker.iter_errors(step["with"]):
+            yield from _explain(error, ("stages", number, "with"))
+
+
+def check_options(use: str, options: Mapping[str, Any], keys: Keys) -> list[Problem]:
+    """Check options of one stage that a recipe or the command line sets over the pipeline's."""
+    from jsonschema import Draft7Validator
+
+    schema = the_schema()
+    branch = {**schema["definitions"][f"stage.{use}"], "definitions": schema["definitions"]}
+    branch.pop("required", None)
+    return (
+        [p for error in Draft7Validator(branch).iter_errors(dict(options)) for p in _explain(error, keys)]
+        if options
+        else []
+    )
+
+
+@cache
+def the_schema() -> dict[str, Any]:
+    """Return schema.json as shipped; made anew when other distributions add stages, tasks or sources."""
+    if any(registry.outside(kind) for kind in ("stages", "tasks", "sources")):
+        from cpu_pipeline.schema import schema
+
+        return schema()
+    loaded: dict[str, Any] = json.loads(shipped.file("schema.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def _explain(error: ValidationError, before: Keys) -> Iterator[Problem]:
+    """Say in words what jsonschema found, and where."""
+    keys: Keys = (*before, *error.absolute_path)
+    value: Any = error.instance
+    rule: Any = error.validator_value
+    schema: Any = error.schema
+    match error.validator:
+        case "additionalProperties":
+            known = schema.get("properties", {})
+            for key in value.keys() - known.keys():
+                there = f"; there are: {', '.join(sorted(known))}" if known else ""
+                yield Problem((*keys, key), f"unknown key `{key}`{did_you_mean(key, known) or there}")
+        case "required":
+            for key in (k for k in rule if k not in value):
+                yield Problem(keys, f"`{key}` is missing")
+        case "enum" | "const":
+            known = rule if isinstance(rule, list) else [rule]
+            words = [str(k) for k in known]
+            there = f"; there are: {', '.join(words)}"
+            yield Problem(keys, f"`{value}` is none of the known ones{did_you_mean(str(value), words)}{there}")
+        case "type":
+            yield Problem(keys, f"must be {_types(rule)}, is {_shown(value)}{_quote_hint(rule, value)}")
+        case "pattern":
+            key = next((str(k) for k in reversed(keys) if isinstance(k, str)), "")
+            says = f"`{value}` is not {PATTERNS.get(key, f'of the form {rule}')}"
+            if key == "revision":
+                says += "; a branch moves: `cpu-pipeline pin OWNER/NAME " + str(value) + "` prints its commit"
+            yield Problem(keys, says)
+        case "anyOf" | "oneOf" if error.context:
+            yield from _best_branch(error, keys)
+        case "not" if isinstance(rule, dict) and "required" in rule:
+            yield Problem(keys, f"`{'` and `'.join(rule['required'])}` cannot both be given")
+        case _:
+            yield Problem(keys, " ".join(str(error.message).split()))
+
+
+def _best_branch(error: ValidationError, keys: Keys) -> Iterator[Problem]:
+    """Explain a choice: what is missing when each branch asks for a key, otherwise all the types that would do."""
+    branches: Any = error.validator_value
+    needed = [b["required"][0] for b in branches if set(b) == {"required"}]
+    if len(needed) == len(branches):
+        yield Problem(keys, f"needs one of: {', '.join(f'`{k}`' for k in needed)}")
+        return
+    kinds = [b.get("type", "") for b in branches]
+    value = error.instance
+    deeper = [e for e in error.context or () if e.validator != "type"]
+    if deeper and not isinstance(value, (dict, list)):
+        first = deeper[0]
+        yield Problem(keys, f"{first.message}")
+    elif deeper:
+        for one in deeper:
+            yield from _explain(one, keys[: len(keys) - len(error.absolute_path)])
+    else:
+        wanted = " or ".join(dict.fromkeys(_types(k) for k in kinds if k))
+        yield Problem(keys, f"must be {wanted}, is {_shown(value)}{_quote_hint(kinds, value)}")
+
+
+def _types(rule: Any) -> str:
+    names = {"string": "text", "object": "keys and values", "array": "a list", "null": "nothing",
+             "integer": "a whole number", "number": "a number", "boolean": "true or false"}  # fmt: skip
+    kinds = rule if isinstance(rule, list) else [rule]
+    return " or ".join(names.get(k, str(k)) for k in kinds)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "keys and values"
+    if isinstance(value, list):
+        return "a list"
+    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _quote_hint(rule: Any, value: Any) -> str:
+    wants_text = "string" in (rule if isinstance(rule, list) else [rule])
+    return "; put it in quotes" if wants_text and isinstance(value, (int, float)) else ""
