@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,12 @@ from cpu_pipeline.stages.load._configs import read_json
 
 if TYPE_CHECKING:
     import torch
+
+MALFORMED = (
+    pickle.UnpicklingError, struct.error, RuntimeError, ValueError, TypeError, AttributeError, LookupError,
+    ArithmeticError, EOFError, AssertionError,
+)  # fmt: skip
+"""What torch's unpickler raises on bytes that are no pickle, or one that does more than hold tensors."""
 
 
 def convert(folder: Path) -> None:
@@ -52,7 +59,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         said = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         reason = str(error).strip().partition("\n")[0]
         raise StageFailed(f"{path.name}: not a valid file of pickled weights: {reason}") from None
     if not isinstance(said, dict) or not all(

@@ -62,14 +62,14 @@ def _screen(path: Path) -> Weights:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
+        length = int.from_bytes(start, "little")
+        sane = len(start) == 8 and 2 <= length <= min(LONGEST_HEADER, size - 8)
+        text = file.read(length) if sane else b""
+    if text[:1] != b"{":
         if start[:2] == b"PK" or start[:1] == b"\x80":
             raise ValueError("it is a pickle, whatever its name says")
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or not 2 <= length <= min(LONGEST_HEADER, size - 8):
-            raise ValueError(f"a header of {length} bytes in a file of {size}")
-        text = file.read(length)
-    if text[:1] != b"{":
-        raise ValueError("its header does not begin with `{`")
+        reason = "its header does not begin with `{`" if sane else f"a header of {length} bytes in a file of {size}"
+        raise ValueError(reason)
     header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles)
     said = header.pop("__metadata__", {})
     if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):

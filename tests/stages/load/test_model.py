@@ -1,0 +1,331 @@
+"""Screening and completing a fetched model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import make
+from safetensors.torch import load_file, save_file
+
+from cpu_pipeline.artifact import Artifact, digest_tree
+from cpu_pipeline.errors import PipelineError, RecipeError, Refused, StageFailed
+from cpu_pipeline.stage import Job
+from cpu_pipeline.stages.load.model import LoadModel
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make("bert", tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture
+def bert(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "bert"))
+
+
+def load(files: Path, out: Path, tokenizer: Path | None = None, allow: Set[str] = frozenset(), **options: Any) -> Any:
+    out.mkdir()
+    inputs = {"files": Artifact("files", files, "", {})}
+    if tokenizer:
+        inputs["tokenizer"] = Artifact("files", tokenizer, "", {})
+    return LoadModel(**options).run(inputs, out, Job(load=None, timer=None, allow=allow))  # type: ignore[arg-type]
+
+
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def fails(error: type[PipelineError], says: str, files: Path, out: Path, **more: Any) -> None:
+    with pytest.raises(error) as caught:
+        load(files, out, **more)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_sound_model_passes_with_its_facts(bert: Path, tmp_path: Path) -> None:
+    facts = load(bert, tmp_path / "out")
+    assert facts["architecture"] == "BertForQuestionAnswering" and facts["model_type"] == "bert"
+    tensors = load_file(bert / "model.safetensors")
+    assert facts["parameters"] == sum(t.numel() for t in tensors.values())
+    assert facts["weight_bytes"] == 4 * facts["parameters"]
+    assert facts["dtypes"] == {"F32": len(tensors)}
+    assert facts["tokens"] == facts["vocab_size"] == json.loads((bert / "config.json").read_text())["vocab_size"]
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (bert / "model.safetensors").read_bytes()
+    assert (tmp_path / "out" / "model.safetensors").stat().st_nlink == 1
+    assert LoadModel().gives() == "hf" and LoadModel(format="onnx").gives() == "onnx"
+
+
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "minilm"])
+def test_other_families_fit_too(kind: str, tmp_path: Path) -> None:
+    assert load(make(kind, tmp_path / "model"), tmp_path / "out")["tokens"] > 100
+
+
+@pytest.mark.parametrize(
+    ("file", "value"),
+    [
+        ("config.json", {"auto_map": {"AutoModel": "modeling.Evil"}}),
+        ("config.json", {"_attn_implementation_internal": "evil/kernel"}),
+        ("config.json", {"_attn_implementation_internal": None}),
+        ("config.json", {"_experts_implementation_internal": "evil/kernel"}),
+        ("config.json", {"_attn_implementation": "evil/kernel"}),
+        ("config.json", {"attn_implementation": {"": "eager", "text_config": "evil/kernel:run"}}),
+        ("config.json", {"text_config": {"deep": [{"auto_map": {"AutoConfig": "x.Y"}}]}}),
+        ("config.json", {"vision_config": {"_attn_implementation_internal": "evil/kernel"}}),
+        ("config.json", {"trust_remote_code": True}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["x.Y", None]}}),
+    ],
+)
+def test_keys_that_load_code_are_refused_or_removed(bert: Path, tmp_path: Path, file: str, value: Any) -> None:
+    edit(bert / file, **value)
+    fails(Refused, "allow: [auto_map]", bert, tmp_path / "no", allow={"pickle"})
+    load(bert, tmp_path / "yes", allow={"auto_map"})
+    said = (tmp_path / "yes" / file).read_text()
+    assert not any(word in said for word in ("evil", "auto_map", "internal", "trust_remote_code"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"_attn_implementation": "sdpa", "_attn_implementation_autoset": True},
+        {"attn_implementation": None},
+        {"auto_map": None},
+        {"trust_remote_code": False},
+    ],
+)
+def test_harmless_settings_pass(bert: Path, tmp_path: Path, value: Any) -> None:
+    edit(bert / "config.json", **value)
+    load(bert, tmp_path / "out")
+
+
+def test_a_word_of_the_vocabulary_is_no_code(bert: Path, tmp_path: Path) -> None:
+    tokenizer = json.loads((bert / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["auto_map"] = vocabulary.pop("good")
+    (bert / "tokenizer.json").write_text(json.dumps(tokenizer))
+    load(bert, tmp_path / "out")
+
+
+def test_where_a_copy_came_from_does_not_matter(bert: Path, tmp_path: Path) -> None:
+    edit(bert / "config.json", _name_or_path="/home/one")
+    edit(bert / "tokenizer_config.json", name_or_path="/home/one")
+    load(bert, tmp_path / "one")
+    edit(bert / "config.json", _name_or_path="/home/two")
+    edit(bert / "tokenizer_config.json", name_or_path="two")
+    load(bert, tmp_path / "two")
+    assert digest_tree(tmp_path / "one") == digest_tree(tmp_path / "two")
+    assert "/home" not in (tmp_path / "one" / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "says"),
+    [
+        (b"{", StageFailed, "config.json: not a valid JSON file"),
+        (b"[]", StageFailed, "must be a JSON object"),
+        (b"\xff\xfe", StageFailed, "not a valid JSON file"),
+        (b"[" * 100_000, StageFailed, "not a valid JSON file"),
+    ],
+)
+def test_a_broken_config_is_named(
+    bert: Path, tmp_path: Path, content: bytes, error: type[PipelineError], says: str
+) -> None:
+    (bert / "config.json").write_bytes(content)
+    fails(error, says, bert, tmp_path / "out")
+
+
+def test_json_is_capped(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cpu_pipeline.stages.load._configs.LARGEST", 100)
+    fails(StageFailed, "at most 100", bert, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("gone", "error", "says"),
+    [
+        ("config.json", RecipeError, "no config.json"),
+        ("model.safetensors", RecipeError, "no weights"),
+        ("tokenizer.json", RecipeError, "no tokenizer"),
+    ],
+)
+def test_missing_files_are_named(bert: Path, tmp_path: Path, gone: str, error: type[PipelineError], says: str) -> None:
+    (bert / gone).unlink()
+    fails(error, says, bert, tmp_path / "out")
+
+
+def test_broken_weights_are_named(bert: Path, tmp_path: Path) -> None:
+    path = bert / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    fails(StageFailed, "model.safetensors: not a valid safetensors file", bert, tmp_path / "cut")
+    save_file({}, path)
+    fails(StageFailed, "holds no tensor", bert, tmp_path / "empty")
+
+
+def shard(folder: Path) -> dict[str, torch.Tensor]:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    places = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        place = f"model-{number:05}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / place)
+        places |= dict.fromkeys(part, place)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return tensors
+
+
+def test_shards_pass_whole_and_fail_in_part(bert: Path, tmp_path: Path) -> None:
+    tensors = shard(bert)
+    facts = load(bert, tmp_path / "whole")
+    assert facts["parameters"] == sum(t.numel() for t in tensors.values())
+    index = bert / "model.safetensors.index.json"
+    good = index.read_text()
+    edit(index, weight_map={**json.loads(good)["weight_map"], "more": "model-00001-of-00002.safetensors"})
+    fails(StageFailed, "it lacks 'more'", bert, tmp_path / "lacks")
+    edit(index, weight_map={"w": "../model.safetensors"})
+    fails(RecipeError, "is missing", bert, tmp_path / "outside")
+    index.write_text('{"weight_map": [1]}')
+    fails(StageFailed, "not a valid index", bert, tmp_path / "index")
+    index.write_text(good)
+    (bert / "model-00002-of-00002.safetensors").unlink()
+    fails(RecipeError, "the shard 'model-00002-of-00002.safetensors' is missing", bert, tmp_path / "part")
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_pickles_are_converted_where_allowed(bert: Path, tmp_path: Path, shards: int) -> None:
+    tensors = load_file(bert / "model.safetensors")
+    (bert / "model.safetensors").unlink()
+    first = next(iter(tensors))
+    state = {**tensors, "tied": tensors[first], "turned": torch.arange(6.0).reshape(2, 3).t()}
+    if shards == 1:
+        torch.save(state, bert / "pytorch_model.bin")
+    else:
+        names = sorted(state)
+        places = {}
+        for number, part in enumerate((names[::2], names[1::2]), 1):
+            place = f"pytorch_model-{number:05}-of-00002.bin"
+            torch.save({name: state[name] for name in part}, bert / place)
+            places |= dict.fromkeys(part, place)
+        (bert / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    fails(Refused, "allow: [pickle]", bert, tmp_path / "no", allow={"auto_map"})
+    load(bert, tmp_path / "out", allow={"pickle"})
+    came = load_file(tmp_path / "out" / "model.safetensors")
+    assert came.keys() == state.keys()
+    assert all(torch.equal(came[name], state[name]) for name in state)
+    assert not list((tmp_path / "out").glob("pytorch_model*"))
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("executed"),)
+
+
+@pytest.mark.parametrize("content", [b"", b"random", {"w": Evil()}, [1], {"w": 1}])
+def test_pickles_that_are_no_weights_fail_and_run_nothing(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (bert / "model.safetensors").unlink()
+    if isinstance(content, bytes):
+        (bert / "pytorch_model.bin").write_bytes(content)
+    else:
+        torch.save(content, bert / "pytorch_model.bin")
+    fails(StageFailed, "not a valid file of pickled weights", bert, tmp_path / "out", allow={"pickle"})
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_tokenizer_is_made_from_its_vocabulary(bert: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    vocabulary = json.loads((bert / "tokenizer.json").read_text())["model"]["vocab"]
+    (bert / "tokenizer.json").unlink()
+    (bert / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=lambda token: vocabulary[token])) + "\n")
+    load(bert, tmp_path / "one")
+    load(bert, tmp_path / "two")
+    assert digest_tree(tmp_path / "one") == digest_tree(tmp_path / "two")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "one")
+    assert tokenizer("anna visited paris")["input_ids"] == [
+        2,
+        *(vocabulary[w] for w in ("anna", "visited", "paris")),
+        3,
+    ]
+    assert str(tmp_path) not in (tmp_path / "one" / "tokenizer_config.json").read_text()
+
+
+def test_a_given_tokenizer_replaces_the_models(bert: Path, tmp_path: Path) -> None:
+    other = make("bert", tmp_path / "other")
+    edit(other / "tokenizer_config.json", model_max_length=77)
+    (bert / "vocab.txt").write_text("of the model")
+    load(bert, tmp_path / "out", other)
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == 77
+    assert not (tmp_path / "out" / "vocab.txt").exists()
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_tokenizer_of_another_model_does_not_fit(bert: Path, tmp_path: Path) -> None:
+    other = make("roberta", tmp_path / "other")
+    sizes = [json.loads((folder / "config.json").read_text())["vocab_size"] for folder in (bert, other)]
+    assert sizes[1] > sizes[0]
+    fails(RecipeError, f"the model has {sizes[0]} embeddings", bert, tmp_path / "out", tokenizer=other)
+    with pytest.raises(RecipeError, match=f"is number {sizes[1] - 1}"):
+        load(bert, tmp_path / "again", other)
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [("added", "'<new>' is number 5000"), ("post", "post-processor' is number 5000"), ("pad", "pad_token_id is 5000")],
+)
+def test_every_id_that_can_occur_is_checked(bert: Path, tmp_path: Path, where: str, says: str) -> None:
+    path = bert / "tokenizer.json"
+    said = json.loads(path.read_text())
+    if where == "added":
+        said["added_tokens"].append({**said["added_tokens"][0], "id": 5000, "content": "<new>"})
+    elif where == "post":
+        said["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [],
+            "pair": [],
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [5000], "tokens": ["[CLS]"]}},
+        }
+    else:
+        edit(bert / "config.json", pad_token_id=5000)
+    path.write_text(json.dumps(said))
+    with pytest.raises(RecipeError, match=says.replace("'", ".")):
+        load(bert, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"model": {"vocab": 3}}, {"model": {"vocab": {"a": "b"}}}, {"model": {"vocab": {}}}]
+)
+def test_a_broken_tokenizer_is_named(bert: Path, tmp_path: Path, said: Any) -> None:
+    (bert / "tokenizer.json").write_text(json.dumps(said))
+    fails(StageFailed, "tokenizer.json: not a valid tokenizer", bert, tmp_path / "out")
+
+
+def test_unigram_vocabularies_count_by_place(bert: Path, tmp_path: Path) -> None:
+    path = bert / "tokenizer.json"
+    said = json.loads(path.read_text())
+    size = json.loads((bert / "config.json").read_text())["vocab_size"]
+    said["model"] = {"type": "Unigram", "unk_id": 0, "vocab": [[f"t{i}", -1.0] for i in range(size + 1)]}
+    path.write_text(json.dumps(said))
+    fails(RecipeError, f"'t{size}' is number {size}", bert, tmp_path / "out")
+
+
+def test_exported_models_settle_under_their_usual_names(bert: Path, tmp_path: Path) -> None:
+    (bert / "model.safetensors").unlink()
+    (bert / "onnx").mkdir()
+    (bert / "onnx" / "model.onnx").write_bytes(np.zeros(10, np.uint8).tobytes())
+    (bert / "onnx" / "model.onnx_data").write_bytes(b"12345")
+    assert load(bert, tmp_path / "onnx", format="onnx")["weight_bytes"] == 15
+    assert {p.name for p in (tmp_path / "onnx").iterdir()} >= {"config.json", "model.onnx", "model.onnx_data"}
+    assert not (tmp_path / "onnx" / "onnx").exists()
+    shutil.rmtree(bert / "onnx")
+    fails(RecipeError, "it must have one, called model.onnx", bert, tmp_path / "none", format="onnx")
+    (bert / "graph.xml").write_text("<net/>")
+    fails(StageFailed, "graph.bin is missing", bert, tmp_path / "half", format="openvino")
+    (bert / "graph.bin").write_text("12")
+    load(bert, tmp_path / "openvino", format="openvino")
+    assert {p.name for p in (tmp_path / "openvino").iterdir()} >= {"openvino_model.xml", "openvino_model.bin"}
