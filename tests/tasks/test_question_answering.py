@@ -307,7 +307,9 @@ def test_what_is_not_finite_is_marked(bad: float) -> None:
 def test_decoding_equals_trying_every_pair(tmp_path: Path) -> None:
     model = make("bert", tmp_path / "bert")
     rows = [{"id": str(i), "question": "who won", "context": " ".join(WORDS[i:] * 6)} for i in range(6)]
-    task = QuestionAnswering(version=2, max_seq_length=32, doc_stride=8, n_best=5, max_answer_length=4, null_score_diff_threshold=-6)
+    task = QuestionAnswering(
+        version=2, max_seq_length=32, doc_stride=8, n_best=5, max_answer_length=4, null_score_diff_threshold=-6
+    )
     features = task.encode(rows, model)
     answered = set()
     for seed in range(5):

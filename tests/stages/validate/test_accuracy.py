@@ -1,0 +1,214 @@
+"""The accuracy gate passes what it should and fails on everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cpu_pipeline import rows
+from cpu_pipeline.artifact import Artifact, canonical
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.stage import Facts, Job, Verdict
+from cpu_pipeline.stages.validate.accuracy import ValidateAccuracy
+from cpu_pipeline.task import Task
+from cpu_pipeline.tasks.question_answering import QuestionAnswering
+from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
+from cpu_pipeline.tasks.text_classification import TextClassification
+from cpu_pipeline.tasks.token_classification import TokenClassification
+
+COUNT = 200
+QA = QuestionAnswering()
+
+
+def _predicted(path: Path, predictions: list[dict[str, Any]]) -> Artifact:
+    path.mkdir()
+    rows.write(path / "predictions.jsonl", predictions)
+    return Artifact("predictions", path, "", {})
+
+
+def _facts(
+    tmp_path: Path,
+    stage: ValidateAccuracy,
+    candidate: list[dict[str, Any]],
+    reference: list[dict[str, Any]],
+    gold: list[dict[str, Any]] | None = None,
+    task: Task = QA,
+) -> Facts:
+    data, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    rows.write(data, _gold() if gold is None else gold)
+    out.mkdir()
+    sides = {"candidate": _predicted(tmp_path / "c", candidate), "reference": _predicted(tmp_path / "r", reference)}
+    job = Job(load=None, timer=None, task=task, data={"validation": data})  # type: ignore[arg-type]
+    facts = stage.run(sides, out, job)
+    canonical(facts)  # facts are JSON without NaN
+    assert [p.name for p in out.iterdir()] == ["scores.jsonl"]
+    return facts
+
+
+def _gold(count: int = COUNT) -> list[dict[str, Any]]:
+    answers = {"text": ["red"], "answer_start": [0]}
+    return [{"id": str(i), "question": "?", "context": "red", "answers": answers} for i in range(count)]
+
+
+def _said(wrong: int, count: int = COUNT) -> list[dict[str, Any]]:
+    return [{"id": str(i), "prediction_text": "blue" if i < wrong else "red"} for i in range(count)]
+
+
+def _failed(verdicts: list[Verdict]) -> list[str]:
+    return [verdict.check for verdict in verdicts if not verdict.passed]
+
+
+def test_a_model_against_itself_passes(tmp_path: Path) -> None:
+    stage = ValidateAccuracy(max_drop=0)
+    facts = _facts(tmp_path, stage, _said(20), _said(20))
+    expected = {"candidate": 0.9, "reference": 0.9, "difference": 0, "low": 0, "high": 0}
+    assert facts["metrics"] == {"f1": expected, "exact_match": expected}
+    assert facts["rows"] == COUNT
+    assert facts["counts"]["candidate"]["missing"] == 0
+    assert [v.check for v in stage.judge(facts)] == ["rows", "answers", "f1"]
+    assert _failed(stage.judge(facts)) == []
+
+
+def test_a_drop_is_judged_absolutely_or_relatively(tmp_path: Path) -> None:
+    facts = _facts(tmp_path, ValidateAccuracy(max_drop=0.1), _said(110), _said(100))  # 0.45 against 0.5
+    found = facts["metrics"]["f1"]
+    assert found["difference"] == pytest.approx(-0.05)
+    assert -0.1 < found["low"] < -0.05 < found["high"] < 0
+    # The thresholds are unkeyed: the same facts are judged anew.
+    assert _failed(ValidateAccuracy(max_drop=0.05).judge(facts)) == []
+    assert _failed(ValidateAccuracy(max_drop=0.0499).judge(facts)) == ["f1"]
+    assert _failed(ValidateAccuracy(max_drop=0.1, drop="relative").judge(facts)) == []
+    assert _failed(ValidateAccuracy(max_drop=0.0999, drop="relative").judge(facts)) == ["f1"]
+    [*_, verdict] = ValidateAccuracy(max_drop=0.04, drop="relative").judge(facts)
+    assert verdict.value == pytest.approx(0.05)
+    assert verdict.bound == pytest.approx(0.02)
+    assert verdict.says.startswith("f1 0.4500, reference 0.5000: difference -0.0500 (95% interval -0.")
+    assert verdict.says.endswith("a drop of 0.0200 (4.00% of the reference) is allowed")
+
+
+def test_being_better_is_no_drop(tmp_path: Path) -> None:
+    stage = ValidateAccuracy(max_drop=0)
+    assert _failed(stage.judge(_facts(tmp_path, stage, _said(0), _said(100)))) == []
+
+
+def test_a_least_value_and_a_drop_are_judged_apart(tmp_path: Path) -> None:
+    facts = _facts(tmp_path, ValidateAccuracy(at_least=0.5), _said(100), _said(0))
+    assert _failed(ValidateAccuracy(at_least=0.5).judge(facts)) == []
+    assert _failed(ValidateAccuracy(at_least=0.51).judge(facts)) == ["f1"]
+    assert _failed(ValidateAccuracy(at_least=0.5, max_drop=0.1).judge(facts)) == ["f1"]
+    assert _failed(ValidateAccuracy(at_least=0.51, max_drop=0.1).judge(facts)) == ["f1", "f1"]
+
+
+def test_few_rows_fail(tmp_path: Path) -> None:
+    facts = _facts(tmp_path, ValidateAccuracy(max_drop=1), _said(0, 99), _said(0, 99), _gold(99))
+    assert _failed(ValidateAccuracy(max_drop=1).judge(facts)) == ["rows"]
+    assert _failed(ValidateAccuracy(max_drop=1, min_rows=99).judge(facts)) == []
+
+
+def test_no_rows_fail(tmp_path: Path) -> None:
+    stage = ValidateAccuracy(max_drop=1, at_least=0, min_rows=1)
+    facts = _facts(tmp_path, stage, [], [], [])
+    assert facts["metrics"]["f1"]["candidate"] is None
+    assert _failed(stage.judge(facts)) == ["rows", "answers", "f1", "f1"]
+
+
+@pytest.mark.parametrize("side", ["candidate", "reference"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda said: said[:-1], "1 rows unanswered"),
+        (lambda said: [*said, {"id": "x", "prediction_text": ""}], "1 answers of no row"),
+        (lambda said: [*said[:-1], {**said[-1], "nan": True}], "1 answers of NaN"),
+    ],
+)
+def test_answers_that_are_missing_surplus_or_nan_fail(tmp_path: Path, side: str, change: Any, says: str) -> None:
+    stage = ValidateAccuracy(max_drop=1)
+    sides = {"candidate": _said(0), "reference": _said(0)}
+    sides[side] = change(sides[side])
+    verdicts = stage.judge(_facts(tmp_path, stage, **sides))
+    assert _failed(verdicts) == ["answers"]
+    assert verdicts[1].says == f"{side}: {says}"
+
+
+@pytest.mark.parametrize("constant", ["candidate", "reference"])
+def test_a_metric_that_is_nan_fails(tmp_path: Path, constant: str) -> None:
+    gold = [{"id": str(i), "sentence1": "", "sentence2": "", "score": float(i)} for i in range(COUNT)]
+    sides = {side: [{"id": str(i), "cosine": i / COUNT} for i in range(COUNT)] for side in ("candidate", "reference")}
+    sides[constant] = [{**one, "cosine": 0.5} for one in sides[constant]]
+    stage = ValidateAccuracy(max_drop=1)
+    facts = _facts(tmp_path, stage, **sides, gold=gold, task=SentenceSimilarity())
+    assert facts["metrics"]["spearman"][constant] is None
+    assert _failed(stage.judge(facts)) == ["spearman"]
+    assert "NaN" in stage.judge(facts)[-1].says
+    assert _failed(ValidateAccuracy(at_least=-1).judge(facts)) == (["spearman"] if constant == "candidate" else [])
+
+
+def test_every_metric_of_every_task_has_its_interval(tmp_path: Path) -> None:
+    tasks: dict[str, tuple[Task, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+        "text": (TextClassification(), {"text": "", "label": 1}, {"label": 1}, {"label": 0}),
+        "token": (TokenClassification(), {"tokens": ["a"], "tags": ["B-X"]}, {"tags": ["B-X"]}, {"tags": ["O"]}),
+    }
+    for name, (task, row, right, wrong) in tasks.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        ids = [{"id": str(i)} for i in range(COUNT)]
+        gold = [{**row, **one} for one in ids]
+        if name == "text":
+            gold[::2] = [{**one, "label": 0} for one in gold[::2]]
+        candidate = [{**(wrong if i % 5 == 0 else right), **one} for i, one in enumerate(ids)]
+        facts = _facts(folder, ValidateAccuracy(max_drop=0.1), candidate, [{**right, **one} for one in ids], gold, task)
+        assert set(facts["metrics"]) == set(task.metrics)
+        for metric, found in facts["metrics"].items():
+            assert found["low"] < found["difference"] < found["high"] or (name, metric) == ("token", "precision")
+
+
+def test_every_row_s_scores_are_kept(tmp_path: Path) -> None:
+    _facts(tmp_path, ValidateAccuracy(max_drop=1), _said(1), _said(0))
+    kept = rows.read(tmp_path / "out" / "scores.jsonl")
+    assert len(kept) == COUNT
+    assert kept[0] == {
+        "id": "0",
+        "candidate": {"f1": 0.0, "exact_match": 0.0},
+        "reference": {"f1": 1.0, "exact_match": 1.0},
+    }
+
+
+def test_another_metric_can_be_judged_without_measuring(tmp_path: Path) -> None:
+    facts = _facts(tmp_path, ValidateAccuracy(max_drop=1), _said(0), _said(0))
+    assert ValidateAccuracy(max_drop=0, metric="exact_match").judge(facts)[-1].check == "exact_match"
+    verdict = ValidateAccuracy(max_drop=1, metric="HasAns_f1").judge(facts)[-1]
+    assert not verdict.passed
+    assert verdict.says == "no metric `HasAns_f1` was measured; there are: f1, exact_match"
+
+
+def test_a_metric_the_task_lacks_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no metric `F1`; it has: f1, exact_match"):
+        _facts(tmp_path, ValidateAccuracy(max_drop=1, metric="F1"), _said(0), _said(0))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"min_rows": 5},
+        {"max_drop": -0.1},
+        {"max_drop": 1.5},
+        {"max_drop": float("nan")},
+        {"at_least": 85},
+        {"at_least": float("nan")},
+        {"max_drop": 0.1, "min_rows": 0},
+        {"max_drop": 0.1, "confidence": 1},
+        {"max_drop": 0.1, "drop": "percent"},
+    ],
+)
+def test_a_gate_that_cannot_fail_or_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ValidateAccuracy(**options)
+
+
+def test_only_what_judges_is_unkeyed() -> None:
+    assert set(ValidateAccuracy.model_fields) - ValidateAccuracy.unkeyed == {"confidence"}
+    assert list(ValidateAccuracy.takes) == ["candidate", "reference"]

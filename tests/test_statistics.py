@@ -1,0 +1,147 @@
+"""Intervals that cover what they should, stay put, and know what they cannot tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cpu_pipeline import statistics
+from cpu_pipeline.statistics import Interval, paired_difference, speed_up
+
+
+def _share(rows: Sequence[Mapping[str, Any]], metric: str) -> float:
+    """Average the rows' metric where it stands in them; otherwise take the ratio of two sums."""
+    if metric in rows[0]:
+        return sum(row[metric] for row in rows) / len(rows)
+    return sum(row["hits"] for row in rows) / sum(row["of"] for row in rows)
+
+
+def test_equal_differences_bound_themselves() -> None:
+    # scipy's BCa gives NaN here: an unchanged model, or one that is worse by the same everywhere.
+    assert statistics.mean([0.25] * 7) == Interval(0.25, 0.25, 0.25)
+    rows = [{"f1": x} for x in (0.0, 0.3, 1.0)]
+    assert paired_difference(rows, rows, "f1", _share) == Interval(0, 0, 0)
+
+
+def test_a_mean_s_interval_is_near_the_textbook_s() -> None:
+    values = np.random.default_rng(1).normal(0.5, 1, 400)
+    found = statistics.mean(values.tolist())
+    half = 1.96 * values.std(ddof=1) / 20
+    assert found.value == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - half, abs=0.2 * half)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.2 * half)
+    narrower = statistics.mean(values.tolist(), confidence=0.5)
+    assert found.low < narrower.low < narrower.high < found.high
+
+
+def test_the_bias_corrected_interval_leans_with_the_data() -> None:
+    found = statistics.mean([0.0] * 95 + [1.0] * 5)
+    assert found.high - found.value > 1.2 * (found.value - found.low) > 0
+
+
+def test_one_different_row_still_has_finite_bounds() -> None:
+    found = statistics.mean([0.0] * 50 + [-1.0])
+    assert -1 < found.low < found.value < found.high <= 0
+
+
+def test_a_single_row_or_none_tells_no_interval() -> None:
+    one = statistics.mean([0.5])
+    assert one.value == 0.5
+    assert math.isnan(one.low)
+    assert math.isnan(statistics.mean([]).value)
+    found = paired_difference([{"hits": 1, "of": 2}], [{"hits": 2, "of": 2}], "ratio", _share)
+    assert found.value == -0.5
+    assert math.isnan(found.low)
+
+
+def test_differences_are_paired() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.random(200)
+    reference = [{"f1": float(x)} for x in base]
+    candidate = [{"f1": float(x - 0.01 + 0.001 * rng.normal())} for x in base]
+    found = paired_difference(candidate, reference, "f1", _share)
+    assert found.value == pytest.approx(-0.01, abs=5e-4)
+    assert found.high - found.low < 0.001  # unpaired it would be 0.1
+    assert found.low < -0.01 < found.high
+
+
+def test_rows_without_the_metric_have_no_part_in_it() -> None:
+    def some(rows: Sequence[Mapping[str, Any]], metric: str) -> float:
+        values = [row[metric] for row in rows if metric in row]
+        return sum(values) / len(values)
+
+    reference = [{"NoAns": 1.0}, {"f1": 1.0}] * 20
+    candidate = [{"f1": 1.0} if "f1" in row else {"NoAns": 0.5} for row in reference]
+    assert paired_difference(candidate, reference, "f1", some) == Interval(0, 0, 0)
+    assert paired_difference(candidate, reference, "NoAns", some) == Interval(-0.5, -0.5, -0.5)
+
+
+def test_other_metrics_are_computed_anew_for_each_draw() -> None:
+    rng = np.random.default_rng(0)
+    reference = [{"hits": 8, "of": 10} for _ in range(100)]
+    candidate = [{"hits": int(rng.integers(5, 10)), "of": 10} for _ in range(100)]
+    found = paired_difference(candidate, reference, "ratio", _share)
+    assert found.low < found.value < found.high
+    spread = np.std([row["hits"] / 10 for row in candidate]) / 10
+    assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.2)
+    assert paired_difference(candidate, candidate, "ratio", _share) == Interval(0, 0, 0)
+    # Drawn together: the same change in every row is no spread at all, though the rows differ.
+    shifted = [{**row, "hits": row["hits"] + 1} for row in candidate]
+    found = paired_difference(shifted, candidate, "ratio", _share)
+    assert (found.low, found.high) == pytest.approx((0.1, 0.1))
+
+
+def test_draws_on_which_a_metric_is_not_defined_are_left_out() -> None:
+    rows = [{"hits": i, "of": int(i > 0)} for i in range(5)]
+
+    def ratio(drawn: Sequence[Mapping[str, Any]], metric: str) -> float:
+        of = sum(row["of"] for row in drawn)
+        return sum(row["hits"] for row in drawn) / of if of else math.nan
+
+    found = paired_difference(rows, [{**row, "hits": 0} for row in rows], "ratio", ratio)
+    assert found.low < found.value < found.high
+    lost = paired_difference([{**row, "of": 0} for row in rows], rows, "ratio", ratio)
+    assert all(math.isnan(x) for x in (lost.value, lost.low, lost.high))
+
+
+def test_a_speed_up_is_the_ratio_of_medians_within_its_interval() -> None:
+    rng = np.random.default_rng(0)
+    slow = 0.02 * (1 + 0.05 * rng.random((6, 30)))
+    fast = 0.01 * (1 + 0.05 * rng.random((6, 40)))
+    found = speed_up(slow, fast)
+    assert found.value == pytest.approx(np.median(slow) / np.median(fast))
+    assert 1.9 < found.low < found.value < found.high < 2.1
+    assert speed_up(fast, slow).value == pytest.approx(1 / found.value)
+
+
+def test_blocks_are_drawn_in_pairs_and_whole() -> None:
+    # The machine slows down for both alike from block to block: the ratio is as sure as ever.
+    mood = np.array([1, 1, 1, 3, 3, 3, 9, 9, 9])[:, None]
+    slow, fast = 0.02 * mood * np.ones((9, 5)), 0.01 * mood * np.ones((9, 5))
+    assert speed_up(slow, fast) == Interval(2, 2, 2)
+    # A few blocks that differ among themselves are few samples, however many calls each has.
+    rng = np.random.default_rng(0)
+    slow = 0.02 * np.array([1, 1.2, 1.4, 1.6])[:, None] * (1 + 0.01 * rng.random((4, 200)))
+    fast = 0.01 * (1 + 0.01 * rng.random((4, 200)))
+    found = speed_up(slow, fast)
+    assert found.high - found.low > 0.5
+
+
+def test_speed_ups_of_unlike_shapes_are_refused() -> None:
+    for slow, fast in [
+        (np.ones(3), np.ones(3)),
+        (np.ones((2, 3)), np.ones((3, 3))),
+        (np.ones((2, 0)), np.ones((2, 3))),
+    ]:
+        with pytest.raises(ValueError, match="timings must be"):
+            speed_up(slow, fast)
+
+
+def test_every_run_says_the_same() -> None:
+    values = np.random.default_rng(3).random((4, 25))
+    assert statistics.mean(values[0].tolist()) == statistics.mean(values[0].tolist())
+    assert speed_up(values + 1, values) == speed_up(values + 1, values)
