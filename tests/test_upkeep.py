@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -245,6 +246,21 @@ def test_an_object_that_is_placed_but_not_recorded_is_kept(store: Store, monkeyp
     with store.lease() as lease:
         made = commit(lease, 1)
         assert lease.find(key(1)) == made
+
+
+def test_a_record_written_anew_while_gc_looks_is_read_anew(
+    store: Store, three: list[Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = store.lease
+
+    def late() -> contextlib.AbstractContextManager[Lease]:
+        with Store(store.root).lease() as lease:
+            commit(lease, 1, "something else")
+        return real()
+
+    monkeypatch.setattr(store, "lease", late)
+    assert [each.path for each in gc(store)] == [three[1].path]
+    assert {path.name for path in (store.root / "objects").glob("*/*")} == {entry.object for entry in entries(store)}
 
 
 def test_a_clock_that_jumps_back_removes_nothing(
