@@ -15,7 +15,7 @@ from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.keys import Context
 from cpu_pipeline.loader import Keys, Problem, did_you_mean
 from cpu_pipeline.paper import Paper, check_options, load_pipeline
-from cpu_pipeline.recipe import RESERVED, Recipe, Step
+from cpu_pipeline.recipe import RESERVED, ROLES, Pipeline, Recipe, Step, Use
 from cpu_pipeline.stage import Stage
 from cpu_pipeline.task import Task
 
@@ -99,6 +99,31 @@ def plan(recipe: Paper[Recipe], until: str | None = None) -> Plan:
     return _Wiring(recipe).plan(until)
 
 
+def check_pipeline(pipeline: Paper[Pipeline]) -> None:
+    """Check that a pipeline's steps fit together, given a model that its first step takes and every kind of data.
+
+    Raises:
+        RecipeError: every problem that was found, one a line.
+    """
+    errors = []
+    for made in ("hf", "onnx", "openvino"):
+        place = {"folder": ".", "format": made}
+        recipe = Recipe(
+            model=place,
+            teacher=place,
+            task=Use(use=registry.task_names()[0]),
+            data={role: {"file": f"{role}.jsonl"} for role in ROLES},
+            stages=pipeline.value.stages,
+        )
+        try:
+            plan(Paper(pipeline.document, recipe))
+        except RecipeError as error:
+            errors.append(error)
+        else:
+            return
+    raise errors[0]
+
+
 class _Wiring:
     """The work of `plan`: collects problems on the way."""
 
@@ -109,7 +134,7 @@ class _Wiring:
         self.problems: list[tuple[Paper[Any], Problem]] = []
         self.pipeline: Paper[Any] = recipe
         if self.value.pipeline is not None:
-            self.pipeline = load_pipeline(self.value.pipeline, recipe.path)
+            self.pipeline = load_pipeline(self.value.pipeline, recipe.document)
 
     def plan(self, until: str | None) -> Plan:
         if self.value.tune is not None:
@@ -262,7 +287,7 @@ class _Wiring:
                     step.id,
                     step.use,
                     stage,
-                    {name: self._between(stage, name, source, known) for name, source in inputs.items()},
+                    {name: self._between(number, step, stage, name, source) for name, source in inputs.items()},
                     self._data(number, step, stage),
                     ("model", *loads) if "model" in known else loads,
                     step.timeout,
@@ -295,7 +320,7 @@ class _Wiring:
                 fitting[name] = source
         return fitting
 
-    def _between(self, stage: Stage, name: str, source: str, known: Mapping[str, str]) -> str:
+    def _between(self, number: int, step: Step, stage: Stage, name: str, source: str) -> str:
         """Put the stage that `through` names between, once per source, whoever asks."""
         if name not in stage.through:
             return source
@@ -304,22 +329,21 @@ class _Wiring:
         if node_id not in self.nodes:
             between = registry.stage_class(use)()
             first = next(iter(between.takes))
-            data = self._data(None, None, between)
+            data = self._data(number, step, between)
             after = tuple(n for n in (APART,) if n in self.nodes)
             self._add(Node(node_id, use, between, {first: source}, data, after, where=self.recipe.document.where(())))
         return node_id
 
-    def _data(self, number: int | None, step: Step | None, stage: Stage) -> dict[str, str]:
+    def _data(self, number: int, step: Step, stage: Stage) -> dict[str, str]:
+        """Wire the rows that a stage reads; `step` is the one it is there for."""
         found = {}
-        for part in sorted(p.removeprefix("data.") for p in stage.reads if p.startswith("data.")):
+        for part in sorted(p.removeprefix("data.") for p in stage.asks() if p.startswith("data.")):
             role = part.rstrip("?")
             if f"data.{role}" in self.nodes:
                 found[role] = f"data.{role}"
-            elif not part.endswith("?") and step is not None:
-                at = self.pipeline.document.where(("stages", number or 0, "id"))
-                self._problem((), f"`data.{role}` is missing; step `{step.id}` ({step.use}, {at}) needs it")
             elif not part.endswith("?"):
-                self._problem((), f"`data.{role}` is missing; the pipeline measures on it")
+                at = self.pipeline.document.where(("stages", number, "id"))
+                self._problem((), f"`data.{role}` is missing; step `{step.id}` ({step.use}, {at}) needs it")
         return found
 
     def _sort(self, steps: list[Step]) -> None:

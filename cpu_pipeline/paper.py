@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -15,11 +16,19 @@ from cpu_pipeline.recipe import Pipeline, Recipe
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
+    from jsonschema.protocols import Validator
 
 PATTERNS = {
     "revision": "a full commit: 40 hexadecimal digits, in quotes",
     "hub": "a repository as `owner/name`",
     "id": "a name: small letters, digits, - and _, beginning with a letter",
+    "pipeline": "a name: small letters, digits, - and _, beginning with a letter",
+}
+RANGES = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "more than",
+    "exclusiveMaximum": "less than",
 }
 
 T = TypeVar("T", Recipe, Pipeline)
@@ -58,16 +67,15 @@ def load_recipe(path: Path) -> Paper[Recipe]:
     return Paper(document, Recipe.model_validate(written))
 
 
-def load_pipeline(name: str, recipe: Path) -> Paper[Pipeline]:
+def load_pipeline(name: str, recipe: Document) -> Paper[Pipeline]:
     """Read a pipeline: from pipelines/ beside the recipe's folder, then from the installed package."""
-    folders = [recipe.resolve().parent.parent / "pipelines", shipped.folder("pipelines")]
+    folders = [recipe.path.resolve().parent.parent / "pipelines", shipped.folder("pipelines")]
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
             return load_pipeline_file(folder / f"{name}.yaml")
     there = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
-    raise RecipeError(
-        f"{recipe}: pipeline: there is no pipeline `{name}`{did_you_mean(name, there)}; there are: {', '.join(there)}"
-    )
+    says = f"there is no pipeline `{name}`{did_you_mean(name, there)}; there are: {', '.join(there)}"
+    raise recipe.error([Problem(("pipeline",), says)])
 
 
 def load_pipeline_file(path: Path) -> Paper[Pipeline]:
@@ -99,14 +107,29 @@ def _check(document: Document, kind: str) -> None:
     from jsonschema import Draft7Validator
 
     schema = the_schema()
-    problems = [
-        problem
-        for error in Draft7Validator({**schema, **_bare(schema, kind)}).iter_errors(document.value)
-        for problem in _explain(error, ())
-    ]
-    problems += _check_steps(document.value, schema)
+    checker = Draft7Validator({**schema, **_bare(schema, kind)})
+    problems = [*_problems(checker, document.value, ()), *_check_steps(document.value, schema)]
     if problems:
-        raise document.error(problems)
+        raise document.error(_with_repository(problem, document.value) for problem in problems)
+
+
+def _problems(checker: Validator, value: Any, keys: Keys) -> Iterator[Problem]:
+    """Explain every error; what is of the wrong type is not told besides that it is too small."""
+    errors = list(checker.iter_errors(value))
+    mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
+    for error in errors:
+        if error.validator == "type" or tuple(error.absolute_path) not in mistyped:
+            yield from _explain(error, keys)
+
+
+def _with_repository(problem: Problem, value: Any) -> Problem:
+    """Name the repository in the command that pins its branch, so that it can be copied."""
+    for key in problem.keys[:-1]:
+        value = value[key]
+    if not isinstance(value, dict) or not isinstance(value.get("hub"), str):
+        return problem
+    name = value["hub"] + (" --data" if problem.keys[0] == "data" else "")
+    return replace(problem, says=problem.says.replace("OWNER/NAME", name))
 
 
 def _bare(schema: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -130,8 +153,7 @@ def _check_steps(value: Any, schema: Mapping[str, Any]) -> Iterator[Problem]:
         if branch is None or "with" not in step:
             continue
         checker = checkers.setdefault(str(use), Draft7Validator({**branch, "definitions": schema["definitions"]}))
-        for error in checker.iter_errors(step["with"]):
-            yield from _explain(error, ("stages", number, "with"))
+        yield from _problems(checker, step["with"], ("stages", number, "with"))
 
 
 def check_options(use: str, options: Mapping[str, Any], keys: Keys) -> list[Problem]:
@@ -141,11 +163,7 @@ def check_options(use: str, options: Mapping[str, Any], keys: Keys) -> list[Prob
     schema = the_schema()
     branch = {**schema["definitions"][f"stage.{use}"], "definitions": schema["definitions"]}
     branch.pop("required", None)
-    return (
-        [p for error in Draft7Validator(branch).iter_errors(dict(options)) for p in _explain(error, keys)]
-        if options
-        else []
-    )
+    return list(_problems(Draft7Validator(branch), dict(options), keys)) if options else []
 
 
 @cache
@@ -175,8 +193,7 @@ def _explain(error: ValidationError, before: Keys) -> Iterator[Problem]:
             for key in (k for k in rule if k not in value):
                 yield Problem(keys, f"`{key}` is missing")
         case "enum" | "const":
-            known = rule if isinstance(rule, list) else [rule]
-            words = [str(k) for k in known]
+            words = [str(k) for k in (rule if isinstance(rule, list) else [rule]) if k is not None]
             there = f"; there are: {', '.join(words)}"
             yield Problem(keys, f"`{value}` is none of the known ones{did_you_mean(str(value), words)}{there}")
         case "type":
@@ -185,8 +202,12 @@ def _explain(error: ValidationError, before: Keys) -> Iterator[Problem]:
             key = next((str(k) for k in reversed(keys) if isinstance(k, str)), "")
             says = f"`{value}` is not {PATTERNS.get(key, f'of the form {rule}')}"
             if key == "revision":
-                says += "; a branch moves: `cpu-pipeline pin OWNER/NAME " + str(value) + "` prints its commit"
+                says += f"; a branch moves: `cpu-pipeline pin OWNER/NAME {value}` prints its commit"
             yield Problem(keys, says)
+        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
+            yield Problem(keys, f"must be {RANGES[error.validator]} {rule}, is {value}")
+        case "minItems" if rule == 1:
+            yield Problem(keys, "must hold at least one entry")
         case "anyOf" | "oneOf" if error.context:
             yield from _best_branch(error, keys)
         case "not" if isinstance(rule, dict) and "required" in rule:
@@ -207,7 +228,7 @@ def _best_branch(error: ValidationError, keys: Keys) -> Iterator[Problem]:
     deeper = [e for e in error.context or () if e.validator != "type"]
     if deeper and not isinstance(value, (dict, list)):
         first = deeper[0]
-        yield Problem(keys, f"{first.message}")
+        yield from _explain(first, keys[: len(keys) - len(error.absolute_path)])
     elif deeper:
         for one in deeper:
             yield from _explain(one, keys[: len(keys) - len(error.absolute_path)])

@@ -113,6 +113,10 @@ class Stage(BaseModel, ABC):
     def gives(self) -> str:
         """Name the format `run` fills `out` with."""
 
+    def asks(self) -> Set[str]:
+        """Narrow `reads` to what `run` looks at under these options; no `?` where they can't do without it."""
+        return self.reads
+
     def host(self) -> Host:
         """Say how much of this machine shapes the output: nothing, its instruction sets, or all of it."""
         return "none"

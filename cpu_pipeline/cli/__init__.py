@@ -44,9 +44,12 @@ app.add_typer(store.app, name="store")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        typer.echo(f"cpu-pipeline {version('cpu-pipeline')}")
+        try:
+            typer.echo(f"cpu-pipeline {version('cpu-pipeline')}")
+        except PackageNotFoundError:
+            typer.echo("cpu-pipeline, not installed: run from its source")
         raise typer.Exit
 
 
