@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -46,12 +47,19 @@ def open_table(path: Path, name: str) -> Table:
     kind = path.suffix.lower()
     if kind == ".jsonl":
         return _jsonl(path, name)
+    return _parquet(path, name) if kind == ".parquet" else _csv(path, name)
+
+
+@contextmanager
+def _valid(name: str) -> Iterator[None]:
+    """Say which file it is that pyarrow cannot read."""
     import pyarrow as pa
 
     try:
-        return _parquet(path, name) if kind == ".parquet" else _csv(path, name)
+        yield
     except (pa.ArrowException, OSError, UnicodeError) as error:
         reason = str(error).strip().partition("\n")[0]
+        kind = Path(name).suffix.lower()
         raise StageFailed(f"{name}: not a valid {kind} file: {reason}; fetch or write it again") from None
 
 
@@ -76,22 +84,23 @@ def _csv(path: Path, name: str) -> Table:
     import pyarrow as pa
     from pyarrow import csv
 
-    table = csv.read_csv(
-        path,
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(column_types={"id": pa.string()}),
-    )
+    lines = csv.ParseOptions(newlines_in_values=True)
+    with _valid(name):
+        types = csv.ConvertOptions(column_types={"id": pa.string()})
+        table = csv.read_csv(path, parse_options=lines, convert_options=types)
     return Table(name, tuple(table.column_names), table.num_rows, lambda i, c: _rows(table.select(list(c)), i))
 
 
 def _parquet(path: Path, name: str) -> Table:
     from pyarrow import parquet
 
-    schema = parquet.read_schema(path)
-    count = parquet.read_metadata(path).num_rows
+    with _valid(name):
+        schema = parquet.read_schema(path)
+        count = parquet.read_metadata(path).num_rows
 
     def take(indices: Sequence[int], wanted: Sequence[str]) -> list[dict[str, Any]]:
-        return _rows(parquet.read_table(path, columns=list(wanted), partitioning=None), indices)
+        with _valid(name):
+            return _rows(parquet.read_table(path, columns=list(wanted), partitioning=None), indices)
 
     return Table(name, tuple(schema.names), count, take, dict(_labels(schema)))
 

@@ -1,0 +1,316 @@
+"""Rows of data files: splits, samples, columns, ids."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from cpu_pipeline.artifact import Artifact, digest_tree
+from cpu_pipeline.errors import PipelineError, RecipeError, StageFailed
+from cpu_pipeline.rows import read
+from cpu_pipeline.stage import Job
+from cpu_pipeline.stages.load._splits import _glob
+from cpu_pipeline.stages.load.rows import LoadRows, sample
+from cpu_pipeline.tasks.question_answering import QuestionAnswering
+from cpu_pipeline.tasks.text_classification import TextClassification
+
+
+def row(i: int) -> dict[str, Any]:
+    return {"text": f"text {i}", "label": i % 2, "other": i}
+
+
+def put(path: Path, rows: list[dict[str, Any]], metadata: dict[str, str] | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        table = pa.Table.from_pylist(rows)
+        parquet.write_table(table.replace_schema_metadata(metadata), path, row_group_size=7)
+    elif path.suffix == ".csv":
+        lines = [",".join(rows[0]), *(",".join(f'"{value}"' for value in r.values()) for r in rows)]
+        path.write_text("\n".join(lines) + "\n")
+    else:
+        path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "data"
+    put(home / "train-00000-of-00002.parquet", [row(i) for i in range(20)])
+    put(home / "train-00001-of-00002.parquet", [row(i) for i in range(20, 50)])
+    put(home / "validation.parquet", [row(i) for i in range(100, 110)])
+    return home
+
+
+def load(home: Path, task: Any = None, **options: Any) -> tuple[list[dict[str, Any]], Any]:
+    out = home.parent / f"out{len(list(home.parent.glob('out*')))}"
+    out.mkdir()
+    job = Job(load=None, timer=None, task=task or TextClassification())  # type: ignore[arg-type]
+    facts = LoadRows(**{"role": "validation", **options}).run({"files": Artifact("files", home, "", {})}, out, job)
+    return read(out / "rows.jsonl"), facts
+
+
+def fails(error: type[PipelineError], says: str, home: Path, **options: Any) -> None:
+    with pytest.raises(error) as caught:
+        load(home, **options)
+    assert says in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+    assert str(home) not in str(caught.value)
+
+
+def test_a_split_is_all_its_files_in_order(home: Path) -> None:
+    rows, facts = load(home, split="train")
+    assert rows == [{"id": f"train-{i}", "text": f"text {i}", "label": i % 2} for i in range(50)]
+    assert (facts["rows"], facts["total"]) == (50, 50)
+    assert facts["files"] == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+
+
+def test_a_sample_is_part_of_the_whole_in_order(home: Path) -> None:
+    whole, all_facts = load(home, split="train")
+    some, facts = load(home, split="train", take=20)
+    places = [whole.index(r) for r in some]
+    assert len(set(places)) == 20 and places == sorted(places)
+    assert (facts["rows"], facts["total"]) == (20, 50) and facts["ids"] != all_facts["ids"]
+    assert load(home, split="train", take=20)[0] == some
+    assert load(home, split="train", take=20, seed=1)[0] != some
+    assert load(home, split="train", take=50)[0] == whole
+    fails(RecipeError, "data.validation: take: 51, but there are 50 rows", home, split="train", take=51)
+
+
+@given(st.integers(1, 400), st.data(), st.integers(-5, 5))
+def test_samples_spread_over_the_data(total: int, data: st.DataObject, seed: int) -> None:
+    take = data.draw(st.integers(1, total))
+    picked = sample(total, take, seed)
+    assert picked == sorted(set(picked)) and len(picked) == take and picked[0] >= 0 and picked[-1] < total
+    edges = [-1, *picked, total]
+    assert max(b - a for a, b in pairwise(edges)) <= 2 * (total / take + 1)
+
+
+def test_a_sample_is_the_same_everywhere() -> None:
+    assert sample(1000, 5, 0) == [122, 380, 499, 789, 943]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
+    put(tmp_path / "data" / f"my{ending}", [{"id": f"00{i}", **row(i)} for i in range(5)])
+    rows, _ = load(tmp_path / "data")
+    assert rows == [{"id": f"00{i}", "text": f"text {i}", "label": i % 2} for i in range(5)]
+
+
+rows_of_text = st.lists(
+    st.fixed_dictionaries(
+        {"text": st.text(st.characters(exclude_categories=["Cs"]), min_size=1), "label": st.integers(0, 9)}
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(rows_of_text)
+def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, written: list[dict[str, Any]]) -> None:
+    for ending in (".jsonl", ".parquet"):
+        home = tmp_path_factory.mktemp("any") / "data"
+        put(home / f"x{ending}", written)
+        usable = [r for r in written if r["text"].strip()]
+        if len(usable) == len(written):
+            assert [{"text": r["text"], "label": r["label"]} for r in load(home)[0]] == written
+
+
+def test_a_csv_cell_may_hold_lines_and_quotes(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text('text,label\n"one\ntwo, ""three""",1\nfour,0\n')
+    assert [r["text"] for r in load(tmp_path / "data")[0]] == ['one\ntwo, "three"', "four"]
+
+
+def test_columns_are_renamed(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "a.jsonl", [{"sentence": "good", "label": 1, "key": 7, "text": "not this"}])
+    rows, _ = load(home, columns={"text": "sentence", "id": "key"})
+    assert rows == [{"id": "7", "text": "good", "label": 1}]
+    assert not (tmp_path / "out0" / "origin.json").exists()
+
+
+def test_a_missing_column_is_named_with_the_line_to_write(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "a.parquet", [{"sentence": "good", "label": 1}])
+    fails(
+        RecipeError, "a.parquet: no column 'text'; it has sentence, label; say which one it is: `columns: {text: ", home
+    )
+    put(home / "a.parquet", [{"idx": 1, "texts": "good"}])
+    fails(RecipeError, "`columns: {text: texts}`", home)
+    fails(RecipeError, "no column 'lable'", home, columns={"text": "texts", "label": "lable"})
+    fails(RecipeError, "the task has no column 'txt' (did you mean text?)", home, columns={"txt": "texts"})
+    assert load(home, columns={"text": "texts"})[0] == [{"id": "a-0", "text": "good"}]
+
+
+def test_ids_are_unique(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "a.jsonl", [{"id": 1, **row(1)}, {"id": "2", **row(2)}, {"id": "1", **row(3)}])
+    fails(RecipeError, "a.jsonl:3: the id '1' is also that of a.jsonl:1", home)
+    put(home / "a.jsonl", [{"id": 1.5, **row(1)}])
+    fails(RecipeError, "a.jsonl:1: the id 1.5 is neither a text nor a whole number", home)
+
+
+def test_made_ids_name_split_or_file_and_place(home: Path, tmp_path: Path) -> None:
+    assert load(home, split="validation")[0][3]["id"] == "validation-3"
+    assert load(home, split="train")[0][25]["id"] == "train-25"
+    rows, _ = load(home)
+    assert [rows[20]["id"], rows[50]["id"]] == ["train-00001-of-00002-0", "validation-0"]
+    assert (tmp_path / "out0" / "origin.json").is_file()
+
+
+def test_a_row_the_task_refuses_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "a.jsonl", [row(0), {"text": "x", "label": -1}])
+    fails(RecipeError, "data.validation: a.jsonl:2: `label` is -1", home)
+    put(home / "a.jsonl", [row(0), {"label": 1}])
+    fails(RecipeError, "a.jsonl:2: ", home)
+    (home / "a.jsonl").unlink()
+    put(home / "b.parquet", [row(0), {**row(1), "label": -1}])
+    fails(RecipeError, "b.parquet, row 2: `label` is -1", home)
+
+
+def test_nothing_to_read_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "a.jsonl", [])
+    fails(RecipeError, "a.jsonl: no rows", home)
+    put(home / "a.csv", [row(0)])
+    (home / "a.jsonl").unlink()
+    (home / "a.csv").write_text("text,label\n")
+    fails(RecipeError, "a.csv: no rows", home)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 not really PAR1", bytes(range(256))])
+def test_files_that_are_not_what_they_say_fail(tmp_path: Path, content: bytes) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    (home / "a.parquet").write_bytes(content)
+    fails(StageFailed, "a.parquet: not a valid .parquet file", home)
+
+
+def test_cut_files_fail(home: Path) -> None:
+    path = home / "validation.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    fails(StageFailed, "not a valid .parquet file", home, split="validation")
+    (home / "bad.jsonl").write_bytes(b'{"text": "\xff"}\n')
+    path.unlink()
+    (home / "validation.jsonl").write_bytes(b'{"text": "\xff"}\n')
+    fails(StageFailed, "validation.jsonl: not a valid .jsonl file", home, split="validation")
+    (home / "validation.jsonl").write_text('{"text": "a"}\n\n{"text"\n')
+    fails(RecipeError, "validation.jsonl:3: not a JSON line", home, split="validation")
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[20:200] = bytes(180)
+    path.write_bytes(content)
+
+
+def test_a_parquet_file_damaged_in_the_middle_fails(home: Path) -> None:
+    damage(home / "validation.parquet")
+    fails(StageFailed, "validation.parquet: not a valid .parquet file", home, split="validation")
+
+
+README = """---
+license: mit
+configs:
+- config_name: one
+  default: true
+  data_files:
+  - {split: train, path: "train-*"}
+  - {split: held, path: ["validation.*", nothing]}
+- config_name: two
+  data_files: {test: "validation.parquet"}
+---
+text
+"""
+
+
+def test_the_readme_says_which_files_are_a_split(home: Path) -> None:
+    (home / "README.md").write_text(README)
+    assert len(load(home, split="held")[0]) == 10
+    assert len(load(home, split="train")[0]) == 50
+    assert len(load(home, split="test", config="two")[0]) == 10
+    fails(RecipeError, "no split 'validation'; there is held, train", home, split="validation")
+    fails(RecipeError, "no split 'train'; there is test", home, split="train", config="two")
+    fails(
+        RecipeError, "no configuration 'three'; say `config:` with one of one, two", home, split="train", config="three"
+    )
+    (home / "README.md").write_text(README.replace("  default: true\n", ""))
+    fails(RecipeError, "it has several configurations; say `config:`", home, split="train")
+    (home / "validation.parquet").unlink()
+    fails(RecipeError, "README.md says that split 'held' is validation.*, nothing", home, split="held", config="one")
+
+
+@pytest.mark.parametrize(
+    "header", ["---\nconfigs: [\n---\n", "---\na: !!python/object:x.Y {}\n---\n", "---\n" + "[" * 5000 + "\n---\n"]
+)
+def test_a_broken_header_is_named(home: Path, header: str) -> None:
+    (home / "README.md").write_text(header)
+    fails(StageFailed, "README.md: not a valid YAML header", home, split="train")
+
+
+def test_a_bomb_in_the_header_is_not_opened(home: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
+    (home / "README.md").write_text("---\n" + "\n".join(lines) + "\n---\n")
+    fails(StageFailed, "too many YAML anchors", home, split="train")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no header", "---\nlicense: mit\n---\n", "---\nconfigs: 3\n---\n", "---\n- a\n---\n"]
+)
+def test_without_a_header_names_decide(home: Path, text: str) -> None:
+    (home / "README.md").write_text(text)
+    assert len(load(home, split="train")[0]) == 50
+    fails(RecipeError, "no split 'test'; there is train, validation", home, split="test")
+
+
+def test_a_lone_file_is_the_train_split(tmp_path: Path) -> None:
+    put(tmp_path / "data" / "rows.jsonl", [row(0)])
+    assert len(load(tmp_path / "data", split="train")[0]) == 1
+    fails(RecipeError, "no split 'validation'; there is train", tmp_path / "data", split="validation")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "yes", "no"),
+    [
+        ("data/train-*", "data/train-0.parquet", "data/x/train-0.parquet"),
+        ("**/train*", "a/b/train.csv", "a/b/test.csv"),
+        ("**/train*", "train.csv", "train/a.csv"),
+        ("**", "a/b.csv", ""),
+        ("a?[0-9].csv", "ab1.csv", "abc.csv"),
+        ("a[!0-9].csv", "ab.csv", "a1.csv"),
+        ("a.csv", "a.csv", "abcsv"),
+        ("a[z-b].csv", "a[z-b].csv", "a.csv"),
+    ],
+)
+def test_patterns_of_the_hub(pattern: str, yes: str, no: str) -> None:
+    assert _glob(pattern).fullmatch(yes)
+    assert not no or not _glob(pattern).fullmatch(no)
+
+
+def test_names_of_classes_are_kept_as_facts(tmp_path: Path) -> None:
+    features = {
+        "label": {"names": ["bad", "good"], "_type": "ClassLabel"},
+        "text": {"dtype": "string", "_type": "Value"},
+    }
+    put(tmp_path / "data" / "a.parquet", [row(0)], {"huggingface": json.dumps({"info": {"features": features}})})
+    assert load(tmp_path / "data")[1]["labels"] == {"label": ["bad", "good"]}
+
+
+def test_nested_columns_come_as_the_task_wants_them(tmp_path: Path) -> None:
+    answers = {"text": ["one"], "answer_start": [0]}
+    put(tmp_path / "data" / "a.parquet", [{"id": "q", "question": "what?", "context": "one two", "answers": answers}])
+    rows, _ = load(tmp_path / "data", QuestionAnswering())
+    assert rows[0]["answers"] == answers
+
+
+def test_equal_data_gives_equal_bytes(home: Path) -> None:
+    load(home, split="train", take=10)
+    load(home, split="train", take=10, role="calibration")
+    assert digest_tree(home.parent / "out0") == digest_tree(home.parent / "out1")
