@@ -10,7 +10,6 @@ import difflib
 import io
 import logging
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -236,11 +235,11 @@ def _nncf() -> Iterator[Any]:
     with contextlib.redirect_stdout(io.StringIO()):
         import nncf
 
+        # Its own handler writes to what stdout was on import; without one, warnings go to stderr as it is now.
         logger = logging.getLogger("nncf")
+        logger.handlers.clear()
         logger.setLevel(logging.WARNING)
-        for handler in logger.handlers:
-            if isinstance(handler, logging.StreamHandler):
-                handler.setStream(sys.stderr)
+        logger.propagate = True
         broken = (nncf.ValidationError, nncf.InternalError, nncf.InvalidQuantizerGroupError, nncf.UnsupportedModelError)
         try:
             yield nncf

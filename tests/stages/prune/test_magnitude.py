@@ -147,7 +147,9 @@ def test_globs_choose(tmp_path: Path) -> None:
     assert list(facts["tensors"]) == [FIRST]
     _, facts = prune(source, tmp_path / "b", sparsity=0.5, include=["pooler.*"])
     assert list(facts["tensors"]) == ["pooler.dense.weight"]
-    with pytest.raises(StageFailed, match=rf"include: `encoder.layer.O.\*` matches no weight \(near it: encoder\.layer\.[01]\.dense"):
+    with pytest.raises(
+        StageFailed, match=r"include: `encoder.layer.O.\*` matches no weight \(near it: encoder\.layer\.[01]\.dense"
+    ):
         prune(source, tmp_path / "c", sparsity=0.5, include=["encoder.layer.O.*"])
     with pytest.raises(StageFailed, match="exclude: `nothing` matches no weight"):
         prune(source, tmp_path / "d", sparsity=0.5, exclude=["nothing"])
