@@ -7,7 +7,7 @@ import getpass
 import selectors
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ from filelock import BaseFileLock, ReadWriteLock, Timeout
 
 from cpu_pipeline import host, registry
 from cpu_pipeline.artifact import Artifact, digest_json
+from cpu_pipeline.child import Child, request, tail
 from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError, StageFailed, TryAgain
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, ingredients, missing, packages
 from cpu_pipeline.stage import Verdict
 from cpu_pipeline.store import Lease, Store
-from cpu_pipeline.worker import Child, request, tail
 
-TICK = 0.05
-"""Seconds between looks at memory, timeouts and other builds' locks."""
+TICK = 0.1
+"""Seconds between looks at timeouts and other builds' locks."""
+SAMPLE = 0.5
+"""Seconds between looks at the memory of children."""
 HEAVY = 2 << 30
 """Bytes a child may still hold after a node and be used again."""
 
@@ -61,46 +63,13 @@ class Built:
         return not self.errors and all(v.passed for found in self.verdicts.values() for v in found)
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """What a build would do with one node."""
-
-    node: Node
-    state: str
-    """kept, build, or depends (on whether another step's outcome changes)."""
-    why: tuple[str, ...] = ()
-
-
-def look(plan: Plan, store: Store) -> Iterator[Outlook]:
-    """Say what a build would keep and what it would make, and why. Writes nothing."""
-    known: dict[str, Artifact] = {}
-    changed: set[str] = set()
-    for node in plan.nodes.values():
-        before = store.last(f"{plan.name}/{node.id}")
-        waits = [n for n in (*node.inputs.values(), *node.data.values()) if n in changed]
-        if waits:
-            changed.add(node.id)
-            if before is None:
-                yield Outlook(node, "build", ("never built",))
-            else:
-                yield Outlook(node, "depends", tuple(f"on what `{n}` becomes" for n in waits))
-            continue
-        needed = _needed(plan, node, known)
-        if (found := store.find(digest_json(needed))) is not None:
-            known[node.id] = found
-            yield Outlook(node, "kept")
-        else:
-            changed.add(node.id)
-            yield Outlook(node, "build", _why(before, needed))
-
-
-def _why(before: Any, needed: dict[str, Any]) -> tuple[str, ...]:
+def reasons(before: Any, needed: dict[str, Any]) -> tuple[str, ...]:
     if before is None:
         return ("never built",)
     return tuple(differences(before.ingredients, needed)) or ("its object is gone",)
 
 
-def _needed(plan: Plan, node: Node, known: dict[str, Artifact]) -> dict[str, Any]:
+def needs(plan: Plan, node: Node, known: dict[str, Artifact]) -> dict[str, Any]:
     return ingredients(
         node.use,
         node.stage,
@@ -169,6 +138,9 @@ class _Build:
         self.running: list[_Run] = []
         self.idle: list[Child] = []
         self.waiting: set[str] = set()
+        self.absent: set[str] = set()
+        """Keys that were looked for in vain; looked for again once their lock is ours."""
+        self.sampled = 0.0
         self.machine = ReadWriteLock(_machine_lock(), is_singleton=False)
         self.holds = 0
 
@@ -220,13 +192,14 @@ class _Build:
     def _settle(self, node: Node) -> bool:
         try:
             if node.id not in self.needed:
-                self.needed[node.id] = _needed(self.plan, node, self.built.artifacts)
+                self.needed[node.id] = needs(self.plan, node, self.built.artifacts)
             key = digest_json(self.needed[node.id])
             again = self.remeasure and node.stage.host() == "machine"
-            if not again and (found := self.lease.find(key)) is not None:
+            if not again and key not in self.absent and (found := self.lease.find(key)) is not None:
                 self._done(node, key, found)
                 self.tell(Event(node.id, "kept"))
                 return True
+            self.absent.add(key)
             return self._launch(node, key, again)
         except PipelineError as error:
             self._fail(node, error)
@@ -301,7 +274,7 @@ class _Build:
         needed = self.needed[node.id]
         before = self.store.last(f"{self.plan.name}/{node.id}")
         why = ("asked to measure again",) if self.store.action(key) is not None and self.store.find(key) else None
-        self.tell(Event(node.id, "building", why or _why(before, needed)))
+        self.tell(Event(node.id, "building", why or reasons(before, needed)))
         work, log = self.lease.work(key), self.store.log(key)
         log.unlink(missing_ok=True)
         child = self._child(node.stage.online)
@@ -332,11 +305,14 @@ class _Build:
             for run in self.running:
                 ready.register(run.child.replies, selectors.EVENT_READ, run)
             ended: list[_Run] = [key.data for key, _ in ready.select(TICK)]
+        look = time.monotonic() - self.sampled > SAMPLE
+        self.sampled = time.monotonic() if look else self.sampled
         for run in list(self.running):
             if run in ended:
                 self._finish(run)
                 continue
-            run.child.sample()
+            if look:
+                run.child.sample()
             if run.node.timeout is not None and time.monotonic() - run.began > run.node.timeout:
                 run.child.stop()
                 self._over(run)

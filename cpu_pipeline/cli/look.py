@@ -18,12 +18,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show every step as kept, to build, or depending on another's outcome, and why."""
-    from cpu_pipeline import api, engine
+    from cpu_pipeline import api, outlook
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
 
     planned = api.plan(api.load_recipe(recipe, parse_sets(sets)), until)
-    seen = list(engine.look(planned, open_store(store)))
+    seen = list(outlook.look(planned, open_store(store)))
     if as_json:
         print_json(
             {

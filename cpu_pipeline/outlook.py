@@ -1,0 +1,44 @@
+"""What a build would do with each step, and why. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cpu_pipeline.artifact import Artifact, digest_json
+from cpu_pipeline.engine import needs, reasons
+from cpu_pipeline.graph import Node, Plan
+from cpu_pipeline.store import Store
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a build would do with one node."""
+
+    node: Node
+    state: str
+    """kept, build, or depends (on whether another step's outcome changes)."""
+    why: tuple[str, ...] = ()
+
+
+def look(plan: Plan, store: Store) -> Iterator[Outlook]:
+    """Say what a build would keep and what it would make, and why. Writes nothing."""
+    known: dict[str, Artifact] = {}
+    changed: set[str] = set()
+    for node in plan.nodes.values():
+        before = store.last(f"{plan.name}/{node.id}")
+        waits = [n for n in (*node.inputs.values(), *node.data.values()) if n in changed]
+        if waits:
+            changed.add(node.id)
+            if before is None:
+                yield Outlook(node, "build", ("never built",))
+            else:
+                yield Outlook(node, "depends", tuple(f"on what `{n}` becomes" for n in waits))
+            continue
+        needed = needs(plan, node, known)
+        if (found := store.find(digest_json(needed))) is not None:
+            known[node.id] = found
+            yield Outlook(node, "kept")
+        else:
+            changed.add(node.id)
+            yield Outlook(node, "build", reasons(before, needed))
