@@ -15,7 +15,7 @@ from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.keys import Context
 from cpu_pipeline.loader import Keys, Problem, did_you_mean
 from cpu_pipeline.paper import Paper, check_options, load_pipeline
-from cpu_pipeline.recipe import RESERVED, ROLES, Pipeline, Recipe, Step, Use
+from cpu_pipeline.recipe import RESERVED, ROLES, Pipeline, Recipe, Step
 from cpu_pipeline.stage import Stage
 from cpu_pipeline.task import Task
 
@@ -108,12 +108,14 @@ def check_pipeline(pipeline: Paper[Pipeline]) -> None:
     errors = []
     for made in ("hf", "onnx", "openvino"):
         place = {"folder": ".", "format": made}
-        recipe = Recipe(
-            model=place,
-            teacher=place,
-            task=Use(use=registry.task_names()[0]),
-            data={role: {"file": f"{role}.jsonl"} for role in ROLES},
-            stages=pipeline.value.stages,
+        recipe = Recipe.model_validate(
+            {
+                "model": place,
+                "teacher": place,
+                "task": {"use": registry.task_names()[0]},
+                "data": {role: {"file": f"{role}.jsonl"} for role in ROLES},
+                "stages": pipeline.value.stages,
+            }
         )
         try:
             plan(Paper(pipeline.document, recipe))

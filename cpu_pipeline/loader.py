@@ -22,6 +22,8 @@ MAX_BYTES = 1 << 20
 MAX_NODES = 200_000
 MAX_DEPTH = 64
 MAX_ALIASES = 64
+MAX_DIGITS = 64
+"""Of a number: enough for a commit without quotes, which is then refused as no text."""
 
 Keys = tuple[int | str, ...]
 """Where a value stands: mapping keys and list positions from the root."""
@@ -113,6 +115,10 @@ def parse(text: str, path: Path) -> Document:
     """Read YAML text; `path` is for messages."""
     document, problems = Document(path), list[Problem]()
     try:
+        text.encode()  # bytes of a command line that are not UTF-8 arrive as lone surrogates
+    except UnicodeEncodeError as error:
+        raise RecipeError(f"{path}:1:1: not UTF-8; write it as UTF-8") from error
+    try:
         _Builder(document, problems).build(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -137,12 +143,14 @@ def scalar(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):
+        if len(text) > MAX_DIGITS:
+            raise ValueError(f"{text[:12]}… is too large a number")
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     if _FLOAT.fullmatch(text):
         number = float(text)
         if math.isfinite(number):
             return number
-        raise ValueError(f"{text} is too large a number")
+        raise ValueError(f"{text[:40]} is too large a number")
     if _SPECIAL.fullmatch(text):
         raise ValueError(f"{text} is not a number that anything can be compared with")
     return text
