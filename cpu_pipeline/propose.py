@@ -13,7 +13,9 @@ import yaml
 from cpu_pipeline import registry, shipped
 from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.loader import did_you_mean
-from cpu_pipeline.sources import hub
+from cpu_pipeline.sources import _api as hub
+from cpu_pipeline.sources._files import SPLITS, choose_data, names_split
+from cpu_pipeline.stages.load._tables import open_table
 
 HEADS = {
     "ForQuestionAnswering": "question-answering",
@@ -95,15 +97,14 @@ def _card(text: str | None) -> Mapping[str, Any]:
 
 def _write(model: str, revision: str, task: str, repo: str, pipeline: str, path: Path, notes: list[str]) -> str:
     data_revision = commit(repo, "data", "main")
-    card = _card(hub.read_small(repo, "data", data_revision, "README.md"))
-    splits = hub.splits(repo, data_revision)
-    scored = next((s for s in ("validation", "dev", "test", "validation_matched") if s in splits), None)
+    splits = _splits(repo, data_revision)
+    scored = next((s for s in splits if s != "train"), None)
     if scored is None:
         raise RecipeError(f"{repo}: no split to validate on; it has {', '.join(splits) or 'none that its files name'}")
-    columns = _columns(task, card, notes, repo)
+    columns = _columns(task, repo, data_revision, scored)
     place = {"hub": repo, "revision": data_revision}
     rows: dict[str, dict[str, Any]] = {}
-    if "train" in splits and scored != "train":
+    if "train" in splits:
         rows["calibration"] = {**place, "split": "train", "take": 300, "seed": 0, **columns}
     rows["validation"] = {**place, "split": scored, **columns}
     options = ""
@@ -127,6 +128,12 @@ def _write(model: str, revision: str, task: str, repo: str, pipeline: str, path:
     return text + f"pipeline: {pipeline}\n"
 
 
+def _splits(repo: str, revision: str) -> list[str]:
+    """Name the splits that a data set's file names tell of."""
+    _, files = hub.list_files(hub.Place(repo, "data", revision))
+    return [split for split in SPLITS if any(names_split(name, split) for name in files)]
+
+
 def _in_clone(path: Path) -> bool:
     return shipped.file("pyproject.toml").is_file() and path.resolve().is_relative_to(shipped.file(".").resolve())
 
@@ -135,19 +142,17 @@ def _schema_beside() -> str:
     return shipped.file("schema.json").as_uri()
 
 
-def _columns(task: str, card: Mapping[str, Any], notes: list[str], repo: str) -> dict[str, dict[str, str]]:
-    info = card.get("dataset_info")
-    info = info[0] if isinstance(info, list) and info else info
-    features = info.get("features") if isinstance(info, dict) else None
-    there = [f["name"] for f in features if isinstance(f, dict) and "name" in f] if isinstance(features, list) else []
-    if not there:
-        notes.append(f"{repo}: its card lists no columns; add `columns:` if they differ from `{task}`'s own")
-        return {}
+def _columns(task: str, repo: str, revision: str, split: str) -> dict[str, dict[str, str]]:
+    """Match the task's columns with what the data itself has, by the names that data sets usually give them."""
+    place = hub.Place(repo, "data", revision)
+    _, files = hub.list_files(place)
+    name = next(n for n in choose_data(files, split, None, repo) if n != "README.md")
+    there = open_table(hub.download(place, name), name).columns
     found = {}
     for column, names in COLUMNS[task].items():
-        name = next((n for n in names if n in there), None)
-        if name is not None and name != column:
-            found[column] = name
+        called = next((n for n in names if n in there), None)
+        if called is not None and called != column:
+            found[column] = called
     return {"columns": found} if found else {}
 
 
