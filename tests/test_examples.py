@@ -24,7 +24,7 @@ def expected(path: Path) -> tuple[list[str], int]:
 
 
 def check(lines: list[str], path: Path) -> None:
-    """Compare each line of an error with what the example says, in order; long lists of what there is may be left out."""
+    """Compare each line of an error with the example's, in order; long lists of what there is may be left out."""
     errors, _ = expected(path)
     assert len(lines) == len(errors), lines
     for line, error in zip(lines, errors, strict=True):
