@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cpu_pipeline import recipe, registry
+from cpu_pipeline import documented, recipe, registry
 
 COMMIT = "^[0-9a-f]{40}$"
 
@@ -48,10 +48,19 @@ def _model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any
     """Turn a pydantic class into a draft-07 definition; nested classes go into `definitions`."""
     made = model.model_json_schema(ref_template="#/definitions/{model}")
     for name, nested in made.pop("$defs", {}).items():
-        definitions.setdefault(name, _draft7(nested))
-    made = dict(_draft7(made))
+        definitions.setdefault(name, _documented(_draft7(nested), getattr(recipe, name)))
+    made = _documented(dict(_draft7(made)), model)
     made.pop("title", None)
     made["additionalProperties"] = False
+    return made
+
+
+def _documented(made: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Put the docstring under each field into its property, first of its keys."""
+    said = documented.fields(model)
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        made["properties"][key] = {"description": said[name], **made["properties"][key]}
     return made
 
 

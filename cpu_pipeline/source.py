@@ -15,7 +15,7 @@ Want = Literal["model", "tokenizer", "data"]
 class Source(BaseModel, ABC):
     """A place that files come from. Fields are its keys in YAML; the first is named after its module."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     wants: ClassVar[Set[Want]]
     """What can be had from it."""

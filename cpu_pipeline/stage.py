@@ -85,7 +85,7 @@ class Stage(BaseModel, ABC):
     promises to the engine.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     takes: ClassVar[Mapping[str, Set[str]]] = {}
     """Input name -> formats it accepts. The first input defaults to the previous model."""

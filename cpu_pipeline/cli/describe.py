@@ -91,12 +91,14 @@ def docs(
 
 def options(model: type[BaseModel]) -> list[dict[str, Any]]:
     """List a class's options: name, type, default and what its docstring says."""
-    said = model.model_json_schema()
+    from cpu_pipeline import documented
+
+    said, about = model.model_json_schema(), documented.fields(model)
     needed = set(said.get("required", ()))
     found = []
     for key, prop in said.get("properties", {}).items():
         default = "required" if key in needed else prop.get("default")
-        found.append({"option": key, "type": _type(prop), "default": default, "about": prop.get("description", "")})
+        found.append({"option": key, "type": _type(prop), "default": default, "about": about[key]})
     return found
 
 
