@@ -6,6 +6,7 @@ import ast
 import inspect
 import textwrap
 from functools import cache
+from itertools import pairwise
 
 from pydantic import BaseModel
 
@@ -19,7 +20,7 @@ def fields(model: type[BaseModel]) -> dict[str, str]:
             continue
         [body] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         lines = body.body if isinstance(body, ast.ClassDef) else []
-        for field, under in zip(lines, lines[1:], strict=False):
+        for field, under in pairwise(lines):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(under, ast.Expr):
                 text = under.value.value if isinstance(under.value, ast.Constant) else None
                 if isinstance(text, str) and field.target.id in model.model_fields:

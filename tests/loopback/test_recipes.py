@@ -1,0 +1,73 @@
+"""The real recipes pass their gates on every validation row, through the loopback Hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.loopback
+
+ROOT = Path(__file__).parents[2]
+SERVE = ROOT.parent / "shared" / "hub" / "serve.py"
+ROWS = {"roberta-qa": 1595, "minilm-embeddings": 1500, "distilbert-sst2": 872, "minilm-squad": 1484}
+"""Recipe -> validation rows that the loopback Hub has; all of them are used."""
+PLACES = {name: ROOT / "recipes" / f"{name}.yaml" for name in ROWS} | {
+    "minilm-squad": ROOT / "tests" / "loopback" / "minilm-squad.yaml"
+}
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hub")
+
+
+def run(recipe: str, home: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run a recipe through the loopback Hub; the store and HF_HOME stay in `home`."""
+    command = [sys.executable, "-m", "cpu_pipeline", "run", str(PLACES[recipe]), "--out", str(home / "out"), "--json"]
+    return subprocess.run(
+        [sys.executable, str(SERVE), "--", *command, *more],
+        env={**os.environ, "HUB_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("recipe", sorted(ROWS))
+def test_passes_its_gates_on_every_row_and_is_then_cached(recipe: str, home: Path) -> None:
+    first = run(recipe, home)
+    assert first.returncode == 0, first.stderr[-3000:]
+    result = json.loads(first.stdout)
+    accuracies = [s["facts"] for s in result["steps"].values() if "metrics" in s["facts"]]
+    assert accuracies
+    for facts in accuracies:
+        assert facts["rows"] == ROWS[recipe]
+        usual = facts["metrics"][facts["metric"]]
+        assert usual["reference"] > 0.5, "a model that knows nothing proves nothing"
+        assert usual["candidate"] >= 0.99 * usual["reference"]
+    version = Path(result["path"])
+    manifest: dict[str, Any] = json.loads((version / "manifest.json").read_text())
+    assert all(check["passed"] for found in manifest["checks"].values() for check in found)
+    assert "How to load" in (version / "report.md").read_text()
+    again = run(recipe, home)
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["built"] == []
+    assert json.loads(again.stdout)["path"] == result["path"]
+
+
+def test_peak_memory_stays_within_four_times_the_weights(home: Path) -> None:
+    for recipe in ROWS:
+        result = run(recipe, home)
+        manifest = json.loads((Path(json.loads(result.stdout)["path"]) / "manifest.json").read_text())
+        steps = manifest["steps"]
+        # Weights as float32, whatever the checkpoint stores: that is what every exporter holds.
+        weights = 4 * steps["model"]["facts"]["parameters"]
+        for name, step in steps.items():
+            if step["use"].startswith(("export.", "fuse.", "quantize.")):
+                assert step["run"]["peak_memory"] <= 4 * weights + 1.5e9, f"{recipe}: {name}"
