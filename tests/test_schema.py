@@ -29,8 +29,8 @@ GRAPHIC = {
     "formats-of-model", "formats-of-onnx-model", "formats-of-report", "gate-without-bound", "gates-without-bound",
     "long-cycle", "many-misfits", "no-teacher", "pipeline-unknown-step", "reference-missing", "report-as-output",
     "reserved-name", "tune", "two-steps-of-one-name", "unknown-input", "unknown-option-of-recipe", "unknown-output",
-    "unknown-pipeline", "unknown-step", "with-for-unknown-step", "parent-folder", "parent-inside", "absolute-folder", "absolute-file",
-    "absolute-in-list",
+    "unknown-pipeline", "unknown-step", "with-for-unknown-step", "parent-folder", "parent-inside",
+    "absolute-folder", "absolute-file", "absolute-in-list",
 }  # fmt: skip
 
 
