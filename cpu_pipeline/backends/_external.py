@@ -115,7 +115,8 @@ def _check(model: Path, entry: dict[str, str]) -> None:
     location = entry.get("location", "")
     where = f"{model}: external data in {location!r}"
     name = Path(location)
-    if not location or "\0" in location or "\\" in location or name.is_absolute() or ".." in name.parts:
+    # "*" begins ONNX Runtime's own mark for "at this address in memory".
+    if not location or set(location) & set("\0\\*") or name.is_absolute() or ".." in name.parts:
         raise Refused(f"{where} is not a relative name inside the model's directory; do not open this file")
     place = model.parent
     for part in name.parts:

@@ -1,0 +1,139 @@
+"""hf: checkpoints load in float32 and whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+import torch
+
+from cpu_pipeline.backends import hf
+from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.tasks.question_answering import QuestionAnswering
+from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
+from cpu_pipeline.tasks.text_classification import TextClassification
+
+TASK = QuestionAnswering()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return models.make("bert", tmp_path / "model")
+
+
+def batch(names: tuple[str, ...], size: int = 2, length: int = 9) -> dict[str, np.ndarray]:
+    ids = np.random.default_rng(0).integers(5, 100, (size, length))
+    return {name: ids if name == "input_ids" else np.full_like(ids, name == "attention_mask") for name in names}
+
+
+@pytest.mark.parametrize(("kind", "inputs"), [("bert", 3), ("roberta", 2), ("distilbert", 2)])
+def test_inputs_and_outputs(tmp_path: Path, kind: str, inputs: int) -> None:
+    session = hf.load(models.make(kind, tmp_path), TASK, 1)
+    assert session.inputs == hf.INPUTS[:inputs]
+    assert torch.get_num_threads() == 1
+    answer = session(batch(session.inputs))
+    assert list(answer) == ["start_logits", "end_logits"]
+    assert all(value.shape == (2, 9) and value.dtype == np.float32 for value in answer.values())
+    assert np.ptp(answer["start_logits"]) > 0.1, "a model whose answers are all alike tests nothing"
+    again = session(batch(session.inputs))
+    assert all((again[name] == answer[name]).all() for name in answer), "dropout is still on"
+
+
+def test_checkpoints_in_half_precision_load_in_float32(tmp_path: Path) -> None:
+    import transformers
+
+    path = models.make("bert", tmp_path / "float32")
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(path).half()
+    model.save_pretrained(tmp_path / "half")
+    loaded = hf.checkpoint(tmp_path / "half", TASK)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert loaded.config._attn_implementation == "sdpa"
+
+
+def test_a_head_that_is_not_there_is_not_made_up(model: Path) -> None:
+    with pytest.raises(StageFailed, match=r"no weights for .*classifier.*ForSequenceClassification does not fit"):
+        hf.load(model, TextClassification(), 1)
+
+
+def test_an_encoder_needs_no_pooler(model: Path) -> None:
+    answer = hf.load(model, SentenceSimilarity(), 1)(batch(hf.INPUTS))
+    assert answer["last_hidden_state"].shape == (2, 9, models.HIDDEN)
+
+
+def test_a_wrong_shape_is_named(model: Path) -> None:
+    settings = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**settings, "vocab_size": 999}))
+    with pytest.raises(StageFailed, match=r"shape of bert\.embeddings\.word_embeddings"):
+        hf.load(model, TASK, 1)
+
+
+def cut(name: str, size: int) -> Callable[[Path], object]:
+    return lambda path: (path / name).write_bytes((path / name).read_bytes()[:size])
+
+
+BROKEN = {
+    "weights cut in the header": cut("model.safetensors", 500),
+    "weights cut": cut("model.safetensors", 9000),
+    "weights empty": cut("model.safetensors", 0),
+    "weights pickled": lambda path: torch.save({"x": torch.ones(2)}, path / "model.safetensors"),
+    "weights gone": lambda path: (path / "model.safetensors").unlink(),
+    "only pickles": lambda path: (path / "model.safetensors").rename(path / "pytorch_model.bin"),
+    "config cut": cut("config.json", 100),
+    "config empty": cut("config.json", 0),
+    "config a list": lambda path: (path / "config.json").write_text("[]"),
+    "config not text": lambda path: (path / "config.json").write_bytes(b"\xff\xfe\x00"),
+    "config of no model": lambda path: (path / "config.json").write_text('{"model_type": "nope"}'),
+    "config of wrong types": lambda path: (path / "config.json").write_text(
+        '{"model_type": "bert", "hidden_size": "x"}'
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_files_are_a_failed_stage(model: Path, fault: str) -> None:
+    BROKEN[fault](model)
+    with pytest.raises(StageFailed, match="not a valid checkpoint") as caught:
+        hf.load(model, TASK, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_code_of_a_checkpoint_never_runs(model: Path, tmp_path: Path) -> None:
+    settings = json.loads((model / "config.json").read_text())
+    settings |= {
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "evil.Config", "AutoModelForQuestionAnswering": "evil.M"},
+    }
+    (model / "config.json").write_text(json.dumps(settings))
+    (model / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: ...\nclass M: ...\n")
+    with pytest.raises(StageFailed):
+        hf.load(model, TASK, 1)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_carry_takes_everything_but_weights(tmp_path: Path) -> None:
+    source = models.make("minilm", tmp_path / "source", "sentence-similarity")
+    for name in (
+        "pytorch_model.bin",
+        "model.onnx",
+        "model.onnx_data",
+        "openvino_model.xml",
+        "cpu_pipeline.json",
+        ".lock",
+    ):
+        (source / name).write_text("x")
+    (source / "onnx").mkdir()
+    (source / "onnx" / "model_O2.onnx").write_text("x")
+    (source / ".cache").mkdir()
+    (source / ".cache" / "note").write_text("x")
+    hf.carry(source, tmp_path / "out")
+    carried = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
+    assert carried == [
+        "1_Pooling/config.json", "config.json", "modules.json", "sentence_bert_config.json", "tokenizer.json",
+        "tokenizer_config.json",
+    ]  # fmt: skip
+    assert (tmp_path / "out" / "config.json").stat().st_nlink == 1
