@@ -15,8 +15,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 RESAMPLES = 2000
 """Resamples of a mean or a ratio of medians."""
-MOST = 1000
-FEWEST = 200
+MOST, FEWEST = 1000, 200
 """Resamples of a metric that is no mean, where each is computed anew."""
 WORK = 1_500_000
 """Rows drawn in all for such a metric."""
@@ -80,9 +79,8 @@ def paired_difference(
     differences = np.empty(min(MOST, max(FEWEST, WORK // len(candidate))))
     for i in range(len(differences)):
         drawn = rng.integers(0, len(candidate), len(candidate)).tolist()
-        differences[i] = aggregate([candidate[j] for j in drawn], metric) - aggregate(
-            [reference[j] for j in drawn], metric
-        )
+        ours, theirs = [candidate[j] for j in drawn], [reference[j] for j in drawn]
+        differences[i] = aggregate(ours, metric) - aggregate(theirs, metric)
     # A draw on which the metric is not defined (a correlation with a constant) says nothing about the others.
     return Interval(value, *_bounds(differences[np.isfinite(differences)], confidence))
 

@@ -264,6 +264,13 @@ def test_an_end_before_its_start_is_no_answer() -> None:
     assert _answer([0, 1, 0, 5.5, 0], [0, 0, 6, 1, 0])["prediction_text"] == "aa bb"
 
 
+def test_an_end_before_its_start_is_no_answer_even_within_one_character() -> None:
+    # A byte-level tokenizer gives every byte of a character that character's span.
+    answers = [{"start_logits": np.float32([0, 0, 5]), "end_logits": np.float32([0, 5, 0])}]
+    [prediction] = ONE.decode([{"id": "q", "context": "aa"}], [_feature((0, 2), (0, 2))], answers, Path())
+    assert prediction["score"] == 5
+
+
 def test_answers_are_no_longer_than_allowed() -> None:
     task = QuestionAnswering(max_answer_length=2)
     assert _answer([0, 5, 0, 3, 0], [0, 0, 0, 0, 5], task)["prediction_text"] == "cc dd"
