@@ -81,19 +81,23 @@ def find_source(name: str, fields: Mapping[str, object]) -> Source:
     return registry.source_class(name)(**fields)
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Say in words what changed between two lists of ingredients."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted(old.keys() | new.keys()):
-            here = key if path in ("", "packages") else f"{path}.{key}"
-            between = ": " if path != "packages" else " "
-            before, after = old.get(key), new.get(key)
-            if isinstance(before, Mapping) and isinstance(after, Mapping):
-                yield from differences(before, after, here)
-            elif before != after:
-                yield f"{here}{between}{_short(before)} → {_short(after)}"
-    elif old != new:
-        yield f"{path}: {_short(old)} → {_short(new)}"
+def differences(old: Any, new: Any) -> list[str]:
+    """Say in words what changed between two lists of ingredients, each thing once."""
+    return list(dict.fromkeys(_differences(old, new, "")))
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        if old != new:
+            yield f"{path}: {_short(old)} → {_short(new)}"
+        return
+    versions = path.rpartition(".")[2] == "packages"
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if versions and before != after:
+            yield f"{key} {_short(before)} → {_short(after)}"
+        elif not versions:
+            yield from _differences(before, after, f"{path}.{key}" if path else key)
 
 
 def _short(value: Any) -> str:
