@@ -21,6 +21,8 @@ WORK = 1_500_000
 """Rows drawn in all for such a metric."""
 AT_ONCE = 4_000_000
 """Numbers held at once; bounds memory at tens of MB."""
+LARGE = 5000
+"""Values above which the correction, smaller than the interval by their root, is not worth its quadratic time."""
 SEED = 0
 
 
@@ -47,7 +49,7 @@ def mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
     if (sample == sample[0]).all():
         return Interval(float(sample[0]), float(sample[0]), float(sample[0]))
     settings = {"confidence_level": confidence, "n_resamples": RESAMPLES, "batch": max(1, AT_ONCE // len(sample))}
-    for method in ("BCa", "percentile"):
+    for method in ("BCa", "percentile") if len(sample) <= LARGE else ("percentile",):
         with np.errstate(all="ignore"):
             found = bootstrap((sample,), np.mean, method=method, rng=np.random.default_rng(SEED), **settings)
         low, high = float(found.confidence_interval.low), float(found.confidence_interval.high)

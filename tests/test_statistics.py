@@ -28,10 +28,11 @@ def test_equal_differences_bound_themselves() -> None:
     assert paired_difference(rows, rows, "f1", _share) == Interval(0, 0, 0)
 
 
-def test_a_mean_s_interval_is_near_the_textbook_s() -> None:
-    values = np.random.default_rng(1).normal(0.5, 1, 400)
+@pytest.mark.parametrize("count", [400, 8000])
+def test_a_mean_s_interval_is_near_the_textbook_s(count: int) -> None:
+    values = np.random.default_rng(1).normal(0.5, 1, count)
     found = statistics.mean(values.tolist())
-    half = 1.96 * values.std(ddof=1) / 20
+    half = 1.96 * values.std(ddof=1) / count**0.5
     assert found.value == pytest.approx(values.mean())
     assert found.low == pytest.approx(values.mean() - half, abs=0.2 * half)
     assert found.high == pytest.approx(values.mean() + half, abs=0.2 * half)
