@@ -22,7 +22,7 @@ WORK = 1_500_000
 AT_ONCE = 4_000_000
 """Numbers held at once; bounds memory at tens of MB."""
 LARGE = 5000
-"""Values above which the correction, smaller than the interval by their root, is not worth its quadratic time."""
+"""Values above which the correction of BCa is too small to be worth its quadratic time."""
 SEED = 0
 
 
