@@ -43,7 +43,7 @@ def build(scale: float = 1.0) -> Any:
         answer = op.squeeze(op.matmul(seen, weight, False, False), op.constant(2))
         answer.output(0).get_tensor().set_names({name})
         results.append(op.result(answer))
-    return ov.Model(results, [ids, mask], "made")
+    return ov.Model(results, [ids, mask])
 
 
 @pytest.fixture
