@@ -94,10 +94,15 @@ def shape(node: object) -> object:
     """Write a tree as JSON, without what is empty: what `ast.dump` writes differs between versions of Python."""
     if isinstance(node, ast.AST):
         fields = {name: shape(value) for name, value in ast.iter_fields(node) if value not in (None, [])}
+        if isinstance(node, ast.JoinedStr):
+            fields["values"] = [shape(part) for part in node.values if not is_empty(part)]
         return [type(node).__name__, fields]
-    if isinstance(node, list):
-        return [shape(item) for item in node if not (isinstance(item, ast.Constant) and item.value == "")]
-    return repr(node)
+    return [shape(item) for item in node] if isinstance(node, list) else repr(node)
+
+
+def is_empty(node: ast.AST) -> bool:
+    """Say whether it is an empty text, which some versions of Python put into f-strings."""
+    return isinstance(node, ast.Constant) and node.value == ""
 
 
 def fingerprint(module: str, root: Path = ROOT) -> str:
