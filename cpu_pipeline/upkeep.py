@@ -157,8 +157,7 @@ def _plan(store: Store, living: set[str], keep_days: float, known: Known) -> lis
     held_keys, held_digests = store.held(living)
 
     def old(path: Path) -> bool:
-        age = time.time() - _modified(path)
-        return age >= keep_days * DAY and age >= 0  # what seems to come from the future stays
+        return time.time() - _modified(path) >= keep_days * DAY  # what seems to come from the future stays
 
     plan: list[Removal] = []
     kept_keys, kept_digests = set(held_keys), set(held_digests)

@@ -180,9 +180,10 @@ def test_labels_are_remembered(store: Store) -> None:
     assert store.last("x" * 300) == store.action(key(1))
     assert store.last("x" * 301) == store.action(key(2)) == store.last(".")
     assert len(list((store.root / "last").iterdir())) == 7
-    for path in (store.root / "last").iterdir():
-        path.write_bytes(b"\xff junk")
-    assert store.last("roberta-qa/int8") is None
+    for junk in (b"\xff junk", b"", b"\0", b"../../x"):
+        for path in (store.root / "last").iterdir():
+            path.write_bytes(junk)
+        assert store.last("roberta-qa/int8") is None
 
 
 def test_scratch_outlives_a_lease_and_logs_have_a_place(store: Store) -> None:
@@ -462,6 +463,39 @@ def test_a_file_that_gets_shorter_on_the_disk_is_caught(store: Store, monkeypatc
         monkeypatch.undo()
     assert store.find(key(1)) is None
     assert verify(store) == []
+
+
+def test_a_disk_that_is_found_full_only_when_synced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with store.lease() as lease:
+        work = lease.work(key(1))
+        fill(work, FILES)
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(TryAgain, match=rf"no space is left on \S+ \([\d,]+ bytes free\) for {store.root}"):
+            lease.commit(key(1), {}, "onnx", {}, {}, work)
+    assert store.find(key(1)) is None
+
+
+def test_closed_folders_are_removed_too(tmp_path: Path) -> None:
+    script = """
+        import os, sys
+        from pathlib import Path
+        from cpu_pipeline.disk import remove_tree
+        if os.getuid() == 0:
+            os.chdir(sys.argv[1]); os.chown(".", 65534, 65534); os.setgid(65534); os.setuid(65534)
+        else:
+            os.chdir(sys.argv[1])
+        (Path("a") / "b").mkdir(parents=True)
+        (Path("a") / "b" / "file").write_text("four")
+        for name, mode in (("a/b/file", 0o000), ("a/b", 0o000), ("a", 0o500)):
+            Path(name).chmod(mode)
+        sys.exit(0 if remove_tree(Path("a")) == 4 and not Path("a").exists() else "it is still there")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_disk_that_fills_up_during_a_commit_publishes_nothing(store: Store) -> None:
