@@ -255,6 +255,13 @@ def test_a_broken_header_is_named(home: Path, header: str) -> None:
     fails(StageFailed, "README.md: not a valid YAML header", home, split="train")
 
 
+def test_a_header_runs_nothing(home: Path, tmp_path: Path) -> None:
+    made = tmp_path / "executed"
+    (home / "README.md").write_text(f"---\na: !!python/object/apply:builtins.open [{made}, w]\n---\n")
+    fails(StageFailed, "README.md: not a valid YAML header", home, split="train")
+    assert not made.exists()
+
+
 def test_a_bomb_in_the_header_is_not_opened(home: Path) -> None:
     lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
     (home / "README.md").write_text("---\n" + "\n".join(lines) + "\n---\n")
