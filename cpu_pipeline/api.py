@@ -78,5 +78,10 @@ def build(
     """
     kept = Store(default_root() if store is None else Path(store))
     built = engine.build(planned, kept, tell, jobs, remeasure)
-    published = publish.publish(built, kept, Path(out), force)
+    try:
+        published = publish.publish(built, kept, Path(out), force)
+    except publish.Damaged as error:
+        tell(Event(error.node, "warning", ("its object in the store was damaged; set aside, building it again",)))
+        built = engine.build(planned, kept, tell, jobs, remeasure)
+        published = publish.publish(built, kept, Path(out), force)
     return Outcome(built, *(published or (None, False)))

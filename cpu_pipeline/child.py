@@ -25,6 +25,8 @@ from cpu_pipeline.artifact import Artifact
 from cpu_pipeline.errors import StageFailed, error_class
 
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE", re.IGNORECASE)
+CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+"""A user and a password in an address, as proxies have them."""
 SEEN_BY_FETCH = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 TAIL = 15
 """Lines of a dead child's log that its error shows."""
@@ -57,6 +59,7 @@ def environment(online: bool, timing: bool = False) -> dict[str, str]:
         # Threads that wait without spinning: on a machine that does other work too, the build is many times faster.
         env["OMP_WAIT_POLICY"] = "PASSIVE"
     if not online:
+        env = {k: v for k, v in env.items() if not CREDENTIALS.search(v)}
         env |= {
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
@@ -140,10 +143,9 @@ class Child:
     def stop(self, grace: float = 5.0) -> None:
         """Ask the whole process group to end, then make it."""
         self._signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(grace)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self.kill()  # the worker, and whatever it has started and left behind
 
     def kill(self) -> None:
         """End the whole process group at once."""

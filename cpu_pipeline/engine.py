@@ -20,7 +20,7 @@ from cpu_pipeline.artifact import Artifact, digest_json
 from cpu_pipeline.child import Child, request, tail
 from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError, StageFailed, TryAgain
 from cpu_pipeline.graph import Node, Plan
-from cpu_pipeline.keys import differences, ingredients, missing, packages
+from cpu_pipeline.keys import differences, find_source, ingredients, missing, packages
 from cpu_pipeline.stage import Verdict
 from cpu_pipeline.store import Lease, Store
 
@@ -252,6 +252,8 @@ class _Build:
             self.tell(Event(name, "warning", ("its object in the store was damaged; set aside, building it again",)))
             self.built.artifacts.pop(name)
             self.pending = {n: node for n, node in self.plan.nodes.items() if n in self.pending or n == name}
+        # What is made again may come out different: keys that hang on it are made anew, too.
+        self.needed = {n: needed for n, needed in self.needed.items() if n not in self.pending}
 
     def _enter(self, alone: bool) -> bool:
         """Take the machine for oneself, or beside others that don't measure."""
@@ -336,6 +338,8 @@ class _Build:
             "when": round(time.time()),
         }
         try:
+            if run.node.stage.identity(find_source) != run.needed["identity"]:
+                raise StageFailed("what it reads changed during the build; run again once it rests")
             made = self.lease.commit(run.key, run.needed, run.node.gives, said["facts"], info, run.work)
             self.store.drop_scratch(run.key)
         except PipelineError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from typing import Any
 
 from cpu_pipeline import host, report
 from cpu_pipeline.artifact import digest_file, digest_json
-from cpu_pipeline.disk import sync_dir, writing
+from cpu_pipeline.disk import remove_tree, sync_dir, writing
 from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import GateFailed, RecipeError, Refused
 from cpu_pipeline.keys import installed
@@ -22,6 +21,14 @@ from cpu_pipeline.store import Store
 MANIFEST = "manifest.json"
 REPORT = "report.md"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Damaged(Refused):
+    """An object that was to be put out is not what it was; it has been set aside, and can be built again."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"the object of `{node}` in the store was damaged; set aside: run again to build it anew")
+        self.node = node
 
 
 def publish(built: Built, store: Store, out: Path, force: bool = False) -> tuple[Path, bool] | None:
@@ -48,27 +55,26 @@ def publish(built: Built, store: Store, out: Path, force: bool = False) -> tuple
     for path in (home, home / version):
         if path.is_symlink():
             raise Refused(f"{path} is a symbolic link; remove it, or choose another --out")
-    if (home / version).exists():
-        changed = edited(home / version)
-        if not changed:
-            _point(home, version)
-            return home / version, False
-        if not force:
-            raise Refused(
-                f"{home / version} was edited since it was written ({', '.join(changed[:5])}"
-                f"{', ...' if len(changed) > 5 else ''}); move it away, or overwrite it with --force"
-            )
+    changed = edited(home / version) if (home / version).exists() else []
+    if changed and not force:
+        raise Refused(
+            f"{home / version} was edited since it was written ({', '.join(changed[:5])}"
+            f"{', ...' if len(changed) > 5 else ''}); move it away, or overwrite it with --force"
+        )
+    fresh = bool(changed) or not (home / version).exists()
     with writing(out):
         home.mkdir(parents=True, exist_ok=True)
         _sweep(home)
-        work = home / f".{version}.{os.getpid()}.{secrets.token_hex(4)}"
-        try:
-            _write(built, store, manifest, work)
-            _swap(work, home / version)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        if fresh:
+            work = home / f".{version}.{os.getpid()}.{secrets.token_hex(4)}"
+            try:
+                _write(built, store, manifest, work)
+                _swap(work, home / version)
+            finally:
+                remove_tree(work)
         _point(home, version)
-    return home / version, True
+        _sweep(home)  # what `latest` named until now
+    return home / version, fresh
 
 
 def _manifest(built: Built, store: Store) -> dict[str, Any]:
@@ -121,9 +127,11 @@ def _write(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> 
     for name in built.plan.outputs:
         artifact = built.artifacts[name]
         if not store.check(artifact):
-            raise Refused(f"the object of `{name}` in the store is damaged; it was set aside: run again to rebuild it")
+            raise Damaged(name)
         _copy_tree(artifact.path, work / name)
     for node in built.verdicts:
+        if not store.check(built.artifacts[node]):
+            raise Damaged(node)
         _copy_tree(built.artifacts[node].path, work / "checks" / node)
     for path in sorted(p for p in work.rglob("*") if p.is_file()):
         files[path.relative_to(work).as_posix()] = [path.stat().st_size, digest_file(path)]
@@ -132,7 +140,11 @@ def _write(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> 
     files[REPORT] = [(work / REPORT).stat().st_size, digest_file(work / REPORT)]
     whole = json.dumps({**manifest, "files": files}, indent=1, sort_keys=True, ensure_ascii=False)
     (work / MANIFEST).write_text(whole + "\n", encoding="utf-8", newline="\n")
-    for path in [work, *work.rglob("*")]:
+    _sync_tree(work)
+
+
+def _sync_tree(root: Path) -> None:
+    for path in [root, *root.rglob("*")]:
         if path.is_dir():
             sync_dir(path)
         else:
@@ -171,38 +183,58 @@ def read_manifest(version: Path) -> dict[str, Any]:
 
 
 def _swap(work: Path, version: Path) -> None:
-    if version.exists():
-        aside = work.with_name(f"{work.name}.old")
-        version.rename(aside)
+    """Put a finished version in its place; `latest` names a whole version at every moment."""
+    home = version.parent
+    try:
         work.rename(version)
-        shutil.rmtree(aside, ignore_errors=True)
+    except OSError:
+        if not version.exists():
+            raise
+    else:
+        sync_dir(home)
         return
-    with contextlib.suppress(OSError):
-        work.rename(version)
     if not version.is_dir():
         raise Refused(f"{version} is in the way; move it away, or choose another --out")
-    sync_dir(version.parent)
+    if edited(version):  # otherwise another build has just put the same there
+        stand_in = work.with_name(f"{work.name}.copy")
+        _copy_tree(work, stand_in)
+        _sync_tree(stand_in)
+        _point(home, stand_in.name)
+        version.rename(work.with_name(f"{work.name}.old"))
+        work.rename(version)
+        _point(home, version.name)
+        remove_tree(stand_in)
 
 
 def _sweep(home: Path) -> None:
-    """Remove half-written versions of builds that died."""
+    """Remove what builds that died left half-done, and versions that were overwritten; not what `latest` names."""
     import psutil
 
+    latest = _latest(home)
     for path in home.glob(".*.*.*"):
         pid = path.name.split(".")[2]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
+        done = path.suffix == ".old" or not (pid.isdigit() and psutil.pid_exists(int(pid)))
+        if pid.isdigit() and done and path.name != latest:
+            remove_tree(path)
+
+
+def _latest(home: Path) -> str | None:
+    """Read which version `latest` names."""
+    try:
+        path = home / "latest"
+        return os.readlink(path) if path.is_symlink() else path.read_text(encoding="utf-8").strip()  # noqa: PTH115
+    except OSError:
+        return None
 
 
 def _point(home: Path, version: str) -> None:
     """Swap `latest` to this version by rename: a symlink, or a file that names it where links can't be."""
-    latest = home / "latest"
-    if latest.is_symlink() and os.readlink(latest) == version:  # noqa: PTH115 - the text is compared, not a path
+    if _latest(home) == version:
         return
     fresh = home / f".latest.{os.getpid()}.{secrets.token_hex(4)}"
     try:
         fresh.symlink_to(version, target_is_directory=True)
     except OSError:
         fresh.write_text(version + "\n", encoding="utf-8")
-    fresh.replace(latest)
+    fresh.replace(home / "latest")
     sync_dir(home)

@@ -319,7 +319,7 @@ class Lease:
         return artifact
 
     def sweep(self) -> None:
-        """Discard what dead builds left in `work/`; the caller holds `locked()`."""
+        """Discard what dead builds left in `work/`, and the scratch of what is done; the caller holds `locked()`."""
         living = self.store.living()
         for path in (self.store.root / "leases").iterdir():
             if path.stem not in living:
@@ -327,6 +327,11 @@ class Lease:
         for path in (self.store.root / "work").iterdir():
             if path.name not in living:
                 self.discard(path)
+        if scratch := list((self.store.root / "scratch").iterdir()):
+            held, _ = self.store.held(living)
+            for path in scratch:
+                if path.name not in held and self.store.record_of(path.name).exists():
+                    self.discard(path)
 
     def discard(self, path: Path) -> Path | None:
         """Move a file or tree to the trash, None if it won't; the caller holds `locked()`, and removes it later."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -33,6 +35,10 @@ from cpu_pipeline.store import disk_error
 
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Arrays
+
+
+NOTHING = 1 << 20
+"""Bytes left on a disk that count as none when a step fails there."""
 
 
 class _Timed:
@@ -85,17 +91,18 @@ def main() -> None:
     state: dict[str, Any] = {}
     while line := lines.readline():
         asked = json.loads(line)
-        if "log" in asked:
-            _log_to(Path(asked["log"]))
         reply = json.dumps(_reply(asked, state), allow_nan=False)
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(OSError):  # the log's disk may be the one that is full
+                stream.flush()
         replies.write(reply.encode() + b"\n")
         replies.flush()
 
 
 def _reply(asked: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     try:
+        if "log" in asked:
+            _log_to(Path(asked["log"]))
         match asked["do"]:
             case "run":
                 return _run(asked)
@@ -109,19 +116,36 @@ def _reply(asked: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     except PipelineError as error:
         return {"error": type(error).__name__, "says": str(error)}
     except ModuleNotFoundError as error:
-        traceback.print_exc()
+        _trace()
         says = f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"
         return {"error": BackendMissing.__name__, "says": says}
-    except OSError as error:
-        traceback.print_exc()
-        full = disk_error(error, Path(str(error.filename or asked.get("out", "."))))
-        if isinstance(full, TryAgain):
-            return {"error": type(full).__name__, "says": str(full)}
-        return {"error": StageFailed.__name__, "says": f"{type(error).__name__}: {error}"}
     except Exception as error:  # the one place: whatever a library raises becomes the error of this step
-        traceback.print_exc()
+        _trace()
+        if (full := _full(error, Path(asked.get("out", ".")))) is not None:
+            return {"error": type(full).__name__, "says": str(full)}
         text = " ".join(str(error).split())[:600]
         return {"error": StageFailed.__name__, "says": f"{type(error).__name__}: {text}"}
+
+
+def _trace() -> None:
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
+
+
+def _full(error: BaseException, out: Path) -> TryAgain | None:
+    """Say which disk is full if that is behind an error; native libraries raise what they like then."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            found = disk_error(cause, Path(str(cause.filename or out)))
+            if isinstance(found, TryAgain):
+                return found
+        cause = cause.__cause__ or cause.__context__
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(out).free < NOTHING:
+            found = disk_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), out)
+            return found if isinstance(found, TryAgain) else None
+    return None
 
 
 def _run(asked: Mapping[str, Any]) -> dict[str, Any]:

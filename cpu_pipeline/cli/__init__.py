@@ -12,11 +12,13 @@ from typing import Annotated
 import typer
 
 from cpu_pipeline.cli import describe, doctor, files, init, look, run, score, store
-from cpu_pipeline.cli.output import fail
+from cpu_pipeline.cli.output import fail, hush, patient
 from cpu_pipeline.errors import Interrupted, PipelineError
 
 BUG = 70
 """Exit code of what we did not foresee."""
+TERMINATED = 143
+"""Exit code after SIGTERM, which otherwise is like Ctrl-C."""
 
 app = typer.Typer(
     name="cpu-pipeline",
@@ -64,22 +66,32 @@ def _root(
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; only errors that we did not foresee show a traceback."""
-    signal.signal(signal.SIGTERM, _terminate)
+    _open_streams()
+    terminated = False
+
+    def terminate(_: int, __: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     arguments = sys.argv[1:] if argv is None else argv
+    stdout = sys.stdout
     try:
-        code = app(arguments, prog_name="cpu-pipeline", standalone_mode=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        with patient(stdout):
+            code = app(arguments, prog_name="cpu-pipeline", standalone_mode=False)
+            return code if isinstance(code, int) else 0
     except PipelineError as error:
+        if terminated and isinstance(error, Interrupted):
+            error.exit_code = TERMINATED
         return fail(error, as_json="--json" in arguments)
-    except _Terminated:
-        return 143
-    except (KeyboardInterrupt, typer.Abort):
-        return Interrupted.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`): nothing is wrong, and Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except SystemExit as left:
+        if not isinstance(left.__context__, BrokenPipeError):
+            raise
+        hush(stdout)  # typer exits with 1 when nobody reads any more
         return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return TERMINATED if terminated else Interrupted.exit_code
     except Exception as error:
         if _is_usage(error):
             error.show()  # type: ignore[attr-defined]  # click's usage errors know how to show themselves
@@ -93,9 +105,12 @@ def _is_usage(error: Exception) -> bool:
     return hasattr(error, "show") and hasattr(error, "exit_code")
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: end like Ctrl-C, with the exit code of a signal."""
-
-
-def _terminate(_: int, __: FrameType | None) -> None:
-    raise _Terminated
+def _open_streams() -> None:
+    """Give closed standard streams (`>&-`) somewhere to go: else files opened later would take their numbers."""
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from cpu_pipeline.errors import PipelineError
 
@@ -16,19 +19,47 @@ if TYPE_CHECKING:
 
     from cpu_pipeline.engine import Event
 
+_STEERING = re.compile(r"\x1b\][^\x07\x1b\n]*\x07?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Escape sequences and control characters, but for tabs and line ends."""
+
+
+@contextlib.contextmanager
+def patient(stream: TextIO) -> Iterator[None]:
+    """Go on when nobody reads `stream` any more (`| head`): the rest goes nowhere, and nothing is wrong."""
+    try:
+        yield
+        stream.flush()
+    except BrokenPipeError:
+        hush(stream)
+
+
+def hush(stream: TextIO) -> None:
+    """Let what is written to a stream go nowhere from now on."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+def plain(text: str) -> str:
+    """Leave out what would steer a terminal: libraries, models and data wrote some of what we print."""
+    return _STEERING.sub("", text)
+
 
 def fail(error: PipelineError, as_json: bool = False) -> int:
     """Print an error (on stdout too when JSON is asked for); return its exit code."""
     if as_json:
         said = {"error": type(error).__name__, "exit_code": error.exit_code, "says": str(error)}
-        print(json.dumps(said, ensure_ascii=False))
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        with patient(sys.stdout):
+            print(json.dumps(said, ensure_ascii=False))
+    with patient(sys.stderr):
+        print(plain(f"{type(error).__name__}: {error}"), file=sys.stderr)
     return error.exit_code
 
 
 def as_json(value: Any) -> None:
     """Print a result as JSON."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    with patient(sys.stdout):
+        print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
 
 
 def columns(rows: Sequence[Sequence[str]]) -> None:
@@ -83,7 +114,8 @@ class Progress:
     def _line(self, text: str) -> None:
         if self.quiet:
             return
-        if self.status is not None:
-            self.console.print(text, markup=False, soft_wrap=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with patient(sys.stderr):
+            if self.status is not None:
+                self.console.print(plain(text), markup=False, soft_wrap=True)
+            else:
+                print(plain(text), file=sys.stderr, flush=True)

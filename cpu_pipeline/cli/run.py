@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,7 @@ def run(
 ) -> int:
     """Build recipes: reuse what is kept, make the rest, check it, and put out what passed every gate."""
     from cpu_pipeline import api
-    from cpu_pipeline.cli.output import Progress, fail
+    from cpu_pipeline.cli.output import Progress, fail, patient
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.errors import Interrupted, PartlyDone, PipelineError
 
@@ -59,7 +60,8 @@ def run(
             continue
         results.append(_result(plan, outcome))
         if not as_json:
-            _print(plan, outcome)
+            with patient(sys.stdout):
+                _print(plan, outcome)
     if as_json:
         print_json(results[0] if len(planned) == 1 else results)
     if not failed:
