@@ -1,0 +1,134 @@
+"""F1: SIGKILL before every write of a build and of its promotion, one after the other; no lie is ever served."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.bench import Bench
+from faults.forks import Forks
+
+from cpu_pipeline import upkeep
+from cpu_pipeline.publish import edited
+from cpu_pipeline.store import Store
+
+KILLED = -9
+
+
+@pytest.fixture
+def forks(bench: Bench) -> Iterator[Forks]:
+    """A process that forks the commands of one test."""
+    made = Forks(bench.environment(), bench.home)
+    yield made
+    made.close()
+
+
+def clean(bench: Bench, forks: Forks, recipe: Path) -> dict[str, str]:
+    """Build once without faults; return the digests, and forget that build."""
+    said = forks.call(*bench.run_arguments(recipe, "--json"))
+    assert said["code"] == 0, said["err"]
+    shutil.rmtree(bench.out)
+    bench.runs.unlink()
+    return digests(said)
+
+
+def digests(said: dict[str, Any]) -> dict[str, str]:
+    return {name: step["digest"] for name, step in json.loads(said["out"])["steps"].items()}
+
+
+def check_latest(bench: Bench, may_be_missing: bool = True) -> None:
+    """Hold `latest`, if it is there, against the manifest of what it names."""
+    latest = bench.out / "small" / "latest"
+    if os.path.lexists(latest) or not may_be_missing:
+        assert latest.is_dir(), f"latest names {latest.readlink()}, which is not there"
+        assert edited(latest) == []
+
+
+def check_next(bench: Bench, forks: Forks, recipe: Path, wanted: dict[str, str], at: int) -> None:
+    """Check what a kill left, and that the next run goes on from it."""
+    where = f"killed before write {at}"
+    store = Store(bench.store)
+    wrong = [p.says for p in upkeep.verify(store)] if bench.store.exists() else []
+    assert wrong == [], where
+    finished = {path.stem for path in (bench.store / "actions").rglob("*.json")}
+    started = len(bench.lines("began"))
+    said = forks.call(*bench.run_arguments(recipe, "--json"))
+    assert said["code"] == 0, f"{where}: {said['err']}"
+    assert digests(said) == wanted, where
+    steps, built = json.loads(said["out"])["steps"], json.loads(said["out"])["built"]
+    assert not {steps[name]["key"] for name in built} & finished, f"{where}: a finished step was built again"
+    again = len(bench.lines("began")) - started
+    assert again <= 1 or started == 0, f"{where}: {again} steps ran again"
+    assert bench.leftovers() == [], where
+    check_latest(bench, may_be_missing=False)
+
+
+def test_a_build_killed_at_any_write(bench: Bench, forks: Forks) -> None:
+    """The last step of a build, its record, its promotion, and all the housekeeping around them."""
+    first = {"id": "one"}
+    prefix = bench.recipe(first)
+    assert forks.call(*bench.run_arguments(prefix, "--until", "one"))["code"] == 0
+    shutil.copytree(bench.store, bench.home / "prefix")
+    recipe = bench.recipe(first, {"id": "two", "text": "two"})
+    wanted = clean(bench, forks, recipe)
+    at, kills = 0, 0
+    while True:
+        at += 1
+        for path in (bench.store, bench.out):
+            shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(bench.home / "prefix", bench.store)
+        bench.runs.unlink(missing_ok=True)
+        said = forks.call(*bench.run_arguments(recipe), kill_at=at)
+        if said["code"] != KILLED:
+            assert said["code"] == 0, said["err"]
+            break
+        kills += 1
+        check_latest(bench)
+        check_next(bench, forks, recipe, wanted, at)
+    assert kills > 80, "the sweep has lost its grip on the writes"
+
+
+def test_a_first_build_killed_while_the_store_is_made(bench: Bench, forks: Forks) -> None:
+    """An absent store: its directories, its tag, the first lease and the first object."""
+    recipe = bench.recipe({"id": "one"})
+    wanted = clean(bench, forks, recipe)
+    for at in [*range(1, 30), *range(30, 80, 5)]:
+        for path in (bench.store, bench.out):
+            shutil.rmtree(path, ignore_errors=True)
+        bench.runs.unlink(missing_ok=True)
+        assert forks.call(*bench.run_arguments(recipe), kill_at=at)["code"] == KILLED
+        check_next(bench, forks, recipe, wanted, at)
+
+
+def test_a_forced_promotion_killed_at_any_write(bench: Bench, forks: Forks) -> None:
+    """Overwriting an edited version: `latest` names a whole version at every moment once there is one."""
+    recipe = bench.recipe({"id": "one"})
+    wanted = clean(bench, forks, recipe)
+    assert forks.call(*bench.run_arguments(recipe))["code"] == 0
+    [version] = [path for path in (bench.out / "small").iterdir() if not path.is_symlink()]
+    (version / "report.md").write_text("edited\n", encoding="utf-8")
+    shutil.copytree(bench.out, bench.home / "edited", symlinks=True)
+    at, kills = 0, 0
+    while True:
+        at += 1
+        shutil.rmtree(bench.out, ignore_errors=True)
+        shutil.copytree(bench.home / "edited", bench.out, symlinks=True)
+        said = forks.call(*bench.run_arguments(recipe, "--force"), kill_at=at)
+        latest = bench.out / "small" / "latest"
+        assert latest.is_dir(), f"killed before write {at}: latest names {latest.readlink()}, which is not there"
+        if said["code"] != KILLED:
+            assert said["code"] == 0, said["err"]
+            break
+        kills += 1
+        assert edited(latest) in ([], ["report.md"])
+        next_one = forks.call(*bench.run_arguments(recipe, "--force", "--json"))
+        assert next_one["code"] == 0, next_one["err"]
+        assert digests(next_one) == wanted
+        assert bench.leftovers() == [], f"killed before write {at}"
+        check_latest(bench, may_be_missing=False)
+    assert kills > 20, "the sweep has lost its grip on the writes"

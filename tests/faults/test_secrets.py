@@ -1,0 +1,42 @@
+"""Tokens reach no offline child, no log, no record, no manifest; accelerators are hidden from every child."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from faults.bench import Bench
+
+SECRETS = {
+    name: f"hush-{number}-{name.lower()}"
+    for number, name in enumerate(
+        ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID",
+         "OPENAI_API_KEY", "SMTP_PASSWORD", "DB_PASSWD", "MY_CREDENTIALS", "SSH_PRIVATE")
+    )
+}  # fmt: skip
+PROXY = {"https_proxy": "http://somebody:hush-proxy@proxy.example:8080"}
+
+
+def test_no_secret_gets_anywhere(bench: Bench, tmp_path: Path) -> None:
+    """A stage that prints and writes its whole environment finds none; nor does anything that is kept."""
+    to = tmp_path / "environment.json"
+    recipe = bench.recipe({"id": "one", "act": "tell", "to": to})
+    said = bench.built(recipe, **SECRETS, **PROXY, HARMLESS="yes")
+    seen = json.loads(to.read_text(encoding="utf-8"))
+    assert seen["HARMLESS"] == "yes"
+    assert not {name: value for name, value in seen.items() if "hush" in value}
+    written = [p for room in (bench.store, bench.out) for p in room.rglob("*") if p.is_file()]
+    assert [p for p in written if p.suffix == ".log" and b"HARMLESS" in p.read_bytes()], "the log is not looked at"
+    assert not [p for p in written if b"hush" in p.read_bytes()]
+    assert "hush" not in said.out + said.err
+
+
+def test_children_are_offline_without_accelerators(bench: Bench, tmp_path: Path) -> None:
+    """What a stage sees: no network for the Hub's libraries, no GPU, whatever the shell says."""
+    to = tmp_path / "environment.json"
+    recipe = bench.recipe({"id": "one", "act": "tell", "to": to})
+    bench.built(recipe, CUDA_VISIBLE_DEVICES="0,1", HF_HUB_OFFLINE="0", PYTHONHASHSEED="7")
+    seen = json.loads(to.read_text(encoding="utf-8"))
+    assert [seen[n] for n in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")] == ["", "", ""]
+    assert [seen[n] for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")] == ["1", "1", "1"]
+    assert seen["PYTHONHASHSEED"] == "0"

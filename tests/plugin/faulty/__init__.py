@@ -1,0 +1,1 @@
+"""Stages of another distribution, for tests: they fail, hang, die or tell, as their options say."""
