@@ -12,7 +12,8 @@ import yaml
 
 from cpu_pipeline import registry, shipped
 from cpu_pipeline.errors import RecipeError
-from cpu_pipeline.loader import did_you_mean
+from cpu_pipeline.loader import Document, did_you_mean
+from cpu_pipeline.paper import load_pipeline
 from cpu_pipeline.sources import _api as hub
 from cpu_pipeline.sources._files import SPLITS, choose_data, names_split
 from cpu_pipeline.stages.load._tables import open_table
@@ -104,7 +105,7 @@ def _write(model: str, revision: str, task: str, repo: str, pipeline: str, path:
     columns = _columns(task, repo, data_revision, scored)
     place = {"hub": repo, "revision": data_revision}
     rows: dict[str, dict[str, Any]] = {}
-    if "train" in splits:
+    if "train" in splits and _calibrates(pipeline, path):
         rows["calibration"] = {**place, "split": "train", "take": 300, "seed": 0, **columns}
     rows["validation"] = {**place, "split": scored, **columns}
     options = ""
@@ -132,6 +133,12 @@ def _splits(repo: str, revision: str) -> list[str]:
     """Name the splits that a data set's file names tell of."""
     _, files = hub.list_files(hub.Place(repo, "data", revision))
     return [split for split in SPLITS if any(names_split(name, split) for name in files)]
+
+
+def _calibrates(pipeline: str, path: Path) -> bool:
+    """Say whether a stage of the pipeline cannot do without calibration rows."""
+    steps = load_pipeline(pipeline, Document(path)).value.stages
+    return any("data.calibration" in registry.stage_class(step.use).reads for step in steps)
 
 
 def _in_clone(path: Path) -> bool:
