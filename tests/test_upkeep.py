@@ -16,6 +16,7 @@ from cpu_pipeline import upkeep
 from cpu_pipeline.artifact import Artifact, digest_json
 from cpu_pipeline.disk import remove_tree
 from cpu_pipeline.errors import RecipeError, TryAgain
+from cpu_pipeline.record import Action
 from cpu_pipeline.store import Lease, Store
 from cpu_pipeline.upkeep import entries, gc, stat, verify
 
@@ -76,6 +77,8 @@ def test_entries_and_stat(store: Store, three: list[Artifact]) -> None:
     ]
     assert abs(time.time() - 3 * DAY - listed[1].used) < 60
     assert listed[1].object == three[1].digest
+    age(store.record_of(key(2)), 5)
+    assert [entry.key for entry in entries(store)] == [key(1), key(2)]
     assert stat(store) == upkeep.Stat(2, 3, 37, {"onnx": (1, 7), "openvino": (1, 23)}, 57)
 
 
@@ -141,6 +144,38 @@ def test_what_a_gc_removes_meanwhile_is_no_problem(
     monkeypatch.setattr(upkeep, "intact", late)
     assert verify(store) == []
     assert entries(store) == []
+
+
+def test_a_record_that_a_gc_removes_while_it_is_looked_at_is_no_problem(
+    store: Store, three: list[Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(key: str) -> Action | None:
+        monkeypatch.undo()
+        read = store.action(key)
+        gc(store, 0)
+        return read
+
+    monkeypatch.setattr(store, "action", late)
+    assert verify(store) == []
+    assert entries(store) == []
+
+
+def test_repair_leaves_alone_what_somebody_mended_meanwhile(
+    store: Store, three: list[Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (three[0].path / "more").write_bytes(b"")
+    real = store.locked
+
+    def late() -> contextlib.AbstractContextManager[None]:
+        monkeypatch.undo()
+        with Store(store.root).lease() as lease:
+            assert commit(lease, 0) == three[0]
+        return real()
+
+    monkeypatch.setattr(store, "locked", late)
+    assert [(problem.kind, problem.mended) for problem in verify(store, repair=True)] == [("damaged", False)]
+    assert store.find(key(0)) == three[0]
+    assert verify(store) == []
 
 
 # gc
