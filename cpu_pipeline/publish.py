@@ -129,10 +129,10 @@ def _write(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> 
         if not store.check(artifact):
             raise Damaged(name)
         _copy_tree(artifact.path, work / name)
-    for node in built.verdicts:
-        if not store.check(built.artifacts[node]):
-            raise Damaged(node)
-        _copy_tree(built.artifacts[node].path, work / "checks" / node)
+    for node, source in _evidence(built).items():
+        if not store.check(built.artifacts[source]):
+            raise Damaged(source)
+        _copy_tree(built.artifacts[source].path, work / "checks" / node)
     for path in sorted(p for p in work.rglob("*") if p.is_file()):
         files[path.relative_to(work).as_posix()] = [path.stat().st_size, digest_file(path)]
     text = report.render(built, manifest)
@@ -150,6 +150,17 @@ def _sync_tree(root: Path) -> None:
         else:
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
+
+
+def _evidence(built: Built) -> dict[str, str]:
+    """Map folders below checks/ to nodes: each gate's own report, and the predictions it judged."""
+    found = {}
+    for gate in built.verdicts:
+        found[gate] = gate
+        for name, source in built.plan.nodes[gate].inputs.items():
+            if built.plan.nodes[source].gives == "predictions":
+                found[f"{gate}/{name}"] = source
+    return found
 
 
 def _copy_tree(source: Path, target: Path) -> None:
