@@ -1,0 +1,203 @@
+"""The agreement gate passes a model against itself, and sees NaN, a wrong scale, and answers that differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from cpu_pipeline.artifact import Artifact
+from cpu_pipeline.stage import Facts, Job, Verdict
+from cpu_pipeline.stages.validate.agreement import ValidateAgreement, arrange, spread
+from cpu_pipeline.task import Feature
+
+QA = "question-answering"
+Change = Callable[[str, Any], Any]
+Run = Callable[..., Facts]
+
+
+@pytest.fixture(scope="session")
+def float_model(checkpoint: Callable[..., Artifact]) -> Artifact:
+    """Give the checkpoint that is the reference."""
+    return checkpoint("bert", QA)
+
+
+@pytest.fixture
+def changed(float_model: Artifact, tmp_path: Path) -> Callable[[Change], Artifact]:
+    """Copy the checkpoint with every tensor changed by a function of its name and value."""
+
+    def make(change: Change) -> Artifact:
+        path = tmp_path / "changed"
+        path.mkdir()
+        for file in float_model.path.iterdir():
+            if file.suffix != ".safetensors":
+                (path / file.name).write_bytes(file.read_bytes())
+        tensors = load_file(float_model.path / "model.safetensors")
+        made = {name: np.ascontiguousarray(change(name, value)) for name, value in tensors.items()}
+        save_file(made, path / "model.safetensors", metadata={"format": "pt"})
+        return Artifact("hf", path, "", {})
+
+    return make
+
+
+@pytest.fixture
+def run(float_model: Artifact, out: Path, job: Callable[..., Job], tmp_path: Path) -> Run:
+    """Compare a candidate with the reference, on rows or on random tokens."""
+
+    def compare(candidate: Artifact, rows: int = 12, **options: Any) -> Facts:
+        data = {"validation": models.write_rows(tmp_path / "rows.jsonl", QA, rows)} if rows else {}
+        stage = ValidateAgreement(**{"samples": 16, "max_difference": 1e9, **options})
+        return stage.run({"candidate": candidate, "reference": float_model}, out, job(QA, data=data))
+
+    return compare
+
+
+def failed(facts: Facts, **bounds: float) -> list[str]:
+    return [v.check for v in ValidateAgreement(**bounds).judge(facts) if not v.passed]
+
+
+STRICT = {"max_difference": 1e-4, "mean_difference": 1e-5, "cosine": 0.9999, "same_top": 1.0}
+
+
+@pytest.mark.parametrize("rows", [12, 0])
+def test_a_model_agrees_with_itself(run: Run, float_model: Artifact, rows: int) -> None:
+    facts = run(float_model, rows)
+    assert failed(facts, **STRICT) == []
+    assert failed(facts, max_difference=0, mean_difference=0, cosine=1 - 1e-9, same_top=1) == []
+    assert facts["on"] == ("rows" if rows else "random tokens")
+    assert facts["values"] > 0 and facts["nonfinite"] == 0
+
+
+def test_an_export_agrees_with_its_checkpoint(run: Run, exported: Callable[..., Artifact]) -> None:
+    facts = run(exported("bert", QA))
+    assert failed(facts, **STRICT) == []
+    assert 0 < facts["max_abs"] < 1e-4
+
+
+@pytest.mark.parametrize("where", ["candidate", "reference"])
+def test_nan_fails_whatever_the_bounds(
+    where: str, changed: Callable[[Change], Artifact], float_model: Artifact, out: Path, job: Callable[..., Job]
+) -> None:
+    def poison(name: str, value: Any) -> Any:
+        if name == "qa_outputs.bias":
+            value = value.copy()
+            value[0] = np.nan
+        return value
+
+    sides = {"candidate": float_model, "reference": float_model} | {where: changed(poison)}
+    facts = ValidateAgreement(max_difference=1e9).run(sides, out, job(QA))
+    assert facts["nonfinite"] > 0
+    assert failed(facts, max_difference=1e9) == ["finite"]
+    assert failed(facts, cosine=-1) == ["finite"]
+
+
+def test_a_wrong_scale_fails(run: Run, changed: Callable[[Change], Artifact]) -> None:
+    def quantize(name: str, value: Any) -> Any:
+        """Round to int8 with a scale fifty times too small, so that most weights clip."""
+        if value.ndim != 2 or "embeddings" in name:
+            return value
+        scale = np.abs(value).max() / 127 / 50
+        return (np.clip(np.round(value / scale), -127, 127) * scale).astype(value.dtype)
+
+    facts = run(changed(quantize))
+    assert failed(facts, cosine=0.99, same_top=0.95) == ["cosine", "same_top"]
+    assert facts["nonfinite"] == 0
+
+
+def test_a_right_scale_passes(run: Run, changed: Callable[[Change], Artifact]) -> None:
+    def quantize(name: str, value: Any) -> Any:
+        if value.ndim != 2 or "embeddings" in name:
+            return value
+        scale = np.abs(value).max(axis=1, keepdims=True) / 127
+        return (np.round(value / scale) * scale).astype(value.dtype)
+
+    facts = run(changed(quantize))
+    assert failed(facts, cosine=0.99) == []
+    assert facts["max_abs"] > 0
+
+
+class Maskless:
+    """A session that takes padding for text."""
+
+    def __init__(self, session: Any) -> None:
+        self.session, self.inputs, self.padded = session, session.inputs, 0
+
+    def __call__(self, arrays: Any) -> Any:
+        self.padded += int((arrays["attention_mask"] == 0).any())
+        return self.session({**arrays, "attention_mask": np.ones_like(arrays["attention_mask"])})
+
+
+def test_a_model_that_takes_padding_for_text_fails(float_model: Artifact, out: Path, job: Callable[..., Job]) -> None:
+    plain = job(QA)
+    sessions = [Maskless(plain.load(float_model)), plain.load(float_model)]
+    remaining = iter(sessions)
+    facts = ValidateAgreement(**STRICT).run(
+        {"candidate": float_model, "reference": float_model}, out, job(QA, load=lambda _: next(remaining))
+    )
+    assert sessions[0].padded > 0
+    assert "max_difference" in failed(facts, **STRICT)
+
+
+def test_a_changed_threshold_judges_without_measuring(run: Run, float_model: Artifact) -> None:
+    assert ValidateAgreement.unkeyed == {"max_difference", "mean_difference", "cosine", "same_top"}
+    facts = {**run(float_model), "max_abs": 0.5, "mean_abs": 0.1, "cosine_min": 0.8, "same_top": 0.6}
+    for name, good, bad in (
+        ("max_difference", 0.5, 0.49), ("mean_difference", 0.1, 0.09), ("cosine", 0.8, 0.81), ("same_top", 0.6, 0.61)
+    ):  # fmt: skip
+        assert failed(facts, **{name: good}) == []
+        assert failed(facts, **{name: bad}) == [name]
+
+
+@pytest.mark.parametrize("fact", ["max_abs", "mean_abs", "cosine_min", "same_top"])
+def test_a_number_that_is_none_fails(fact: str) -> None:
+    """NaN and infinity leave the worker as none."""
+    facts = {"max_abs": 0, "mean_abs": 0, "cosine_min": 1, "same_top": 1, "nonfinite": 0, "values": 5, "sequences": 1}
+    assert failed(facts, **STRICT) == []
+    [verdict] = [v for v in ValidateAgreement(**STRICT).judge({**facts, fact: None}) if not v.passed]
+    assert "NaN" in verdict.says
+
+
+def test_nothing_compared_fails() -> None:
+    facts = {"max_abs": 0, "mean_abs": 0, "cosine_min": 1, "same_top": 1, "nonfinite": 0, "values": 0, "sequences": 0}
+    assert failed(facts, **STRICT) == ["finite"]
+
+
+def test_verdicts_say_number_and_bound() -> None:
+    facts = {
+        "max_abs": 0.25,
+        "mean_abs": 0,
+        "cosine_min": 1,
+        "same_top": 0.5,
+        "nonfinite": 0,
+        "values": 8,
+        "sequences": 2,
+    }
+    found = ValidateAgreement(max_difference=0.1, same_top=0.9).judge(facts)
+    assert found[1:] == [
+        Verdict("max_difference", False, "max_difference 0.25 over 2 sequences, at most 0.1 asked", 0.25, 0.1),
+        Verdict("same_top", False, "same_top 0.5 over 2 sequences, at least 0.9 asked", 0.5, 0.9),
+    ]
+
+
+def test_keeps_its_measurements(run: Run, float_model: Artifact, out: Path) -> None:
+    facts = run(float_model)
+    assert json.loads((out / "agreement.json").read_text()) == json.loads(json.dumps(facts))
+
+
+def test_samples_are_spread_over_the_rows() -> None:
+    rows = [{"n": n} for n in range(100)]
+    assert [row["n"] for row in spread(rows, 4)] == [0, 25, 50, 75]
+    assert spread(rows, 200) == rows
+
+
+def test_compares_single_sequences_and_padded_batches() -> None:
+    features = [Feature(0, {"input_ids": [0] * length}) for length in (9, 3, 7, 5, 11, 4, 8, 6, 10, 12)]
+    sizes = [[len(feature.inputs["input_ids"]) for feature in batch] for batch in arrange(features)]
+    assert sizes[:4] == [[3], [5], [8], [10]]
+    assert sizes[4:] == [[9, 3, 7, 5, 11, 4, 8, 6], [10, 12]]
