@@ -197,6 +197,17 @@ def test_scratch_outlives_a_lease_and_logs_have_a_place(store: Store) -> None:
     assert store.log(key(1)).read_text() == "said"
 
 
+def test_the_scratch_of_what_is_done_is_swept_and_of_what_is_being_built_is_not(store: Store) -> None:
+    with store.lease() as lease:
+        commit(lease, 1)
+        (store.scratch(key(1)) / "killed before it was dropped").write_text("x")
+        (store.scratch(key(2)) / "half").write_text("x")
+        with store.lease():
+            assert len(list((store.root / "scratch").iterdir())) == 2
+    with store.lease():
+        assert [path.name for path in (store.root / "scratch").iterdir()] == [key(2)]
+
+
 def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CPU_PIPELINE_STORE", "/somewhere/else")
     assert default_root() == Path("/somewhere/else")
