@@ -132,13 +132,15 @@ def _fill(model: Any, seed: int) -> None:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
+    # Wider layers sum more terms: without this they would blow rounding errors up from layer to layer.
+    width = 0.25 * (HIDDEN / model.config.hidden_size) ** 0.5
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             drawn = torch.randn(parameter.shape, generator=generator)
             if "norm" in name.lower() and name.endswith("weight"):
                 parameter.copy_(1 + 0.1 * drawn)
             else:
-                parameter.copy_((0.1 if name.endswith("bias") else 0.25) * drawn)
+                parameter.copy_((0.1 if name.endswith("bias") else width) * drawn)
 
 
 def _wordpiece() -> Any:

@@ -34,13 +34,18 @@ def batch(names: tuple[str, ...], size: int = 2, length: int = 9) -> dict[str, n
 def test_inputs_and_outputs(tmp_path: Path, kind: str, inputs: int) -> None:
     session = hf.load(models.make(kind, tmp_path), TASK, 1)
     assert session.inputs == hf.INPUTS[:inputs]
-    assert torch.get_num_threads() == 1
     answer = session(batch(session.inputs))
     assert list(answer) == ["start_logits", "end_logits"]
     assert all(value.shape == (2, 9) and value.dtype == np.float32 for value in answer.values())
     assert np.ptp(answer["start_logits"]) > 0.1, "a model whose answers are all alike tests nothing"
     again = session(batch(session.inputs))
     assert all((again[name] == answer[name]).all() for name in answer), "dropout is still on"
+
+
+def test_threads_are_set_when_they_are_given(model: Path) -> None:
+    for threads, there in ((2, 2), (1, 1), (0, 1)):
+        hf.load(model, TASK, threads)
+        assert torch.get_num_threads() == there
 
 
 def test_checkpoints_in_half_precision_load_in_float32(tmp_path: Path) -> None:
