@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 _SPECIAL = re.compile(r"^[-+]|[\\`*_{}\[\]<>#|~&$]")
+_NUMBERED = re.compile(r"^(\d{1,9})([.)])")
 
 
 def escape(text: object) -> str:
     """Write text so that Markdown and HTML show it as it is, on one line."""
-    return _SPECIAL.sub(r"\\\g<0>", " ".join(str(text).split())).replace("\\<", "&lt;").replace("\\>", "&gt;")
+    line = _SPECIAL.sub(r"\\\g<0>", " ".join(str(text).split()))
+    return _NUMBERED.sub(r"\1\\\2", line).replace("\\<", "&lt;").replace("\\>", "&gt;")
 
 
 def code(text: object) -> str:
