@@ -19,7 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "tests" / "plugin"
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "a", "film", "day")
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds after which a test gives up waiting."""
 
 

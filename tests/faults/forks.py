@@ -19,10 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-WRITES = frozenset(
-    {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os.symlink", "os.utime", "os.link", "os.truncate"}
-)
-"""Audit events of calls that change a directory; `open` for writing and os.fsync count too."""
+WRITES = frozenset({"os.rename", "os.mkdir", "os.remove", "os.symlink", "os.link"})
+"""Audit events of calls that change what is found; `open` for writing and os.fsync count too."""
 
 
 class Forks:

@@ -122,7 +122,7 @@ def test_hang(bench: Bench, tmp_path: Path) -> None:
 def test_grandchildren_end_with_their_stage(bench: Bench, tmp_path: Path) -> None:
     """A process that a stage has started goes with it, when it times out and when the build is interrupted."""
     to = tmp_path / "pids"
-    recipe = bench.recipe({"id": "one", "act": "spawn", "to": to, "timeout": 0.5})
+    recipe = bench.recipe({"id": "one", "act": "spawn", "to": to, "timeout": 1.5})
     bench.run(recipe).says(1, "timeout")
     pids = pids_in(to)
     assert len(pids) == 2

@@ -54,7 +54,8 @@ def act(what: Act, to: Path | None, out: Path) -> None:
                 print("line", number, "\x1b[31mred\x1b[0m")
             os.write(1, b"\xff\xfe not UTF-8\n")
         case "spawn":
-            _tell_pids(to, subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"]).pid)
+            stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+            _tell_pids(to, subprocess.Popen([sys.executable, "-S", "-c", stubborn]).pid)
             time.sleep(600)
         case "tell":
             print(json.dumps(dict(os.environ)))
