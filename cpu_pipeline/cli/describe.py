@@ -93,7 +93,8 @@ def options(model: type[BaseModel]) -> list[dict[str, Any]]:
     """List a class's options: name, type, default and what its docstring says."""
     from cpu_pipeline import documented
 
-    said, about = model.model_json_schema(), documented.fields(model)
+    said, lines = model.model_json_schema(), documented.fields(model)
+    about = {field.alias or name: lines[name] for name, field in model.model_fields.items()}
     needed = set(said.get("required", ()))
     found = []
     for key, prop in said.get("properties", {}).items():

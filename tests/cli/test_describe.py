@@ -1,0 +1,99 @@
+"""`stages`, `tasks`, `backends` and `schema` tell what the classes say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Cli
+
+from cpu_pipeline import documented, registry
+
+
+def test_stages_are_listed_with_one_line_each(cli: Cli) -> None:
+    lines = cli("stages").out.splitlines()
+    assert [line.split()[0] for line in lines] == registry.stage_names()
+    assert all(line.endswith(".") for line in lines)
+
+
+@pytest.mark.parametrize("name", registry.stage_names())
+def test_a_stage_is_told_with_its_options(name: str, cli: Cli) -> None:
+    cls = registry.stage_class(name)
+    out = cli("stages", name).out
+    assert out.startswith(f"{name}: {cls.__doc__}\n")
+    for field, about in documented.fields(cls).items():
+        assert f"\n  {field} (" in out and about in out
+
+
+def test_a_default_and_its_choices_are_told(cli: Cli) -> None:
+    out = cli("stages", "quantize.onnx").out
+    assert "  per_channel (boolean, default False)\n" in out
+    assert "  mode (dynamic | static, default dynamic)\n" in out
+
+
+def test_stages_as_json(cli: Cli) -> None:
+    [said] = cli("stages", "prune.magnitude", "--json").json
+    assert said["name"] == "prune.magnitude" and said["about"] == registry.stage_class("prune.magnitude").__doc__
+    assert {o["option"] for o in said["options"]} == set(registry.stage_class("prune.magnitude").model_fields)
+    assert all(o["about"] for o in said["options"])
+    assert [s["name"] for s in cli("stages", "--json").json] == registry.stage_names()
+
+
+@pytest.mark.parametrize("name", registry.task_names())
+def test_a_task_is_told_with_its_options(name: str, cli: Cli) -> None:
+    cls = registry.task_class(name)
+    out = cli("tasks", name).out
+    for field, about in documented.fields(cls).items():
+        assert f"\n  {cls.model_fields[field].alias or field} (" in out and about in out
+
+
+def test_tasks(cli: Cli) -> None:
+    assert [line.split()[0] for line in cli("tasks").out.splitlines()] == registry.task_names()
+    assert "  doc_stride (integer, default 128)\n" in cli("tasks", "question-answering").out
+    assert [t["name"] for t in cli("tasks", "--json").json] == registry.task_names()
+
+
+def test_backends(cli: Cli) -> None:
+    said = {b["format"]: b for b in cli("backends", "--json").json}
+    assert list(said) == registry.formats()
+    assert said["onnx"]["works"] is True and set(said["onnx"]["packages"]) == set(registry.backend("onnx").PACKAGES)
+    lines = cli("backends").out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[name, "works"] for name in registry.formats()]
+
+
+def test_a_backend_whose_package_is_missing_does_not_work(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cpu_pipeline import keys
+
+    installed = keys.installed
+    monkeypatch.setattr(keys, "installed", lambda name: keys.ABSENT if name == "openvino" else installed(name))
+    said = {b["format"]: b["works"] for b in cli("backends", "--json").json}
+    assert said["openvino"] is False and said["onnx"] is True
+
+
+@pytest.mark.parametrize("kind", ["stages", "tasks"])
+def test_unknown_names_are_usage_errors(kind: str, cli: Cli) -> None:
+    said = cli(kind, "nonsense")
+    assert said.code == 2 and "; there are: " in said.err
+
+
+def test_schema_is_the_file(cli: Cli) -> None:
+    assert cli("schema").out == (ROOT / "schema.json").read_text(encoding="utf-8")
+
+
+def test_docs_fills_tables_and_sees_old_ones(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    blocks = [f"<!-- generated: {name} -->\nold\n<!-- end -->\n" for name in ("stages", "tasks", "backends")]
+    path.write_text("# Title\n" + "\n".join(blocks) + "after\n")
+    said = cli("docs", "--path", path)
+    assert said.code == 5 and "out of date" in said.err
+    assert cli("docs", "--write", "--path", path).code == 0
+    text = path.read_text()
+    assert text.startswith("# Title\n") and text.endswith("after\n") and "old" not in text
+    for name in (*registry.stage_names(), *registry.task_names(), *registry.formats()):
+        assert f"| `{name}` |" in text
+    assert cli("docs", "--path", path).code == 0
+
+
+def test_the_tables_of_the_readme_are_up_to_date(cli: Cli) -> None:
+    assert "<!-- generated: stages -->" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert cli("docs", "--path", ROOT / "README.md").code == 0

@@ -1,0 +1,35 @@
+"""`doctor` tells what this machine is and what works on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Cli
+
+from cpu_pipeline import host, keys, registry
+
+
+def test_tells_machine_versions_and_what_works(cli: Cli, tmp_path: Path) -> None:
+    said = cli("doctor", "--json", "--store", tmp_path / "store").json
+    assert said["isa"] == list(host.isa()) and said["cpu"] == host.cpu_model() and said["cores"] == host.cores()
+    assert said["store"] == str(tmp_path / "store")
+    assert said["packages"]["onnxruntime"] == keys.installed("onnxruntime")
+    assert set(said["stages"]) == set(registry.stage_names(internal=True))
+    assert set(said["backends"]) == set(registry.formats())
+    assert said["stages"]["export.onnx"] == []
+    assert not (tmp_path / "store").exists()
+
+
+def test_tells_people_line_by_line(cli: Cli, tmp_path: Path) -> None:
+    out = cli("doctor", "--store", tmp_path / "store").out
+    for word in ("python", "isa", "packages", "stages", "backends", "  export.onnx", "works"):
+        assert word in out
+
+
+def test_tells_what_is_missing_and_how_to_get_it(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = keys.installed
+    monkeypatch.setattr(keys, "installed", lambda name: keys.ABSENT if name == "nncf" else installed(name))
+    assert cli("doctor", "--json", "--store", tmp_path).json["stages"]["quantize.openvino"] == ["nncf"]
+    out = cli("doctor", "--store", tmp_path).out
+    assert "missing nncf; pip install 'cpu-pipeline[build]'" in out
