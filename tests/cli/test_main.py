@@ -55,7 +55,20 @@ def test_a_command_is_documented(name: str) -> None:
 
 
 def test_the_commands_that_must_be_there() -> None:
-    wanted = "run plan check init pin score verify stages backends tasks schema doctor".split()
+    wanted = [
+        "run",
+        "plan",
+        "check",
+        "init",
+        "pin",
+        "score",
+        "verify",
+        "stages",
+        "backends",
+        "tasks",
+        "schema",
+        "doctor",
+    ]
     assert {*wanted, "store list", "store stat", "store verify", "store gc"} <= set(COMMANDS)
 
 
