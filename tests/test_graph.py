@@ -187,7 +187,9 @@ def test_set_reads_values_as_yaml() -> None:
 
 
 def test_a_mistake_in_a_pipeline_is_told_with_the_pipelines_line(plan: Planner) -> None:
-    written = GATED.replace("quantize.onnx", "quantize.openvino").replace("{per_channel: true, weights: uint8}", "{}")
+    written = GATED.replace("quantize.onnx", "quantize.openvino").replace(
+        "{per_channel: true, weights: uint8}", "{mode: weights}"
+    )
     with pytest.raises(RecipeError, match=r"ours\.yaml:4:16: stages\.1\.use: step `int8` .* but `float` gives onnx"):
         plan(HEAD + "pipeline: ours\n", pipelines={"ours": written})
 

@@ -72,6 +72,11 @@ class QuantizeOnnx(Stage):
         """Name the format."""
         return FORMAT
 
+    def asks(self) -> Set[str]:
+        """Ask for calibration rows where ranges are fixed from them, and leave them alone otherwise."""
+        rows = {"data.calibration"} if self.mode == "static" else set[str]()
+        return self.reads - {"data.calibration?"} | rows
+
     def host(self) -> Host:
         """Say that `reduce_range: auto` and calibration follow the instruction set."""
         return "isa"

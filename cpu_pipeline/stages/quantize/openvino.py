@@ -82,6 +82,11 @@ class QuantizeOpenvino(Stage):
         """Name the format."""
         return openvino.FORMAT
 
+    def asks(self) -> Set[str]:
+        """Ask for calibration rows where ranges are fixed from them, and leave them alone otherwise."""
+        rows = {"data.calibration"} if self.mode == "full" else set[str]()
+        return self.reads - {"data.calibration?"} | rows
+
     def host(self) -> Host:
         """Say that `overflow_fix: auto` and calibration follow the instruction set."""
         return "isa" if self.mode == "full" else "none"
