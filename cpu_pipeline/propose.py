@@ -138,7 +138,7 @@ def _splits(repo: str, revision: str) -> list[str]:
 def _calibrates(pipeline: str, path: Path) -> bool:
     """Say whether a stage of the pipeline cannot do without calibration rows."""
     steps = load_pipeline(pipeline, Document(path)).value.stages
-    return any("data.calibration" in registry.stage_class(step.use).reads for step in steps)
+    return any("data.calibration" in registry.stage_class(step.use)(**step.options).asks() for step in steps)
 
 
 def _in_clone(path: Path) -> bool:
