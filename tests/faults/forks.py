@@ -7,6 +7,7 @@ only the start of an interpreter is saved, for commands and for their workers.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -157,10 +158,17 @@ def _fork(arguments: list[str], kill_at: int) -> dict[str, Any]:
 
 def serve() -> None:
     """Answer until the tests hang up."""
-    from cpu_pipeline import api, child, paper, publish, registry, upkeep, worker  # noqa: F401 - imported for those forked
+    import sqlite3  # noqa: F401 - imported for those forked, as most of these are
+
+    import jsonschema  # noqa: F401
+
+    from cpu_pipeline import api, child, host, keys, paper, publish, registry, upkeep, worker  # noqa: F401
 
     paper.the_schema()
-    list(registry.all_classes())
+    for _, each in registry.all_classes():
+        keys.missing(getattr(each, "packages", ()))
+    host.machine()
+    gc.freeze()
     replies = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         asked = json.loads(line)
