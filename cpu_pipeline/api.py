@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import engine, graph, paper, publish
+from cpu_pipeline import engine, paper, publish, wiring
 from cpu_pipeline.engine import Built, Event
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.paper import Paper
@@ -48,7 +48,7 @@ def plan(loaded: Paper[Recipe], until: str | None = None) -> Plan:
         RecipeError: steps, formats or options do not fit.
         Refused: a path leads outside.
     """
-    return graph.plan(loaded, until)
+    return wiring.plan(loaded, until)
 
 
 def build(

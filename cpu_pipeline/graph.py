@@ -1,29 +1,21 @@
-"""From a recipe and a pipeline to a checked, ordered plan. Everything that can fail early fails here."""
+"""The checked plan: nodes in an order that respects every edge, and what is to come out."""
 
 from __future__ import annotations
 
-import graphlib
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from cpu_pipeline import host, registry
-from cpu_pipeline.errors import RecipeError, Refused
+from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.keys import Context
-from cpu_pipeline.loader import Keys, Problem, did_you_mean
-from cpu_pipeline.paper import Paper, check_options, load_pipeline
-from cpu_pipeline.recipe import RESERVED, ROLES, Pipeline, Recipe, Step
+from cpu_pipeline.loader import did_you_mean
+from cpu_pipeline.recipe import Recipe
 from cpu_pipeline.stage import Stage
-from cpu_pipeline.task import Task
 
 NOT_MODELS = frozenset({"files", "rows", "predictions", "report"})
 """Formats that the next step does not take by itself."""
-ROWS = ("split", "take", "seed", "columns", "config")
-"""Keys of a data role that say which rows of its files are meant."""
 APART = "data"
+"""The node that checks that no two data roles share a row."""
 
 
 @dataclass(frozen=True)
@@ -84,321 +76,20 @@ class Plan:
                 waiting += [*node.inputs.values(), *node.data.values()]
         return found
 
+    def until(self, step: str) -> Plan:
+        """Keep one step and what it is made of; nothing comes out.
 
-def plan(recipe: Paper[Recipe], until: str | None = None) -> Plan:
-    """Wire a recipe and its pipeline together, and check that everything fits.
-
-    Args:
-        recipe: the recipe, read and checked against the schema.
-        until: keep only this step and what it is made of.
-
-    Raises:
-        RecipeError: every problem that was found, one a line.
-        Refused: a path leads outside.
-    """
-    return _Wiring(recipe).plan(until)
-
-
-def check_pipeline(pipeline: Paper[Pipeline]) -> None:
-    """Check that a pipeline's steps fit together, given a model that its first step takes and every kind of data.
-
-    Raises:
-        RecipeError: every problem that was found, one a line.
-    """
-    errors = []
-    for made in ("hf", "onnx", "openvino"):
-        place = {"folder": ".", "format": made}
-        recipe = Recipe.model_validate(
-            {
-                "model": place,
-                "teacher": place,
-                "task": {"use": registry.task_names()[0]},
-                "data": {role: {"file": f"{role}.jsonl"} for role in ROLES},
-                "stages": pipeline.value.stages,
-            }
-        )
-        try:
-            plan(Paper(pipeline.document, recipe))
-        except RecipeError as error:
-            errors.append(error)
-        else:
-            return
-    raise errors[0]
-
-
-class _Wiring:
-    """The work of `plan`: collects problems on the way."""
-
-    def __init__(self, recipe: Paper[Recipe]) -> None:
-        self.recipe = recipe
-        self.value = recipe.value
-        self.nodes: dict[str, Node] = {}
-        self.problems: list[tuple[Paper[Any], Problem]] = []
-        self.pipeline: Paper[Any] = recipe
-        if self.value.pipeline is not None:
-            self.pipeline = load_pipeline(self.value.pipeline, recipe.document)
-
-    def plan(self, until: str | None) -> Plan:
-        if self.value.tune is not None:
-            self._problem(("tune",), "no stage of this version tunes; leave it out")
-        steps: list[Step] = self.pipeline.value.stages or []
-        self._names(steps)
-        task = self._task()
-        self._sources()
-        stages = {step.id: stage for i, step in enumerate(steps) if (stage := self._stage(i, step)) is not None}
-        self._stop_on_problems()
-        self._wire(steps, stages)
-        self._stop_on_problems()
-        self._sort(steps)
-        self._stop_on_problems()
-        target = self.value.target
-        isa = host.TARGETS[target.isa] if target.isa else host.isa()
-        context = Context(task, isa, target.threads or host.cores(), tuple(self.value.allow))
-        made = Plan(self.recipe.name, self.recipe.path, self.value, self.nodes, self._outputs(steps), context)
-        self._stop_on_problems()
-        return made if until is None else _until(made, until)
-
-    def _problem(self, keys: Keys, says: str, paper: Paper[Any] | None = None) -> None:
-        self.problems.append((paper or self.recipe, Problem(keys, says)))
-
-    def _stop_on_problems(self) -> None:
-        if self.problems:
-            papers = {id(paper): paper for paper, _ in self.problems}
-            texts = [
-                str(paper.document.error(problem for owner, problem in self.problems if owner is paper))
-                for paper in papers.values()
-            ]
-            raise RecipeError("\n".join(texts))
-
-    def _names(self, steps: list[Step]) -> None:
-        seen: dict[str, int] = {}
-        for number, step in enumerate(steps):
-            here: Keys = ("stages", number, "id")
-            if step.id in seen:
-                line = self.pipeline.document.where(("stages", seen[step.id], "id"))
-                self._problem(here, f"two steps are called `{step.id}`; the first is at {line}", self.pipeline)
-            if step.id in RESERVED:
-                self._problem(here, f"`{step.id}` is the recipe's own; call the step something else", self.pipeline)
-            seen.setdefault(step.id, number)
-        for key in self.value.options.keys() - seen.keys():
-            self._problem(("with", key), f"no step is called `{key}`{did_you_mean(key, seen)}")
-        for key in self.recipe.sets.keys() - seen.keys():
-            raise RecipeError(f"--set {key}: no step is called `{key}`{did_you_mean(key, seen)}")
-
-    def _task(self) -> Task | None:
-        use = self.value.task
-        try:
-            return registry.task_class(use.use)(**use.options)
-        except ValidationError as error:
-            for one in error.errors():
-                self._problem(("task", "with", *one["loc"]), one["msg"])
-            return None
-
-    def _sources(self) -> None:
-        if self.value.tokenizer is not None:
-            self._fetch("tokenizer", "tokenizer", self.value.tokenizer)
-        for role in ("model", "teacher"):
-            if (place := getattr(self.value, role)) is not None:
-                files = self._fetch(role, "model", place)
-                inputs = {"files": files}
-                if self.value.tokenizer is not None and role == "model":
-                    inputs["tokenizer"] = "tokenizer:files"
-                stage = registry.stage_class("load.model")(**{"format": place.get("format", "hf")})
-                self._add(Node(role, "load.model", stage, inputs, where=self.recipe.document.where((role,))))
-        for role, place in self.value.data.items():
-            options = {k: v for k, v in place.items() if k in ROWS}
-            files = self._fetch(f"data.{role}", "data", {k: v for k, v in place.items() if k not in options}, options)
-            stage = registry.stage_class("load.rows")(**{**options, "role": role})
-            where = self.recipe.document.where(("data", role))
-            self._add(Node(f"data.{role}", "load.rows", stage, {"files": files}, where=where))
-        if len(self.value.data) > 1:
-            rows = {str(role): f"data.{role}" for role in self.value.data}
-            where = self.recipe.document.where(("data",))
-            self._add(Node(APART, "load.apart", registry.stage_class("load.apart")(), rows, where=where))
-
-    def _fetch(self, name: str, want: str, place: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> str:
-        keys: Keys = tuple(name.split("."))
-        source = next(s for s in registry.source_names(want) if s in place)
-        fields = dict(place)
-        for key in ("folder", "file"):
-            if key in fields:
-                fields[key] = self._inside(fields[key], (*keys, key))
-        fields |= {k: v for k, v in (options or {}).items() if k in registry.source_class(source).model_fields}
-        stage = registry.stage_class("fetch")(**{"source": source, "fields": fields, "want": want})
-        for node in self.nodes.values():
-            if node.use == "fetch" and node.stage == stage:
-                return node.id
-        return self._add(Node(f"{name}:files", "fetch", stage, where=self.recipe.document.where(keys)))
-
-    def _inside(self, written: Any, keys: Keys) -> Any:
-        """Resolve a path against the recipe's folder; one that leads out of the project is refused."""
-        if isinstance(written, list):
-            return [self._inside(one, keys) for one in written]
-        given = Path(written)
-        where = self.recipe.document.where(keys)
-        if given.is_absolute():
-            raise Refused(
-                f"{where}: {'.'.join(map(str, keys))}: `{written}` is absolute; write it relative to the recipe"
-            )
-        base = self.recipe.path.resolve().parent
-        path = base / given
-        if ".." in given.parts or not path.resolve().is_relative_to(base):
-            raise Refused(
-                f"{where}: {'.'.join(map(str, keys))}: `{written}` leads out of the recipe's folder; "
-                "put the files below it"
-            )
-        return str(path)
-
-    def _add(self, node: Node) -> str:
-        self.nodes[node.id] = node
-        return node.id
-
-    def _stage(self, number: int, step: Step) -> Stage | None:
-        cls = registry.stage_class(step.use)
-        over, sets = self.value.options.get(step.id, {}), self.recipe.sets.get(step.id, {})
-        problems = check_options(step.use, over, ("with", step.id))
-        self.problems += [(self.recipe, p) for p in problems]
-        for problem in check_options(step.use, sets, ("--set", step.id)):
-            raise RecipeError(f"{'.'.join(map(str, problem.keys)).replace('--set.', '--set ')}: {problem.says}")
-        if problems:
-            return None
-        try:
-            return cls(**{**step.options, **over, **sets})
-        except ValidationError as error:
-            for one in error.errors():
-                key = str(one["loc"][0]) if one["loc"] else ""
-                says = one["msg"].removeprefix("Value error, ")
-                if key in over or (not key and over):
-                    self._problem(("with", step.id, *one["loc"]), f"{step.use}: {says}")
-                else:
-                    keys: Keys = ("stages", number, "with", *one["loc"])
-                    self._problem(keys, f"step `{step.id}` ({step.use}): {says}", self.pipeline)
-            return None
-
-    def _wire(self, steps: list[Step], stages: Mapping[str, Stage]) -> None:
-        known: dict[str, str] = {n.id: n.gives for n in self.nodes.values() if n.use == "load.model"}
-        known |= {step.id: stages[step.id].gives() for step in steps}
-        order = [n.id for n in self.nodes.values()]
-        loads = tuple(name for name in (APART,) if name in order) or tuple(n for n in order if n.startswith("data."))
-        previous = "model"
-        for number, step in enumerate(steps):
-            stage = stages[step.id]
-            inputs = self._inputs(number, step, stage, previous, known)
-            self._add(
-                Node(
-                    step.id,
-                    step.use,
-                    stage,
-                    {name: self._between(number, step, stage, name, source) for name, source in inputs.items()},
-                    self._data(number, step, stage),
-                    ("model", *loads) if "model" in known else loads,
-                    step.timeout,
-                    self.pipeline.document.where(("stages", number, "id")),
-                )
-            )
-            if stage.gives() not in NOT_MODELS:
-                previous = step.id
-
-    def _inputs(self, number: int, step: Step, stage: Stage, previous: str, known: Mapping[str, str]) -> dict[str, str]:
-        here: Keys = ("stages", number)
-        given = {**dict.fromkeys(list(stage.takes)[:1], previous), **step.sources}
-        for name in step.sources.keys() - stage.takes.keys():
-            takes = f"; it takes {', '.join(stage.takes)}" if stage.takes else "; it takes nothing"
-            self._problem((*here, "from", name), f"{step.use} has no input `{name}`{takes}", self.pipeline)
-        for name in stage.takes.keys() - given.keys() - stage.optional:
-            self._problem(here, f"step `{step.id}` ({step.use}) needs `from: {{{name}: ...}}`", self.pipeline)
-        fitting: dict[str, str] = {}
-        for name, source in given.items():
-            keys: Keys = (*here, "from", name) if name in step.sources else (*here, "use")
-            if source not in known:
-                self._problem(keys, f"no step is called `{source}`{did_you_mean(source, known)}", self.pipeline)
-            elif source == step.id:
-                self._problem(keys, f"step `{step.id}` feeds itself", self.pipeline)
-            elif name in stage.takes and known[source] not in stage.takes[name]:
-                wanted = " or ".join(sorted(stage.takes[name]))
-                says = f"step `{step.id}` ({step.use}) takes `{name}` as {wanted}, but `{source}` gives {known[source]}"
-                self._problem(keys, says, self.pipeline)
-            else:
-                fitting[name] = source
-        return fitting
-
-    def _between(self, number: int, step: Step, stage: Stage, name: str, source: str) -> str:
-        """Put the stage that `through` names between, once per source, whoever asks."""
-        if name not in stage.through:
-            return source
-        use = stage.through[name]
-        node_id = f"{use}:{source}"
-        if node_id not in self.nodes:
-            between = registry.stage_class(use)()
-            first = next(iter(between.takes))
-            data = self._data(number, step, between)
-            after = tuple(n for n in (APART,) if n in self.nodes)
-            self._add(Node(node_id, use, between, {first: source}, data, after, where=self.recipe.document.where(())))
-        return node_id
-
-    def _data(self, number: int, step: Step, stage: Stage) -> dict[str, str]:
-        """Wire the rows that a stage reads; `step` is the one it is there for."""
-        found = {}
-        for part in sorted(p.removeprefix("data.") for p in stage.asks() if p.startswith("data.")):
-            role = part.rstrip("?")
-            if f"data.{role}" in self.nodes:
-                found[role] = f"data.{role}"
-            elif not part.endswith("?"):
-                at = self.pipeline.document.where(("stages", number, "id"))
-                self._problem((), f"`data.{role}` is missing; step `{step.id}` ({step.use}, {at}) needs it")
-        return found
-
-    def _sort(self, steps: list[Step]) -> None:
-        sorter = graphlib.TopologicalSorter({node.id: node.needs for node in self.nodes.values()})
-        try:
-            sorter.prepare()
-        except graphlib.CycleError as error:
-            ring = [n for n in reversed(error.args[1]) if ":" not in n]
-            number = next(i for i, step in enumerate(steps) if step.id in ring)
-            self._problem(("stages", number), f"a cycle: {' → '.join(f'`{n}`' for n in ring)}", self.pipeline)
-            return
-        done: dict[str, Node] = {}
-        for name in self.nodes:  # the order of the file wherever the edges allow it: people read plans
-            self._place(name, done)
-        self.nodes = done
-
-    def _place(self, name: str, done: dict[str, Node]) -> None:
-        waiting = [name]
-        while waiting:
-            here = waiting[-1]
-            missing = [n for n in self.nodes[here].needs if n not in done]
-            if missing:
-                waiting.extend(reversed(missing))
-            else:
-                done.setdefault(here, self.nodes[here])
-                waiting.pop()
-
-    def _outputs(self, steps: list[Step]) -> tuple[str, ...]:
-        ids = [step.id for step in steps]
-        models = [n for n in ids if self.nodes[n].gives not in NOT_MODELS]
-        if self.value.outputs is not None:
-            for number, name in enumerate(self.value.outputs):
-                if name not in models:
-                    says = f"no step that gives a model is called `{name}`{did_you_mean(name, models)}"
-                    self._problem(("outputs", number), says)
-            return tuple(self.value.outputs)
-        used = {
-            source
-            for n in models
-            for source in self.nodes[n].inputs.values()
-        }  # fmt: skip
-        return tuple(n for n in models if n not in used)
-
-
-def _until(whole: Plan, step: str) -> Plan:
-    if step not in whole.nodes:
-        raise RecipeError(f"--until {step}: no step is called `{step}`{did_you_mean(step, whole.nodes)}")
-    wanted: Set[str] = whole.ancestors(step)
-    if APART in whole.nodes and len({n for n in wanted if n.startswith("data.") and ":" not in n}) > 1:
-        wanted = wanted | whole.ancestors(APART)
-    nodes = {
-        name: Node(**{**vars(node), "after": tuple(n for n in node.after if n in wanted)})
-        for name, node in whole.nodes.items()
-        if name in wanted
-    }
-    return Plan(whole.name, whole.path, whole.recipe, nodes, (), whole.context)
+        Raises:
+            RecipeError: there is no such step.
+        """
+        if step not in self.nodes:
+            raise RecipeError(f"--until {step}: no step is called `{step}`{did_you_mean(step, self.nodes)}")
+        wanted = self.ancestors(step)
+        if APART in self.nodes and len({n for n in wanted if n.startswith("data.") and ":" not in n}) > 1:
+            wanted |= self.ancestors(APART)
+        nodes = {
+            name: replace(node, after=tuple(n for n in node.after if n in wanted))
+            for name, node in self.nodes.items()
+            if name in wanted
+        }
+        return replace(self, nodes=nodes, outputs=())

@@ -206,5 +206,7 @@ def test_follows_helpers_but_not_contracts() -> None:
     assert {f"{PACKAGE}.statistics", f"{PACKAGE}.rows", f"{PACKAGE}.stages.predict", f"{PACKAGE}.batches"} <= found
     assert not CONTRACTS & found
     for name in registry.stage_names(internal=True):
-        machines = {f"{PACKAGE}.{n}" for n in ("registry", "engine", "graph", "store", "keys", "worker", "cli")}
+        machines = {
+            f"{PACKAGE}.{n}" for n in ("registry", "engine", "graph", "wiring", "store", "keys", "worker", "cli")
+        }
         assert not machines & reached(registry.stage_class(name).__module__)

@@ -52,7 +52,7 @@ def check(
     as_json: Json = False,
 ) -> int:
     """Check recipes and pipelines: schema, options, and how steps fit together. For editors, hooks and CI."""
-    from cpu_pipeline import api, graph
+    from cpu_pipeline import api, wiring
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import fail
     from cpu_pipeline.errors import PipelineError
@@ -66,7 +66,7 @@ def check(
             if any(key in written for key in ("model", "task", "data", "pipeline")):
                 api.plan(api.load_recipe(file))
             else:
-                graph.check_pipeline(load_pipeline_file(file))
+                wiring.check_pipeline(load_pipeline_file(file))
         except PipelineError as error:
             worst = max(worst, error.exit_code)
             results.append({"file": str(file), "exit_code": error.exit_code, "says": str(error).splitlines()})

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline import api, graph, registry
+from cpu_pipeline import api, registry, wiring
 from cpu_pipeline.cli.options import parse_sets
 from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.graph import Plan
@@ -244,7 +244,7 @@ def test_options_decide_which_rows_a_step_gets(
 ) -> None:
     known = registry.stage_class
     monkeypatch.setattr(registry, "stage_class", lambda name: Choosy if name == "quantize.onnx" else known(name))
-    monkeypatch.setattr(graph, "check_options", lambda *_: [])
+    monkeypatch.setattr(wiring, "check_options", lambda *_: [])
     text = HEAD + ("data:\n  calibration: {file: rows.jsonl}\n" if data else "") + "stages:\n"
     text += "  - {id: float, use: export.onnx}\n  - {id: int8, use: quantize.onnx}\n"
     sets = [f"int8.static={'true' if static else 'false'}"]
