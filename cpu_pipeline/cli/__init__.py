@@ -13,7 +13,7 @@ import typer
 
 from cpu_pipeline.cli import describe, doctor, files, init, look, run, score, store
 from cpu_pipeline.cli.output import fail, hush, patient
-from cpu_pipeline.errors import Interrupted, PipelineError
+from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError
 
 BUG = 70
 """Exit code of what we did not foresee."""
@@ -92,6 +92,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except (KeyboardInterrupt, typer.Abort):
         return TERMINATED if terminated else Interrupted.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("cpu_pipeline"):
+            raise
+        says = f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"
+        return fail(BackendMissing(says), as_json="--json" in arguments)
     except Exception as error:
         if _is_usage(error):
             error.show()  # type: ignore[attr-defined]  # click's usage errors know how to show themselves

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -120,3 +121,11 @@ def test_what_we_did_not_foresee_is_a_bug_of_ours(cli: Cli, monkeypatch: pytest.
     said = cli("stages")
     assert said.code == 70
     assert "Traceback" in said.err and "this is a bug of cpu-pipeline" in said.err
+
+
+def test_missing_package_is_named_with_the_way_to_get_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core alone has no huggingface_hub; `pin` says so, and it is not a bug."""
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    ended = cli("pin", "owner/name")
+    assert ended.code == 4
+    assert "huggingface_hub is not installed" in ended.err and "cpu-pipeline[build]" in ended.err
