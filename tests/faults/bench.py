@@ -80,7 +80,7 @@ class Bench:
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of a command: this clone and the plug-in found, nothing else of ours."""
-        keep = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "COV", "CPU_PIPELINE", "HF_"))}
+        keep = {k: v for k, v in os.environ.items() if not k.startswith(("PYT", "COV", "CPU_PIPELINE", "HF_"))}
         keep |= {"PYTHONPATH": os.pathsep.join([str(PLUGIN), str(ROOT)]), "PYTHONDONTWRITEBYTECODE": "1"}
         # A folder for temporary files that tests do not share: it holds the lock of what measures.
         temporary = self.home.parent / "tmp"

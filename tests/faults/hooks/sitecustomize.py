@@ -16,18 +16,22 @@ def clock() -> None:
 
 
 def change() -> None:
-    """Change the file FAULT_FILE just before its n-th opening, counted over all processes in FAULT_COUNT."""
+    """Replace FAULT_FILE by FAULT_WITH just before its n-th opening, and by FAULT_BACK before the next.
+
+    Openings are counted over all processes, in FAULT_COUNT.
+    """
     file, count, at = os.environ["FAULT_FILE"], Path(os.environ["FAULT_COUNT"]), int(os.environ["FAULT_AT"])
+    turns = {at: os.environ["FAULT_WITH"], at + 1: os.environ["FAULT_BACK"]}
 
     def heard(event: str, given: tuple[Any, ...]) -> None:
         if event != "open" or str(given[0]) != file:
             return
         with count.open("a", encoding="ascii") as tally:
             tally.write(".")
-        if count.stat().st_size == at:
-            with (Path(file).parent / "." / "fresh").open("wb") as fresh:
-                fresh.write(Path(os.environ["FAULT_WITH"]).read_bytes())
-            os.replace(Path(file).parent / "fresh", file)  # noqa: PTH105
+        if turn := turns.get(count.stat().st_size):
+            fresh = count.with_name("fresh")
+            fresh.write_bytes(Path(turn).read_bytes())
+            fresh.replace(file)
 
     sys.addaudithook(heard)
 
