@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,17 @@ PLACES = {name: ROOT / "recipes" / f"{name}.yaml" for name in ROWS} | {
 }
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+PORT = free_port()
+"""One port for all runs: the endpoint is part of what a source is, and a run from elsewhere is another one."""
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hub")
@@ -31,7 +43,7 @@ def run(recipe: str, home: Path, *more: str) -> subprocess.CompletedProcess[str]
     """Run a recipe through the loopback Hub; the store and HF_HOME stay in `home`."""
     command = [sys.executable, "-m", "cpu_pipeline", "run", str(PLACES[recipe]), "--out", str(home / "out"), "--json"]
     return subprocess.run(
-        [sys.executable, str(SERVE), "--", *command, *more],
+        [sys.executable, str(SERVE), "--port", str(PORT), "--", *command, *more],
         env={**os.environ, "HUB_HOME": str(home)},
         capture_output=True,
         text=True,
