@@ -28,8 +28,8 @@ TICK = 0.1
 """Seconds between looks at timeouts and other builds' locks."""
 SAMPLE = 0.5
 """Seconds between looks at the memory of children."""
-HEAVY = 2 << 30
-"""Bytes a child may still hold after a node and be used again."""
+HEAVY = 768 << 20
+"""Bytes that a child may still hold after a node and be used again; what it holds adds to the next node's peak."""
 
 
 @dataclass(frozen=True)
