@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -47,12 +48,7 @@ def environment(online: bool, timing: bool = False) -> dict[str, str]:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "DO_NOT_TRACK": "1",
     }
-    own = [
-        p
-        for p in sys.path
-        if p and not Path(p).is_relative_to(sys.prefix) and not Path(p).is_relative_to(sys.base_prefix)
-    ]
-    env["PYTHONPATH"] = os.pathsep.join(own)
+    env["PYTHONPATH"] = os.pathsep.join(_own_paths())
     if timing:
         env.pop("OMP_WAIT_POLICY", None)
     else:
@@ -68,6 +64,13 @@ def environment(online: bool, timing: bool = False) -> dict[str, str]:
             "HF_TOKEN_PATH": os.devnull,
         }
     return env
+
+
+def _own_paths() -> list[str]:
+    """List where we look for modules beyond what every process of this interpreter does: a clone, a plug-in."""
+    standard = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    places = [Path(p) for p in sys.path if p]
+    return [str(p) for p in places if p not in standard and p.parent not in standard and p.suffix != ".zip"]
 
 
 class Child:
