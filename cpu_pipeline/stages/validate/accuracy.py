@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.markdown import escape, table
 from cpu_pipeline.rows import PREDICTIONS, SCORES, read, write
 from cpu_pipeline.stage import Facts, Inputs, Job, Stage, Verdict
 from cpu_pipeline.stages.predict import RUNNABLE
@@ -109,6 +110,19 @@ class ValidateAccuracy(Stage):
         if self.max_drop is not None:
             verdicts.append(self._dropped(name, ours, theirs, found, facts["confidence"]))
         return verdicts
+
+    def tells(self, facts: Facts) -> list[str]:
+        """Write every metric of the task as a table, with the interval of its paired difference."""
+        head = ("metric", "candidate", "reference", "difference", f"{facts['confidence']:.0%} interval")
+        rows = [
+            (
+                escape(name),
+                *(_number(said[key]) for key in ("candidate", "reference", "difference")),
+                f"{_number(said['low'])} to {_number(said['high'])}",
+            )
+            for name, said in facts["metrics"].items()
+        ]
+        return [*table(head, rows), f"{facts['rows']} rows; metrics are fractions."]
 
     def _dropped(
         self, name: str, ours: float | None, theirs: float | None, found: Mapping[str, Any], confidence: float

@@ -212,3 +212,12 @@ def test_a_gate_that_cannot_fail_or_makes_no_sense_is_refused(options: dict[str,
 def test_only_what_judges_is_unkeyed() -> None:
     assert set(ValidateAccuracy.model_fields) - ValidateAccuracy.unkeyed == {"confidence"}
     assert list(ValidateAccuracy.takes) == ["candidate", "reference"]
+
+
+def test_the_report_has_every_metric_with_its_interval(tmp_path: Path) -> None:
+    stage = ValidateAccuracy(max_drop=0.5)
+    facts = _facts(tmp_path, stage, _said(40), _said(20))
+    text = "\n".join(stage.tells(facts))
+    assert "| f1 | 0.8000 | 0.9000 | -0.1000 |" in text and "exact\\_match" in text and "95% interval" in text
+    assert f"{facts['metrics']['f1']['low']:.4f} to {facts['metrics']['f1']['high']:.4f}" in text
+    assert f"{COUNT} rows" in text
