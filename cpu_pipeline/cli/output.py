@@ -73,7 +73,7 @@ def columns(rows: Sequence[Sequence[str]]) -> None:
 
 
 class Progress:
-    """Tell what a build does: a line per event, and on a terminal what is running now and for how long."""
+    """Tell what a build does: a line per event, and on a terminal what is running now."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet

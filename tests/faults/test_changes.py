@@ -172,3 +172,15 @@ def test_json_names_the_error(bench: Bench, act: str, code: int, name: str) -> N
     """--json carries the exit code and the error's name, and nothing else is on stdout."""
     said: Ended = bench.run(bench.recipe({"id": "one", "act": act}), "--json").says(code)
     assert (said.said["exit_code"], said.said["error"]) == (code, name)
+
+
+def test_remeasure_measures_again_what_the_machine_shapes_and_nothing_else(bench: Bench) -> None:
+    recipe = bench.recipe(*CHAIN, {"id": "speed", "use": "faulty.measure", "from": {"candidate": "two"}})
+    bench.built(recipe)
+    before = bench.lines()
+    assert bench.built(recipe).said["built"] == []
+    assert bench.lines() == before
+    again = bench.built(recipe, "--remeasure")
+    assert again.said["built"] == ["speed"]
+    assert len(bench.lines("ended measure")) == 2
+    assert bench.built(recipe).said["built"] == []
