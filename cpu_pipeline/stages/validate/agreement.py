@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ from cpu_pipeline.rows import read
 from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage, Verdict
 from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.task import Feature
+
+T = TypeVar("T")
 
 SINGLES = 4
 BATCH = 8
@@ -101,7 +103,7 @@ class ValidateAgreement(Stage):
         return verdicts
 
 
-def spread(items: Sequence[Feature] | Sequence[Mapping[str, object]], count: int) -> list:  # type: ignore[type-arg]
+def spread(items: Sequence[T], count: int) -> list[T]:
     """Take `count` items, evenly spread over all."""
     if len(items) <= count:
         return list(items)
