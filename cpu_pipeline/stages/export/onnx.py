@@ -24,7 +24,7 @@ class ExportOnnx(Stage):
     """Export a checkpoint to ONNX, dynamic in batch and sequence, and compare its answers with eager torch."""
 
     takes: ClassVar = {"model": {"hf"}}
-    reads: ClassVar = frozenset({"task"})
+    reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("torch", "transformers", "onnx", "onnx_ir", "onnxscript")
 
     opset: int = Field(default=18, ge=18, le=23)

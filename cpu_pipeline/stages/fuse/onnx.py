@@ -28,7 +28,7 @@ class FuseOnnx(Stage):
     """Fuse attention, layer norms and GELUs for ONNX Runtime with onnxscript's rewriter, and count what was fused."""
 
     takes: ClassVar = {"model": {FORMAT}}
-    reads: ClassVar = frozenset({"task"})
+    reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("onnx", "onnx_ir", "onnxscript")
 
     attention: Annotated[int, Field(ge=0)] | Literal["all"] = "all"
