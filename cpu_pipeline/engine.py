@@ -138,6 +138,8 @@ class _Build:
         self.running: list[_Run] = []
         self.idle: list[Child] = []
         self.waiting: set[str] = set()
+        self.dropped: set[str] = set()
+        """Nodes that are not built because something they need failed."""
         self.absent: set[str] = set()
         """Keys that were looked for in vain; looked for again once their lock is ours."""
         self.sampled = 0.0
@@ -173,7 +175,7 @@ class _Build:
         """Settle what is known already, start what can be started; say whether anything moved."""
         moved = False
         for node in list(self.pending.values()):
-            broken = [n for n in node.needs if n in self.built.errors or n in self._skipped()]
+            broken = [n for n in node.needs if n in self.built.errors or n in self.dropped]
             if broken:
                 self._drop(node, broken[0])
                 moved = True
@@ -181,12 +183,9 @@ class _Build:
                 moved |= self._settle(node)
         return moved
 
-    def _skipped(self) -> set[str]:
-        done = self.built.artifacts.keys() | self.pending.keys() | {r.node.id for r in self.running}
-        return set(self.plan.nodes) - done
-
     def _drop(self, node: Node, because: str) -> None:
         del self.pending[node.id]
+        self.dropped.add(node.id)
         self.tell(Event(node.id, "skipped", (f"`{because}` failed",)))
 
     def _settle(self, node: Node) -> bool:
@@ -289,7 +288,9 @@ class _Build:
                 node.stage.model_dump(mode="json"),
                 {name: self.built.artifacts[source] for name, source in node.inputs.items()},
                 work,
-                task=None if task is None else {"use": _task_name(task), "with": task.model_dump(mode="json")},
+                task=None
+                if task is None
+                else {"use": registry.task_name(type(task)), "with": task.model_dump(mode="json")},
                 data={role: str(self.built.artifacts[n].path / "rows.jsonl") for role, n in node.data.items()},
                 scratch=str(self.store.scratch(key)),
                 threads=threads,
@@ -394,10 +395,6 @@ class _Build:
 def _with_log(text: str, log: Path) -> str:
     lines = "".join(f"\n    {line}" for line in tail(log))
     return f"{text}; its log is {log}" + (f", which ends:{lines}" if lines else "")
-
-
-def _task_name(task: object) -> str:
-    return next(name for name in registry.task_names() if registry.task_class(name) is type(task))
 
 
 def _machine_lock() -> Path:

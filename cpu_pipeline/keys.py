@@ -111,7 +111,7 @@ def _task(stage: Stage, context: Context) -> Any:
     if context.task is None or not {"task", "task.head"} & stage.reads:
         return None
     task = context.task
-    name = next(n for n in registry.task_names() if registry.task_class(n) is type(task))
+    name = registry.task_name(type(task))
     if "task" not in stage.reads:
         return {"use": name, "outputs": list(task.outputs)}
     return {

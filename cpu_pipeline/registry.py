@@ -85,6 +85,12 @@ def task_class(name: str) -> type[Task]:
     return found
 
 
+@cache
+def task_name(task: type[Task]) -> str:
+    """Return the name a recipe uses for this task."""
+    return next(name for name in task_names() if task_class(name) is task)
+
+
 def source_names(want: str) -> list[str]:
     """List every source that `want` (model, tokenizer, data) can come from."""
     return sorted(name for name in _modules(sources) if want in source_class(name).wants)
