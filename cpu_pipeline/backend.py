@@ -35,6 +35,8 @@ class Backend(Protocol):
     """Distributions whose versions shape what it answers."""
     VERSION: int
     """Raised whenever it starts answering differently."""
+    ENVIRONMENT: str
+    """Where its packages are: default, or one that `cpu-pipeline env create` makes."""
 
     def load(self, path: Path, task: Task | None, threads: int) -> Session:
         """Open the artifact at `path` on the CPU; 0 threads lets the runtime choose.

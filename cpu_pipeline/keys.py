@@ -61,9 +61,14 @@ def ingredients(
         "allow": sorted(context.allow) if "allow" in stage.reads else None,
         "packages": {name: installed(name) for name in stage.packages},
         "backends": {name: _backend(name) for name in sorted(stage.backends(formats))},
-        "environment": stage.environment(),
+        "environment": environment(stage, formats),
         "host": _host(stage, context),
     }
+
+
+def environment(stage: Stage, formats: Mapping[str, str]) -> str:
+    """Name the environment that runs the stage on inputs of these formats."""
+    return stage.environment({name: registry.backend(name).ENVIRONMENT for name in sorted(stage.backends(formats))})
 
 
 def packages(stage: Stage, formats: Mapping[str, str], task: Task | None) -> set[str]:

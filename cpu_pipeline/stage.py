@@ -121,8 +121,11 @@ class Stage(BaseModel, ABC):
         """Say how much of this machine shapes the output: nothing, its instruction sets, or all of it."""
         return "none"
 
-    def environment(self) -> str:
-        """Name the environment that runs it."""
+    def environment(self, backends: Mapping[str, str]) -> str:
+        """Name the environment that runs it, given the one of each backend it loads (format -> environment).
+
+        `job.load` and `job.timer` open each artifact in its backend's own environment, whichever this is.
+        """
         return "default"
 
     def backends(self, formats: Mapping[str, str]) -> Set[str]:

@@ -150,7 +150,7 @@ def test_making_every_stage_and_task_imports_nothing_heavy() -> None:
         "for name, cls in registry.all_classes():\n"
         "    try: made = cls()\n"
         "    except ValueError: continue\n"
-        "    if hasattr(made, 'gives'): made.gives(), made.host(), made.environment(), made.asks()"
+        "    if hasattr(made, 'gives'): made.gives(), made.host(), made.asks()"
     )
     assert not HEAVY & found
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "safetensors")
 VERSION = 1
+ENVIRONMENT = "default"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What tokenizers give, in the order in which exported models take it."""
 WEIGHTS = (

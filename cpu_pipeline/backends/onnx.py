@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnxruntime", "numpy")
 VERSION = 1
+ENVIRONMENT = "default"
 FORMAT = "onnx"
 MODEL = "model.onnx"
 DATA = "model.onnx_data"

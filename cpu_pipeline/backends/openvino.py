@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("openvino",)
 VERSION = 1
+ENVIRONMENT = "default"
 
 FORMAT = "openvino"
 XML = "openvino_model.xml"

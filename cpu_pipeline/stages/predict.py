@@ -42,6 +42,10 @@ class Predict(Stage):
         """Name the backend of the model's format."""
         return frozenset({formats["model"]})
 
+    def environment(self, backends: Mapping[str, str]) -> str:
+        """Run beside the model's backend: predictions cross environments as files."""
+        return next(iter(backends.values()))
+
     def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
         """Write one prediction per row, in the rows' order; an answer of NaN or infinity is marked `nan`."""
         if job.task is None:
