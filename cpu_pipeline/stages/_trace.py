@@ -1,0 +1,87 @@
+"""Record what a checkpoint computes as TorchScript: one trace, named inputs, the task's outputs in order."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cpu_pipeline.backends import hf
+
+SHAPE = (3, 9)
+"""(batch, sequence) of the example: sizes of 0 and 1 broadcast, and a trace could take them for constants."""
+LENGTHS = (9, 6, 4)
+"""Real tokens of each row: a trace of an example without padding may leave the mask out."""
+FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
+"""What tracing raises where a model does something that a trace cannot hold."""
+
+
+def trace(module: Any, names: Sequence[str], outputs: tuple[str, ...], said: list[str] | None = None) -> Any:
+    """Trace a transformers model into a torch.jit.ScriptModule that takes keyword tensors and gives a tuple.
+
+    The tracer's own check is off: it runs the model a second time on the same example, which shows no shape that was
+    frozen, and refuses BERT although its trace is right. Compare with eager at other shapes afterwards.
+
+    Args:
+        module: what `hf.checkpoint` gave, in eval mode.
+        names: its inputs, as `hf.inputs_of` names them; int64 of shape (batch, sequence).
+        outputs: what the task reads; the order of the tuple.
+        said: gets one line for each warning of the tracer: the source file's name and what it fears. Not all are
+            true: every architecture here makes a mask under a condition that only asks whether it is being traced.
+
+    Raises one of `FAILURES` where the model does something that a trace cannot hold.
+    """
+    import torch
+
+    with warnings.catch_warnings(record=True) as heard, torch.no_grad():
+        warnings.simplefilter("always")
+        traced = torch.jit.trace(
+            named(module, names, outputs),
+            example_kwarg_inputs=example(module, names),
+            strict=False,
+            check_trace=False,
+        )
+    if said is not None:
+        fears = (w for w in heard if issubclass(w.category, torch.jit.TracerWarning))
+        said.extend(dict.fromkeys(f"{Path(w.filename).name}: {' '.join(str(w.message).split())[:200]}" for w in fears))
+    return traced
+
+
+def example(module: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Make a small padded batch that the model can take: int64 tensors by name."""
+    import torch
+
+    rows, length = SHAPE
+    padding = getattr(module.config, "pad_token_id", None) or 0
+    vocabulary = int(getattr(module.config, "vocab_size", 2))
+    real = torch.arange(length) < torch.tensor(LENGTHS)[:, None]
+    ids = (torch.arange(rows * length).reshape(rows, length) + 3) % vocabulary
+    given = {
+        "input_ids": torch.where(real, ids, padding),
+        "attention_mask": real.long(),
+        "token_type_ids": (real & (torch.arange(length) > 2)).long(),
+    }
+    return {name: given[name] for name in names}
+
+
+def named(module: Any, names: Sequence[str], outputs: tuple[str, ...]) -> Any:
+    """Wrap a transformers model into a module that takes `names` alone and gives the task's outputs alone, in order."""
+    import torch
+
+    class Two(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = module
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> tuple[Any, ...]:
+            return self.answer(input_ids=input_ids, attention_mask=attention_mask)
+
+        def answer(self, **given: Any) -> tuple[Any, ...]:
+            return tuple(hf.outputs_of(self.model(**given), outputs).values())
+
+    class Three(Two):
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> tuple[Any, ...]:
+            return self.answer(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+
+    return (Three() if "token_type_ids" in names else Two()).eval()
