@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,19 +70,16 @@ def named(module: Any, names: Sequence[str], outputs: tuple[str, ...]) -> Any:
     """Wrap a transformers model into a module that takes `names` alone and gives the task's outputs alone, in order."""
     import torch
 
-    class Two(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
+    class Named(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
         def __init__(self) -> None:
             super().__init__()
             self.model = module
 
-        def forward(self, input_ids: Any, attention_mask: Any) -> tuple[Any, ...]:
-            return self.answer(input_ids=input_ids, attention_mask=attention_mask)
-
-        def answer(self, **given: Any) -> tuple[Any, ...]:
+        def forward(self, **given: Any) -> tuple[Any, ...]:
             return tuple(hf.outputs_of(self.model(**given), outputs).values())
 
-    class Three(Two):
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> tuple[Any, ...]:
-            return self.answer(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
-
-    return (Three() if "token_type_ids" in names else Two()).eval()
+    # The tracer names the graph's inputs after these.
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    given = [inspect.Parameter(name, keyword) for name in ("self", *names)]
+    Named.forward.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
+    return Named().eval()
