@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import engine, paper, publish, wiring
+from cpu_pipeline import engine, environment, outlook, paper, publish, wiring
 from cpu_pipeline.engine import Built, Event
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.paper import Paper
@@ -58,6 +58,7 @@ def build(
     jobs: int = 1,
     force: bool = False,
     remeasure: bool = False,
+    create_envs: bool = False,
     tell: Callable[[Event], None] = lambda _: None,
 ) -> Outcome:
     """Build a plan, reusing the store, and put its outputs into `out` when every gate passes.
@@ -69,6 +70,7 @@ def build(
         jobs: how many steps may run at once.
         force: overwrite a version that was edited by hand.
         remeasure: measure anew what depends on this machine.
+        create_envs: make the environments that steps need and that are not here.
         tell: called with every event.
 
     Raises:
@@ -77,6 +79,8 @@ def build(
         Refused: a version was edited by hand.
     """
     kept = Store(default_root() if store is None else Path(store))
+    for name in outlook.lacking(planned, kept) if create_envs else ():
+        environment.create(name, lambda line: tell(Event(line, "making")))
     built = engine.build(planned, kept, tell, jobs, remeasure)
     try:
         published = publish.publish(built, kept, Path(out), force)

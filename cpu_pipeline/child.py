@@ -13,8 +13,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +21,7 @@ import psutil
 
 from cpu_pipeline import host
 from cpu_pipeline.artifact import Artifact
+from cpu_pipeline.environment import Interpreter
 from cpu_pipeline.errors import StageFailed, error_class
 
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE", re.IGNORECASE)
@@ -33,7 +32,7 @@ TAIL = 15
 """Lines of a dead child's log that its error shows."""
 
 
-def environment(online: bool, timing: bool = False) -> dict[str, str]:
+def variables(paths: Sequence[str], online: bool = False, timing: bool = False) -> dict[str, str]:
     """Return the environment variables of a child: no accelerators, no tokens, offline unless it fetches."""
     env = {k: v for k, v in os.environ.items() if not SECRET.search(k) or (online and k in SEEN_BY_FETCH)}
     env |= {
@@ -48,7 +47,7 @@ def environment(online: bool, timing: bool = False) -> dict[str, str]:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "DO_NOT_TRACK": "1",
     }
-    env["PYTHONPATH"] = os.pathsep.join(_own_paths())
+    env["PYTHONPATH"] = os.pathsep.join(paths)
     if timing:
         env.pop("OMP_WAIT_POLICY", None)
     else:
@@ -66,28 +65,23 @@ def environment(online: bool, timing: bool = False) -> dict[str, str]:
     return env
 
 
-def _own_paths() -> list[str]:
-    """List where we look for modules beyond what every process of this interpreter does: a clone, a plug-in."""
-    standard = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    places = [Path(p) for p in sys.path if p]
-    return [str(p) for p in places if p not in standard and p.parent not in standard and p.suffix != ".zip"]
-
-
 class Child:
     """The parent's end: one child process, asked one thing at a time."""
 
-    def __init__(self, online: bool = False, cpus: Sequence[int] | None = None, timing: bool = False) -> None:
-        self.online = online
+    def __init__(
+        self, interpreter: Interpreter, online: bool = False, cpus: Sequence[int] | None = None, timing: bool = False
+    ) -> None:
+        self.interpreter, self.online = interpreter, online
         self.peak = 0
         """Most memory seen since the last request, in bytes."""
         # 0x200 is Windows' CREATE_NEW_PROCESS_GROUP, which other systems' subprocess does not name.
         group: dict[str, Any] = {"creationflags": 0x200} if os.name == "nt" else {"start_new_session": True}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cpu_pipeline.worker", str(os.getpid())],
+            [*interpreter.command, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment(online, timing),
+            env=variables(interpreter.paths, online, timing),
             **group,
         )
         self._watched = psutil.Process(self.process.pid)
@@ -197,6 +191,6 @@ def request(
     out: Path,
     **rest: Any,
 ) -> dict[str, Any]:
-    """Write what a child is asked to run; `rest` is task, data, scratch, threads, isa, allow and log."""
+    """Write what a child is asked to run; `rest` is task, data, scratch, threads, isa, allow, log and where."""
     inputs_told = {name: told(artifact) for name, artifact in inputs.items()}
     return {"do": "run", "use": use, "options": dict(options), "inputs": inputs_told, "out": str(out), **rest}

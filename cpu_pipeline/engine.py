@@ -15,12 +15,13 @@ from typing import Any
 import psutil
 from filelock import BaseFileLock, ReadWriteLock, Timeout
 
-from cpu_pipeline import host, registry
+from cpu_pipeline import environment, host, registry
 from cpu_pipeline.artifact import Artifact, digest_json
 from cpu_pipeline.child import Child, request, tail
+from cpu_pipeline.environment import DEFAULT, Interpreter
 from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError, StageFailed, TryAgain
 from cpu_pipeline.graph import Node, Plan
-from cpu_pipeline.keys import differences, find_source, ingredients, missing, packages
+from cpu_pipeline.keys import differences, environments, find_source, home, ingredients, missing, packages
 from cpu_pipeline.stage import Verdict
 from cpu_pipeline.store import Lease, Store
 
@@ -38,7 +39,7 @@ class Event:
 
     node: str
     what: str
-    """kept, building, waiting, built, failed, skipped or warning."""
+    """kept, making (an environment), building, waiting, built, failed, skipped or warning."""
     why: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -212,6 +213,8 @@ class _Build:
             return False
         if absent := missing(sorted(packages(node.stage, self.plan.formats(node), self.plan.context.task))):
             raise BackendMissing(f"{node.label}: {', '.join(absent)} not installed; pip install 'cpu-pipeline[build]'")
+        for name in environments(node.stage, self.plan.formats(node)):
+            environment.interpreter(name)  # a missing one fails here, before anything is locked
         lock = self.store.lock(key)
         try:
             lock.acquire(timeout=0)
@@ -278,7 +281,10 @@ class _Build:
         self.tell(Event(node.id, "building", why or reasons(before, needed)))
         work, log = self.lease.work(key), self.store.log(key)
         log.unlink(missing_ok=True)
-        child = self._child(node.stage.online)
+        formats = self.plan.formats(node)
+        where = home(node.stage, formats)
+        places = {name: environment.interpreter(name) for name in {DEFAULT, *environments(node.stage, formats)}}
+        child = self._child(places[where], node.stage.online)
         context = self.plan.context
         threads = context.threads if node.stage.alone else max(1, host.cores() // self.jobs)
         task = context.task
@@ -297,6 +303,8 @@ class _Build:
                 isa=list(context.isa),
                 allow=sorted(context.allow),
                 log=str(log),
+                environment=where,
+                interpreters={name: {"python": p.python, "paths": list(p.paths)} for name, p in places.items()},
             )
         )
         del self.pending[node.id]
@@ -352,13 +360,13 @@ class _Build:
         self._done(run.node, run.key, made)
         self.tell(Event(run.node.id, "built", seconds=seconds))
 
-    def _child(self, online: bool) -> Child:
+    def _child(self, interpreter: Interpreter, online: bool) -> Child:
         """Take a child that is idle, or start one; those that are online never run anything but fetches."""
         for child in self.idle:
-            if child.online == online:
+            if child.online == online and child.interpreter == interpreter:
                 self.idle.remove(child)
                 return child
-        return Child(online)
+        return Child(interpreter, online)
 
     def _keep_child(self, child: Child) -> None:
         heavy = True

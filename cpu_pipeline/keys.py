@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from cpu_pipeline import host, registry
+from cpu_pipeline import environment, host, registry
+from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.source import Source
 from cpu_pipeline.stage import Stage
 from cpu_pipeline.task import Task
@@ -48,6 +49,7 @@ def ingredients(
         data: role -> content digest of its rows.
         context: the recipe's task, target and permissions, of which only what the stage reads counts.
     """
+    where = home(stage, formats)
     return {
         "epoch": EPOCH,
         "stage": use,
@@ -56,27 +58,34 @@ def ingredients(
         "identity": stage.identity(find_source),
         "inputs": dict(inputs),
         "data": dict(data),
-        "task": _task(stage, context),
+        "task": _task(stage, context, where),
         "target": list(context.isa) if "target" in stage.reads else None,
         "allow": sorted(context.allow) if "allow" in stage.reads else None,
-        "packages": {name: installed(name) for name in stage.packages},
+        "packages": {name: installed(name, where) for name in stage.packages},
         "backends": {name: _backend(name) for name in sorted(stage.backends(formats))},
-        "environment": environment(stage, formats),
+        "environment": _pins(where),
         "host": _host(stage, context),
     }
 
 
-def environment(stage: Stage, formats: Mapping[str, str]) -> str:
+def home(stage: Stage, formats: Mapping[str, str]) -> str:
     """Name the environment that runs the stage on inputs of these formats."""
     return stage.environment({name: registry.backend(name).ENVIRONMENT for name in sorted(stage.backends(formats))})
 
 
+def environments(stage: Stage, formats: Mapping[str, str]) -> set[str]:
+    """Name every environment that running the stage takes: its own, and those of the backends it loads."""
+    return {home(stage, formats), *(registry.backend(name).ENVIRONMENT for name in stage.backends(formats))}
+
+
 def packages(stage: Stage, formats: Mapping[str, str], task: Task | None) -> set[str]:
-    """Name every distribution that running the stage takes."""
-    needed = set(stage.packages)
+    """Name every distribution that running the stage takes from the default environment."""
+    here = home(stage, formats) == DEFAULT
+    needed = set(stage.packages) if here else set[str]()
     for name in stage.backends(formats):
-        needed |= set(registry.backend(name).PACKAGES)
-    if task is not None and "task" in stage.reads:
+        if registry.backend(name).ENVIRONMENT == DEFAULT:
+            needed |= set(registry.backend(name).PACKAGES)
+    if here and task is not None and "task" in stage.reads:
         needed |= set(task.packages)
     return needed
 
@@ -112,7 +121,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:12] + "…"
 
 
-def _task(stage: Stage, context: Context) -> Any:
+def _task(stage: Stage, context: Context, where: str) -> Any:
     if context.task is None or not {"task", "task.head"} & stage.reads:
         return None
     task = context.task
@@ -123,13 +132,20 @@ def _task(stage: Stage, context: Context) -> Any:
         "use": name,
         "version": task.version,
         "options": task.model_dump(mode="json"),
-        "packages": {name: installed(name) for name in task.packages},
+        "packages": {name: installed(name, where) for name in task.packages},
     }
 
 
 def _backend(name: str) -> dict[str, Any]:
     module = registry.backend(name)
-    return {"version": module.VERSION, "packages": {p: installed(p) for p in module.PACKAGES}}
+    where = module.ENVIRONMENT
+    versions = {package: installed(package, where) for package in module.PACKAGES}
+    return {"version": module.VERSION, "packages": versions, "environment": _pins(where)}
+
+
+def _pins(where: str) -> Any:
+    """Name an environment, and for one that we make, its every package."""
+    return where if where == DEFAULT else {"name": where, "pins": environment.read(where).digest}
 
 
 def _host(stage: Stage, context: Context) -> Any:
@@ -143,14 +159,16 @@ def _host(stage: Stage, context: Context) -> Any:
 
 
 @cache
-def installed(distribution: str) -> str:
-    """Return the installed version of a distribution, or say that there is none."""
+def installed(distribution: str, where: str = DEFAULT) -> str:
+    """Return a distribution's version in an environment, made or not, or say that there is none."""
+    if where != DEFAULT:
+        return environment.read(where).pins.get(environment.normal(distribution), ABSENT)
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return ABSENT
 
 
-def missing(names: Sequence[str]) -> list[str]:
-    """Name the distributions that are not installed."""
-    return sorted(name for name in names if installed(name) == ABSENT)
+def missing(names: Sequence[str], where: str = DEFAULT) -> list[str]:
+    """Name the distributions that an environment has not."""
+    return sorted(name for name in names if installed(name, where) == ABSENT)

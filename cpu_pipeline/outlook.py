@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cpu_pipeline import environment
 from cpu_pipeline.artifact import Artifact, digest_json
 from cpu_pipeline.engine import needs, reasons
+from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.graph import Node, Plan
+from cpu_pipeline.keys import environments
 from cpu_pipeline.store import Store
 
 
@@ -42,3 +45,12 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
         else:
             changed.add(node.id)
             yield Outlook(node, "build", reasons(before, needed))
+
+
+def lacking(plan: Plan, store: Store) -> list[str]:
+    """Name the environments that a build would take and that are not made."""
+    wanted = {
+        name for seen in look(plan, store) if seen.state != "kept"
+        for name in environments(seen.node.stage, plan.formats(seen.node))
+    }  # fmt: skip
+    return sorted(name for name in wanted - {DEFAULT} if not environment.read(name).ready)

@@ -14,66 +14,31 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from cpu_pipeline import registry
+from cpu_pipeline import host, registry
 from cpu_pipeline.artifact import Artifact
-from cpu_pipeline.child import Child, told
+from cpu_pipeline.elsewhere import Elsewhere, Timed
+from cpu_pipeline.environment import Interpreter
 from cpu_pipeline.errors import BackendMissing, PipelineError, StageFailed, TryAgain
 from cpu_pipeline.keys import find_source
 from cpu_pipeline.stage import Job
 from cpu_pipeline.store import disk_error
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays
+    from cpu_pipeline.backend import Session
 
 
 NOTHING = 1 << 20
 """Bytes left on a disk that count as none when a step fails there."""
-
-
-class _Timed:
-    """One artifact in a fresh child of the worker, to be timed (a `stage.Timer`)."""
-
-    def __init__(self, artifact: Artifact, request: Mapping[str, Any], cpus: Sequence[int]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="cpu-pipeline-")
-        begin = time.perf_counter()
-        self.child = Child(cpus=cpus, timing=True)
-        self.child.ask({**_common(request), "do": "open", "artifact": told(artifact)})
-        self.child.answer()
-        self.load_seconds = time.perf_counter() - begin
-        self._peak = 0
-
-    def time(self, batches: Sequence[Arrays], rounds: int = 1) -> list[float]:
-        import numpy as np
-
-        path = Path(self._folder.name) / "batches.npz"
-        np.savez(path, **{f"{i}.{name}": array for i, arrays in enumerate(batches) for name, array in arrays.items()})  # type: ignore[arg-type]  # numpy types savez's keywords as bool
-        self.child.ask({"do": "time", "batches": str(path), "rounds": rounds})
-        said = self.child.answer()
-        self._peak = max(self._peak, int(said["peak_memory"]))
-        return list(said["seconds"])
-
-    @property
-    def peak_memory(self) -> int:
-        return self._peak
-
-    def close(self) -> None:
-        self.child.close()
-        self._folder.cleanup()
-
-
-def _common(request: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: request[key] for key in ("task", "threads", "log") if key in request}
 
 
 def _heard(said: Mapping[str, Any]) -> Artifact:
@@ -110,7 +75,9 @@ def _reply(asked: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
                 state["session"] = registry.backend(asked["artifact"]["format"]).load(
                     Path(asked["artifact"]["path"]), _task(asked), asked["threads"]
                 )
-                return {}
+                return {"inputs": list(state["session"].inputs)}
+            case "answer":
+                return _answer(asked, state["session"])
             case _:
                 return _time(asked, state["session"])
     except PipelineError as error:
@@ -154,8 +121,9 @@ def _run(asked: Mapping[str, Any]) -> dict[str, Any]:
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     stage = registry.stage_class(asked["use"])(**asked["options"])
+    opened: list[Elsewhere] = []
     job = Job(
-        load=lambda artifact: registry.backend(artifact.format).load(artifact.path, task, threads),
+        load=lambda artifact: _load(artifact, task, threads, asked, opened),
         timer=lambda artifact: _timer(artifact, asked),
         source=find_source,
         task=task,
@@ -166,7 +134,11 @@ def _run(asked: Mapping[str, Any]) -> dict[str, Any]:
         allow=frozenset(asked["allow"]),
     )
     _forget_peak()
-    facts = dict(stage.run({name: _heard(said) for name, said in asked["inputs"].items()}, out, job))
+    try:
+        facts = dict(stage.run({name: _heard(said) for name, said in asked["inputs"].items()}, out, job))
+    finally:
+        for session in opened:
+            session.close()
     try:
         json.dumps(facts, allow_nan=True)
     except TypeError as error:
@@ -181,6 +153,29 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _finite(v) for k, v in value.items()}
     return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _load(artifact: Artifact, task: Any, threads: int, asked: Mapping[str, Any], opened: list[Elsewhere]) -> Session:
+    """Open an artifact where its backend lives: here, or in a child of this process in another environment."""
+    backend = registry.backend(artifact.format)
+    if asked["environment"] == backend.ENVIRONMENT:
+        return backend.load(artifact.path, task, threads)
+    opened.append(Elsewhere(artifact, _interpreter(artifact, asked), asked))
+    return opened[-1]
+
+
+def _interpreter(artifact: Artifact, asked: Mapping[str, Any]) -> Interpreter:
+    said = asked["interpreters"][registry.backend(artifact.format).ENVIRONMENT]
+    return Interpreter(said["python"], tuple(said["paths"]))
+
+
+def _answer(asked: Mapping[str, Any], session: Session) -> dict[str, Any]:
+    import numpy as np
+
+    with np.load(asked["given"]) as held:
+        arrays = {name: held[name] for name in held.files}
+    np.savez(asked["answers"], **session(arrays))  # type: ignore[arg-type]  # numpy types savez's keywords as bool
+    return {}
 
 
 def _time(asked: Mapping[str, Any], session: Any) -> dict[str, Any]:
@@ -202,10 +197,8 @@ def _time(asked: Mapping[str, Any], session: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _timer(artifact: Artifact, asked: Mapping[str, Any]) -> Iterator[_Timed]:
-    from cpu_pipeline import host
-
-    timed = _Timed(artifact, asked, host.pinned(int(asked["threads"])))
+def _timer(artifact: Artifact, asked: Mapping[str, Any]) -> Iterator[Timed]:
+    timed = Timed(artifact, _interpreter(artifact, asked), asked, host.pinned(int(asked["threads"])))
     try:
         yield timed
     finally:

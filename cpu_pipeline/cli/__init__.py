@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cpu_pipeline.cli import describe, doctor, files, init, look, run, score, store
+from cpu_pipeline.cli import describe, doctor, env, files, init, look, run, score, store
 from cpu_pipeline.cli.output import fail, hush, patient
 from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError
 
@@ -42,6 +42,7 @@ app.command("schema")(describe.schema)
 app.command("docs", hidden=True)(describe.docs)
 app.command("doctor")(doctor.doctor)
 app.add_typer(store.app, name="store")
+app.add_typer(env.app, name="env")
 
 
 def _version(wanted: bool) -> None:

@@ -28,6 +28,9 @@ def run(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a version that was edited by hand.")] = False,
     remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure latency anew, though it is known.")] = False,
+    create_envs: Annotated[
+        bool, typer.Option("--create-envs", help="Make the environments that steps need and that are not here.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Build recipes: reuse what is kept, make the rest, check it, and put out what passed every gate."""
@@ -44,7 +47,7 @@ def run(
     for plan in planned:
         try:
             with Progress() as tell:
-                outcome = api.build(plan, store, out, jobs, force, remeasure, tell)
+                outcome = api.build(plan, store, out, jobs, force, remeasure, create_envs, tell)
         except Interrupted:
             raise
         except PipelineError as error:

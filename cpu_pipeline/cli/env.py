@@ -1,0 +1,65 @@
+"""`cpu-pipeline env`: the environments of stacks that cannot live beside the default one."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cpu_pipeline.cli.options import Json
+
+app = typer.Typer(
+    help="Make, check and remove the environments that some stages need.", no_args_is_help=True, rich_markup_mode=None
+)
+Name = Annotated[str, typer.Argument(help="An environment, as `env list` names it.")]
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the environments: whether each is made, where, what for, and how its upstream stands."""
+    from cpu_pipeline import environment
+    from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.cli.output import columns
+
+    found = [environment.read(name) for name in environment.names()]
+    if as_json:
+        print_json([{**vars(e), "ready": e.ready, "folder": str(e.folder)} for e in found])
+        return
+    for one in found:
+        columns([(one.name, "ready" if one.ready else "not made", str(one.folder))])
+        columns([("", said) for said in (one.about, one.status, one.warning) if said])
+
+
+@app.command("create")
+def create(name: Name) -> None:
+    """Make an environment with venv and pip; one that was half made is finished, one that is whole is left alone."""
+    from cpu_pipeline import environment
+
+    typer.echo(str(environment.create(name, lambda line: print(line, file=sys.stderr, flush=True))))
+
+
+@app.command("check")
+def check(name: Name, as_json: Json = False) -> int:
+    """Compare an environment with its pins, file by file, and start a worker in it; exit 4 when it is not whole."""
+    from cpu_pipeline import environment
+    from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.errors import BackendMissing
+
+    problems = environment.check(name)
+    if as_json:
+        print_json({"environment": name, "folder": str(environment.read(name).folder), "problems": problems})
+    else:
+        for problem in problems:
+            print(problem)
+        print(f"{name}: {len(problems)} problems")
+    return BackendMissing.exit_code if problems else 0
+
+
+@app.command("remove")
+def remove(name: Name) -> None:
+    """Remove an environment, older ones of the same name too."""
+    from cpu_pipeline import environment
+
+    for folder in environment.remove(name):
+        typer.echo(f"removed {folder}")
