@@ -11,7 +11,7 @@ from cpu_pipeline.artifact import Facts
 from cpu_pipeline.errors import RecipeError, StageFailed
 from cpu_pipeline.sources._files import Format, copy_file, is_tokenizer, refuse_pickles
 from cpu_pipeline.stage import Inputs, Job, Stage
-from cpu_pipeline.stages.load import _configs, _pickles, _safetensors, _tokenizer
+from cpu_pipeline.stages.load import _configs, _exported, _pickles, _safetensors, _tokenizer
 
 
 class LoadModel(Stage):
@@ -48,10 +48,8 @@ class LoadModel(Stage):
         return {**_says(config), **weights, **_tokenizer.check_fit(out, config)}
 
     def _weights(self, out: Path, job: Job) -> dict[str, Any]:
-        if self.format == "onnx":
-            return _settle(out, ".onnx", "model.onnx")
-        if self.format == "openvino":
-            return _settle(out, ".xml", "openvino_model.xml", ".bin")
+        if self.format != "hf":
+            return _exported.settle(out, self.format)
         pickled = sorted(p.name for p in out.iterdir() if re.fullmatch(r"pytorch_model.*\.bin(\.index\.json)?", p.name))
         if pickled:
             refuse_pickles(pickled, job.allow, "the model")
@@ -101,29 +99,6 @@ def _screen_shards(out: Path, index: Path) -> _safetensors.Weights:
             raise StageFailed(f"{shard}: not a valid shard: it lacks {lost[0]!r}, which {index.name} promises")
         weights += found
     return weights
-
-
-def _settle(out: Path, ending: str, usual: str, *companions: str) -> dict[str, Any]:
-    """Bring the one graph, and what lies beside it, to the top of `out` under its usual name.
-
-    Files of external data keep their names, because the graph refers to them by name.
-    """
-    graphs = sorted(p for p in out.rglob(f"*{ending}") if p.is_file())
-    if len(graphs) != 1:
-        raise RecipeError(f"the model has {len(graphs)} files that end in {ending}; it must have one, called {usual}")
-    [graph] = graphs
-    for companion in companions:
-        if not graph.with_suffix(companion).is_file():
-            raise StageFailed(f"{graph.name}: not a valid model: {graph.with_suffix(companion).name} is missing")
-        graph.with_suffix(companion).rename((out / usual).with_suffix(companion))
-    home = graph.parent
-    graph.rename(out / usual)
-    if home != out:
-        for path in sorted(home.iterdir()):
-            path.rename(out / path.name)
-        home.rmdir()
-    weights = [p for p in out.iterdir() if p.is_file() and p.suffix != ".json" and not is_tokenizer(p.name)]
-    return {"weight_bytes": sum(p.stat().st_size for p in weights)}
 
 
 def _says(config: dict[str, Any]) -> dict[str, Any]:

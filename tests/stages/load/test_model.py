@@ -8,7 +8,6 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from models import make
@@ -312,20 +311,3 @@ def test_unigram_vocabularies_count_by_place(bert: Path, tmp_path: Path) -> None
     said["model"] = {"type": "Unigram", "unk_id": 0, "vocab": [[f"t{i}", -1.0] for i in range(size + 1)]}
     path.write_text(json.dumps(said))
     fails(RecipeError, f"'t{size}' is number {size}", bert, tmp_path / "out")
-
-
-def test_exported_models_settle_under_their_usual_names(bert: Path, tmp_path: Path) -> None:
-    (bert / "model.safetensors").unlink()
-    (bert / "onnx").mkdir()
-    (bert / "onnx" / "model.onnx").write_bytes(np.zeros(10, np.uint8).tobytes())
-    (bert / "onnx" / "model.onnx_data").write_bytes(b"12345")
-    assert load(bert, tmp_path / "onnx", format="onnx")["weight_bytes"] == 15
-    assert {p.name for p in (tmp_path / "onnx").iterdir()} >= {"config.json", "model.onnx", "model.onnx_data"}
-    assert not (tmp_path / "onnx" / "onnx").exists()
-    shutil.rmtree(bert / "onnx")
-    fails(RecipeError, "it must have one, called model.onnx", bert, tmp_path / "none", format="onnx")
-    (bert / "graph.xml").write_text("<net/>")
-    fails(StageFailed, "graph.bin is missing", bert, tmp_path / "half", format="openvino")
-    (bert / "graph.bin").write_text("12")
-    load(bert, tmp_path / "openvino", format="openvino")
-    assert {p.name for p in (tmp_path / "openvino").iterdir()} >= {"openvino_model.xml", "openvino_model.bin"}
