@@ -1,0 +1,140 @@
+"""What the encoders of several architectures have in common: where their parts lie, and the heads above them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cpu_pipeline.backends.hf import outputs_of
+from cpu_pipeline.errors import StageFailed
+
+if TYPE_CHECKING:
+    from cpu_pipeline.task import Task
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The dotted names of a layer's modules, as transformers calls them."""
+
+    layers: str = "encoder.layer"
+    """From the encoder; all others are from a layer."""
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    out: str = "attention.output.dense"
+    attention_norm: str = "attention.output.LayerNorm"
+    up: str = "intermediate.dense"
+    activation: str = "intermediate.intermediate_act_fn"
+    down: str = "output.dense"
+    norm: str = "output.LayerNorm"
+
+
+BERT = Parts()
+DISTILBERT = Parts(
+    layers="transformer.layer",
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    out="attention.out_lin",
+    attention_norm="sa_layer_norm",
+    up="ffn.lin1",
+    activation="ffn.activation",
+    down="ffn.lin2",
+    norm="output_layer_norm",
+)
+MPNET = Parts(
+    query="attention.attn.q",
+    key="attention.attn.k",
+    value="attention.attn.v",
+    out="attention.attn.o",
+    attention_norm="attention.LayerNorm",
+)
+ARCHITECTURES = {
+    "bert": BERT,
+    "camembert": BERT,
+    "distilbert": DISTILBERT,
+    "electra": BERT,
+    "mpnet": MPNET,
+    "roberta": BERT,
+    "xlm-roberta": BERT,
+}
+"""config.json's model_type -> where the parts of its encoder lie."""
+HEADS = {
+    "AutoModel": ("last_hidden_state",),
+    "AutoModelForQuestionAnswering": ("start_logits", "end_logits"),
+    "AutoModelForSequenceClassification": ("logits",),
+    "AutoModelForTokenClassification": ("logits",),
+}
+"""Auto class -> the outputs that are to be had of it."""
+POOLED = "AutoModelForSequenceClassification"
+"""The head that reads the first token of each sequence alone; the others read each token by itself."""
+
+
+def check(config: Any, task: Task | None) -> Parts:
+    """Say where the parts of a model's encoder lie.
+
+    Raises:
+        StageFailed: its architecture, its kind of attention or the task's head is not one that runs here.
+    """
+    kind = str(getattr(config, "model_type", None))
+    if kind not in ARCHITECTURES:
+        raise StageFailed(
+            f"fastpath: the model is a {kind}; encoders that run without padding are {', '.join(ARCHITECTURES)}"
+        )
+    for name in ("is_decoder", "add_cross_attention", "is_encoder_decoder"):
+        if getattr(config, name, False):
+            raise StageFailed(f"fastpath: config.json sets {name}: only encoders, whose tokens all see each other, run")
+    positions = getattr(config, "position_embedding_type", None) or "absolute"
+    if positions != "absolute":
+        raise StageFailed(f"fastpath: config.json sets position_embedding_type to {positions}; only absolute is known")
+    if task is not None and set(task.outputs) - set(HEADS.get(task.auto_class, ())):
+        raise StageFailed(
+            f"fastpath: {task.auto_class} with {', '.join(task.outputs)} is not a head that runs without padding; "
+            f"those are {', '.join(HEADS)}"
+        )
+    return ARCHITECTURES[kind]
+
+
+def positions(embeddings: Any, ids: Any) -> Any:
+    """Number each token's position as the model's embeddings do: RoBERTa and its kin skip padding tokens.
+
+    `ids` and the result are of shape (batch, sequence).
+    """
+    import torch
+
+    padding = getattr(embeddings, "padding_idx", None)
+    if padding is None:
+        return torch.arange(ids.shape[1]).expand(ids.shape)
+    real = ids.ne(padding).long()
+    return real.cumsum(1) * real + padding
+
+
+def embed(base: Any, ids: Any, positions: Any, segments: Any) -> Any:
+    """Embed tokens of shape (rows, tokens) with the encoder's own modules; `segments` is None where it has none."""
+    given = {"input_ids": ids, "position_ids": positions}
+    if segments is not None:
+        given["token_type_ids"] = segments
+    hidden = base.embeddings(**given)
+    return base.embeddings_project(hidden) if hasattr(base, "embeddings_project") else hidden
+
+
+def head(model: Any, outputs: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
+    """Take the encoder out of a model; give what is left as a function of hidden states (rows, tokens, size).
+
+    The head's own code runs, above an encoder that hands back what it is given.
+    """
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    base = model.base_model
+    if base is model:
+        return lambda hidden: {"last_hidden_state": hidden}
+    pooler = getattr(base, "pooler", None)
+
+    def given(*_: Any, inputs_embeds: Any, **__: Any) -> Any:
+        pooled = None if pooler is None else pooler(inputs_embeds)
+        return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
+
+    delattr(model, model.base_model_prefix)
+    setattr(model, model.base_model_prefix, given)
+    return lambda hidden: outputs_of(model(inputs_embeds=hidden), outputs)
