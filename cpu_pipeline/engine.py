@@ -148,6 +148,10 @@ class _Build:
         self.holds = 0
 
     def go(self) -> Built:
+        places = {p for node in self.plan.nodes.values() for p in environments(node.stage, self.plan.formats(node))}
+        for name in sorted(places - {DEFAULT}):
+            if warning := environment.read(name).warning:
+                self.tell(Event(f"environment `{name}`", "warning", (warning,)))
         while self.pending or self.running:
             moved = self._start()
             if self.running:

@@ -161,7 +161,8 @@ def create(name: str, tell: Callable[[str], None] = lambda _: None) -> Path:
     with FileLock(here.folder.with_name(f"{here.folder.name}.lock")):
         if here.ready:
             return here.folder
-        for fresh in (False, True):
+        # What was half made is finished if it can be, and otherwise made again from nothing.
+        for fresh in (False, True) if here.python.exists() else (True,):
             problems = _make(here, tell, fresh)
             if not problems:
                 return here.folder

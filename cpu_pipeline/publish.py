@@ -10,10 +10,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import host, report
+from cpu_pipeline import environment, host, report
 from cpu_pipeline.artifact import digest_file, digest_json
 from cpu_pipeline.disk import remove_tree, sync_dir, writing
 from cpu_pipeline.engine import Built
+from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.errors import GateFailed, RecipeError, Refused
 from cpu_pipeline.keys import installed
 from cpu_pipeline.store import Store
@@ -82,13 +83,16 @@ def _manifest(built: Built, store: Store) -> dict[str, Any]:
     plan = built.plan
     steps: dict[str, Any] = {}
     distributions: set[str] = set()
+    places: set[str] = set()
     for node in plan.nodes.values():
         artifact = built.artifacts[node.id]
         action = store.action(built.keys[node.id])
         ingredients = dict(action.ingredients) if action else {}
-        distributions |= set(ingredients.get("packages", {}))
-        for backend in ingredients.get("backends", {}).values():
-            distributions |= set(backend["packages"])
+        for said in (ingredients, *ingredients.get("backends", {}).values()):
+            if said.get("environment", DEFAULT) == DEFAULT:
+                distributions |= set(said.get("packages", {}))
+            else:
+                places.add(said["environment"]["name"])
         steps[node.id] = {
             "use": node.use,
             "inputs": {**node.inputs, **{f"data.{role}": source for role, source in node.data.items()}},
@@ -117,8 +121,14 @@ def _manifest(built: Built, store: Store) -> dict[str, Any]:
         "checks": checks,
         "steps": steps,
         "packages": {name: installed(name) for name in sorted({*distributions, "cpu-pipeline"})},
+        "environments": {name: _environment(name) for name in sorted(places)},
         "host": host.machine(),
     }
+
+
+def _environment(name: str) -> dict[str, Any]:
+    here = environment.read(name)
+    return {"pins": here.digest, "packages": dict(here.pins), "warning": here.warning}
 
 
 def _write(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> None:

@@ -17,6 +17,9 @@ def render(built: Built, manifest: Mapping[str, Any]) -> str:
     lines = [f"# {escape(plan.name)} {manifest['version']}", ""]
     if recipe.about:
         lines += [escape(recipe.about), ""]
+    for place in manifest["environments"].values():
+        if place["warning"]:
+            lines += [f"**Warning:** {escape(place['warning'])}", ""]
     lines += _made_of(manifest)
     lines += ["## Checks", ""]
     lines += _checks(built) if built.verdicts else ["This recipe has no check: nothing here is proved.", ""]
@@ -36,6 +39,9 @@ def render(built: Built, manifest: Mapping[str, Any]) -> str:
     lines += ["## Made with"]
     packages = manifest["packages"].items()
     lines += table(("package", "version"), ((escape(name), escape(version)) for name, version in packages))
+    for name, place in manifest["environments"].items():
+        lines += [f"In the environment {code(name)} (pins {code(place['pins'][:12])}): "
+                  + ", ".join(escape(f"{p} {v}") for p, v in place["packages"].items()) + ".", ""]  # fmt: skip
     machine = manifest["host"]
     lines += [f"Machine: {escape(machine['cpu'])}, {machine['cores']} cores, {machine['memory_gib']} GiB; "
               f"instruction sets {code(' '.join(machine['isa']))}.", ""]  # fmt: skip

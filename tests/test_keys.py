@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cpu_pipeline import host, keys, registry
+from cpu_pipeline import environment, host, keys, registry
 from cpu_pipeline.artifact import digest_json
 from cpu_pipeline.keys import Context, differences, ingredients
 from cpu_pipeline.stage import Facts, FindSource, Host, Inputs, Job, Stage
@@ -78,7 +78,7 @@ class Timed(Toy):
 class Apart(Toy):
     """Run somewhere else."""
 
-    def environment(self) -> str:
+    def environment(self, backends: Mapping[str, str]) -> str:
         return "optimum"
 
 
@@ -97,7 +97,7 @@ CONTEXT = Context(QuestionAnswering(), ("x86_64", "avx2"), 2)
 def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Pretend that certain versions are installed."""
     there = dict(VERSIONS)
-    monkeypatch.setattr(keys, "installed", lambda name: there.get(name, keys.ABSENT))
+    monkeypatch.setattr(keys, "installed", lambda name, where="default": there.get(name, keys.ABSENT))
     return there
 
 
@@ -266,8 +266,29 @@ def test_the_machine_and_threads_where_time_is_measured(monkeypatch: pytest.Monk
     assert says.startswith("host.cpu: ") and says.endswith("→ Another CPU")
 
 
-def test_the_environment() -> None:
-    assert why(asked(Toy()), asked(Apart())) == ["environment: default → optimum"]
+def test_the_environment_with_its_pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = asked(Apart())
+    [says] = why(asked(Toy()), there)
+    assert says.startswith("environment: default → {")
+    moved = replace(environment.read("optimum"), digest="f" * 64)
+    monkeypatch.setattr(environment, "read", lambda _: moved)
+    [says] = why(there, asked(Apart()))
+    assert says.startswith("environment.pins: ") and says.endswith("ffffffffffff…")
+
+
+def test_a_package_of_another_environment_has_the_version_of_its_pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert keys.installed("Optimum_ONNX", "optimum") == environment.read("optimum").pins["optimum-onnx"]
+    assert keys.installed("left-pad", "optimum") == keys.ABSENT
+
+
+def test_predicting_runs_where_the_backend_of_the_model_does() -> None:
+    predict = registry.stage_class("predict")()
+    assert keys.home(predict, {"model": "onnx"}) == "default"
+    assert keys.home(predict, {"model": "ipex"}) == "ipex"
+    assert keys.environments(predict, {"model": "ipex"}) == {"ipex"}
+    latency = registry.stage_class("validate.latency")(min_speedup=1)
+    assert keys.environments(latency, {"candidate": "ipex", "reference": "hf"}) == {"default", "ipex"}
 
 
 def test_what_the_options_point_at(monkeypatch: pytest.MonkeyPatch) -> None:
