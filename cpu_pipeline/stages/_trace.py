@@ -50,24 +50,35 @@ def trace(module: Any, names: Sequence[str], outputs: tuple[str, ...], said: lis
 
 
 def example(module: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Make a small padded batch that the model can take: int64 tensors by name."""
+    """Make a small padded batch that the model can take: int64 tensors by name.
+
+    Each row has one end token, the last before the padding: some heads (BART's) look for it.
+    """
     import torch
 
     rows, length = SHAPE
-    padding = getattr(module.config, "pad_token_id", None) or 0
-    vocabulary = int(getattr(module.config, "vocab_size", 2))
-    real = torch.arange(length) < torch.tensor(LENGTHS)[:, None]
-    ids = (torch.arange(rows * length).reshape(rows, length) + 3) % vocabulary
+    padding, end, vocabulary = (
+        getattr(module.config, name, None) for name in ("pad_token_id", "eos_token_id", "vocab_size")
+    )
+    lengths = torch.tensor(LENGTHS)[:, None]
+    places = torch.arange(length)
+    real = places < lengths
+    ids = (torch.arange(rows * length).reshape(rows, length) + 3) % int(vocabulary or 2)
+    if isinstance(end, int) and 0 <= end < int(vocabulary or 2):
+        ids = torch.where(places == lengths - 1, end, ids)
     given = {
-        "input_ids": torch.where(real, ids, padding),
+        "input_ids": torch.where(real, ids, padding if isinstance(padding, int) else 0),
         "attention_mask": real.long(),
-        "token_type_ids": (real & (torch.arange(length) > 2)).long(),
+        "token_type_ids": (real & (places > 2)).long(),
     }
     return {name: given[name] for name in names}
 
 
 def named(module: Any, names: Sequence[str], outputs: tuple[str, ...]) -> Any:
-    """Wrap a transformers model into a module that takes `names` alone and gives the task's outputs alone, in order."""
+    """Wrap a transformers model into a module that takes `names` alone and gives the task's outputs alone, in order.
+
+    Outputs are float32 whatever the weights are.
+    """
     import torch
 
     class Named(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
@@ -76,7 +87,9 @@ def named(module: Any, names: Sequence[str], outputs: tuple[str, ...]) -> Any:
             self.model = module
 
         def forward(self, **given: Any) -> tuple[Any, ...]:
-            return tuple(hf.outputs_of(self.model(**given), outputs).values())
+            answers = hf.outputs_of(self.model(**given), outputs).values()
+            # Not `.float()` on all: the trace would note it where there is nothing to do.
+            return tuple(answer if answer.dtype == torch.float32 else answer.float() for answer in answers)
 
     # The tracer names the graph's inputs after these.
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -1,0 +1,160 @@
+"""Run TorchScript modules, or the checkpoint that an artifact holds instead, on the CPU."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpu_pipeline import host
+from cpu_pipeline.artifact import Card
+from cpu_pipeline.backends import hf
+from cpu_pipeline.errors import BackendMissing, StageFailed
+
+if TYPE_CHECKING:
+    from cpu_pipeline.backend import Arrays, Session
+    from cpu_pipeline.task import Task
+
+PACKAGES = ("torch", "transformers", "safetensors", "numpy")
+VERSION = 1
+ENVIRONMENT = "default"
+FORMAT = "torchscript"
+MODEL = "model.pt"
+MEMBERS = ("data.pkl", "constants.pkl", "code/", ".data/version")
+"""What torch.jit.save puts under the one folder of its archive; `code/` holds at least one file."""
+WARM = (1, 8)
+"""(batch, sequence) of the two calls that make a session ready."""
+
+
+def load(path: Path, task: Task | None, threads: int) -> Session:
+    """Open the artifact at `path`; 0 threads leaves torch's own choice.
+
+    torch's profiling executor interprets the first call and optimizes the graph in the second; both happen here. What
+    it made then serves every shape: measured, each later call of a new shape costs what it costs again.
+
+    Raises:
+        StageFailed: the file is not a whole TorchScript archive, or not the module that the card tells of.
+        BackendMissing: torch, or an instruction set that it was built for, is not here.
+    """
+    card = Card.read(path, FORMAT)
+    if lacking := host.missing(card.needs):
+        raise BackendMissing(
+            f"{path}: built for {', '.join(lacking)}, which this CPU has not: it would answer wrongly here; "
+            "build it again on this machine"
+        )
+    if card.runtime.get("eager"):
+        return hf.load(path, task, threads)
+    inputs, outputs = (tuple(card.runtime.get(kind, ())) for kind in ("inputs", "outputs"))
+    if not inputs or not outputs:
+        raise StageFailed(f"{path}: its card names no inputs and outputs; build it again")
+    if task and set(task.outputs) - set(outputs):
+        raise StageFailed(f"{path}: the model gives {', '.join(outputs)}, the task reads {', '.join(task.outputs)}")
+    module = open_module(path / MODEL, threads)
+    takes = tuple(argument.name for argument in module.forward.schema.arguments[1:])
+    if takes != inputs:
+        raise StageFailed(f"{path / MODEL}: it takes {', '.join(takes)}, its card says {', '.join(inputs)}")
+    session = Scripted(module, inputs, outputs, task.outputs if task else outputs)
+    session.warm_up()
+    return session
+
+
+def open_module(model: Path, threads: int = 0) -> Any:
+    """Open a bare torch.jit.ScriptModule, on the CPU and in eval mode.
+
+    Raises:
+        StageFailed: the file is not a whole TorchScript archive.
+        BackendMissing: torch is not installed.
+    """
+    screen(model)
+    try:
+        import torch
+    except ImportError as error:
+        raise BackendMissing(f"{model}: running TorchScript needs torch: {error}") from error
+
+    if threads > 0:
+        torch.set_num_threads(threads)
+    # A torch whose fuser knows this CPU would compile anew for each of the first shapes; once, for any shape, will do.
+    torch.jit.set_fusion_strategy([("DYNAMIC", 1)])
+    try:
+        return torch.jit.load(model, map_location="cpu").eval()
+    except (RuntimeError, ValueError) as error:
+        raise StageFailed(f"{model}: not a valid TorchScript module: {_line(error)}") from error
+
+
+def screen(model: Path) -> None:
+    """Check that a file can be a TorchScript archive at all, from its directory alone, before torch maps it.
+
+    Raises:
+        StageFailed: it is missing, empty, cut, no zip, or has not what torch.jit.save writes.
+    """
+    what = f"{model}: not a valid TorchScript module"
+    if not model.is_file():
+        raise StageFailed(f"{what}: there is no such file")
+    try:
+        with zipfile.ZipFile(model) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise StageFailed(f"{what}: {_line(error)}; it is cut or something else") from error
+    roots = {name.partition("/")[0] for name in names}
+    inside = [name.partition("/")[2] for name in names]
+    lacking = [m for m in MEMBERS if not any(i == m or (m.endswith("/") and i.startswith(m)) for i in inside)]
+    if len(roots) != 1 or lacking:
+        raise StageFailed(f"{what}: it is an archive without {', '.join(lacking) or 'one folder of its own'}")
+
+
+class Scripted:
+    """A TorchScript module called with named numpy arrays; its answers are a tuple in the order of `gives`."""
+
+    def __init__(self, module: Any, inputs: tuple[str, ...], gives: Sequence[str], outputs: Sequence[str]) -> None:
+        self.inputs = inputs
+        self.module = module
+        self._places = {name: tuple(gives).index(name) for name in outputs}
+        self._count = len(gives)
+
+    def __call__(self, arrays: Arrays, /) -> Arrays:
+        """Run one batch without gradients."""
+        import torch
+
+        given = {name: torch.from_numpy(arrays[name]) for name in self.inputs}
+        try:
+            with torch.inference_mode():
+                answers = self.module(**given)
+        except RuntimeError as error:
+            shape = "x".join(str(size) for size in next(iter(given.values())).shape)
+            raise StageFailed(
+                f"the TorchScript module does not run on a batch of {shape} tokens: {_line(error)}"
+            ) from error
+        if not isinstance(answers, tuple) or len(answers) != self._count:
+            raise StageFailed(f"the TorchScript module does not give a tuple of {self._count}: its card is not its own")
+        return {name: answers[place].float().numpy() for name, place in self._places.items()}
+
+    def warm_up(self) -> None:
+        """Run the two calls in which torch makes its plan for this module."""
+        import numpy as np
+
+        for _ in range(2):
+            self({name: np.ones(WARM, dtype=np.int64) for name in self.inputs})
+
+
+def _line(error: BaseException) -> str:
+    """Pick the line that says what happened: torch's messages begin or end with a trace through its interpreter."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith("RuntimeError:")] or lines[:1] or [type(error).__name__]
+    return said[-1].removeprefix("RuntimeError:").strip()[:300]
+
+
+def usage(folder: str, task: Task | None) -> str:
+    """Write how to run the module with torch alone."""
+    names = ", ".join(task.outputs) if task is not None else "the outputs"
+    return f"""
+import torch
+from tokenizers import Tokenizer
+
+model = torch.jit.load("{folder}/{MODEL}", map_location="cpu")
+text = Tokenizer.from_file("{folder}/tokenizer.json").encode("A text, and for tasks on pairs", "its second text")
+inputs = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
+names = [argument.name for argument in model.forward.schema.arguments[1:]]
+with torch.inference_mode():
+    outputs = model(**{{name: torch.tensor([inputs[name]]) for name in names}})  # {names}
+"""
