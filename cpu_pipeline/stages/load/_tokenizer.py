@@ -13,20 +13,40 @@ from cpu_pipeline.sources._files import choose_tokenizer
 from cpu_pipeline.stages.load._configs import read_json, write_json
 
 FAST = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
 
 SETTINGS = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
 """Files of a tokenizer that hold no vocabulary."""
 
 
 def complete(folder: Path) -> None:
-    """Make tokenizer.json from the vocabulary files when there is none.
+    """Make tokenizer.json from the vocabulary files when there is none, and its settings readable for everyone.
 
     Raises:
         RecipeError: there are no vocabulary files either.
         StageFailed: transformers cannot make one of them.
     """
-    if (folder / FAST).is_file():
-        return
+    if not (folder / FAST).is_file():
+        _make(folder)
+    if (folder / CONFIG).is_file():
+        _widen(folder / CONFIG)
+
+
+def _widen(path: Path) -> None:
+    """Spell what transformers 5 alone understands as version 4 does; 5 reads both, and Optimum still needs 4."""
+    config = read_json(path)
+    extra = config.get("extra_special_tokens")
+    change: dict[str, Any] = {}
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        change["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(extra, list) and "additional_special_tokens" not in config:
+        change["additional_special_tokens"] = extra
+    if change:
+        gone = "extra_special_tokens" if "additional_special_tokens" in change else ""
+        write_json(path, {**{key: value for key, value in config.items() if key != gone}, **change})
+
+
+def _make(folder: Path) -> None:
     vocabulary = [name for name in choose_tokenizer(p.name for p in folder.iterdir()) if name not in SETTINGS]
     if not vocabulary:
         raise RecipeError("the model has no tokenizer; say where one is: `tokenizer: {hub: ..., revision: ...}`")
@@ -41,12 +61,12 @@ def complete(folder: Path) -> None:
         tokenizer.save_pretrained(made)
         if not (Path(made) / FAST).is_file():
             raise StageFailed(f"{vocabulary[0]}: this kind of tokenizer has no tokenizer.json; name another tokenizer")
-        for name in (FAST, "tokenizer_config.json"):
+        for name in (FAST, CONFIG):
             shutil.copyfile(Path(made) / name, folder / name)
-    config = read_json(folder / "tokenizer_config.json")
+    config = read_json(folder / CONFIG)
     for key in ("name_or_path", "is_local", "local_files_only"):
         config.pop(key, None)
-    write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / CONFIG, config)
 
 
 def check_fit(folder: Path, config: dict[str, Any]) -> dict[str, int]:

@@ -311,3 +311,22 @@ def test_unigram_vocabularies_count_by_place(bert: Path, tmp_path: Path) -> None
     said["model"] = {"type": "Unigram", "unk_id": 0, "vocab": [[f"t{i}", -1.0] for i in range(size + 1)]}
     path.write_text(json.dumps(said))
     fails(RecipeError, f"'t{size}' is number {size}", bert, tmp_path / "out")
+
+
+def test_settings_that_transformers_5_alone_reads_are_spelled_for_both(bert: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    config = bert / "tokenizer_config.json"
+    edit(config, tokenizer_class="TokenizersBackend", backend="tokenizers", extra_special_tokens=["anna"])
+    before = AutoTokenizer.from_pretrained(bert)
+    load(bert, tmp_path / "out")
+    said = json.loads((tmp_path / "out" / config.name).read_text())
+    assert said["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert said["additional_special_tokens"] == ["anna"] and "extra_special_tokens" not in said
+    after = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert after.all_special_tokens == before.all_special_tokens and "anna" in after.all_special_tokens
+    assert after("anna found rome").input_ids == before("anna found rome").input_ids
+    settings = {"extra_special_tokens": {"one": "anna"}, "tokenizer_class": "BertTokenizer"}
+    edit(config, **settings)
+    load(bert, tmp_path / "same")
+    assert (tmp_path / "same" / config.name).read_bytes() == config.read_bytes()
