@@ -23,6 +23,7 @@ def render(built: Built, manifest: Mapping[str, Any]) -> str:
     lines += _made_of(manifest)
     lines += ["## Checks", ""]
     lines += _checks(built) if built.verdicts else ["This recipe has no check: nothing here is proved.", ""]
+    lines += _side_by_side(built)
     for node_id, found in built.artifacts.items():
         said = plan.nodes[node_id].stage.tells(found.facts)
         if said:
@@ -81,6 +82,41 @@ def _checks(built: Built) -> list[str]:
             for v in verdicts
         ]
     return table(("check", "of", "what", "verdict", "says"), rows)
+
+
+def _side_by_side(built: Built) -> list[str]:
+    """Put everything that was measured of each model into one row, the references first."""
+    plan = built.plan
+    rows: dict[str, dict[str, str]] = {}
+    for side in ("reference", "candidate"):
+        for gate in built.verdicts:
+            node = plan.nodes[gate]
+            if side in node.inputs:
+                model = node.inputs[side].split(":")[-1]
+                cells = node.stage.cells(built.artifacts[gate].facts, side)
+                # A reference is measured beside each candidate; the first time stands for all.
+                rows[model] = (
+                    {**cells, **rows.get(model, {})} if side == "reference" else {**rows.get(model, {}), **cells}
+                )
+    rows = {model: cells for model, cells in rows.items() if cells}
+    columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+    if len(rows) < 2:
+        return []
+    return [
+        "## Side by side",
+        *table(
+            ("model", "format", "size", *columns),
+            (
+                (
+                    code(model),
+                    built.artifacts[model].format,
+                    _size_of(built, model),
+                    *(cells.get(c, "") for c in columns),
+                )
+                for model, cells in rows.items()
+            ),
+        ),
+    ]
 
 
 def _size_of(built: Built, name: str) -> str:

@@ -147,3 +147,7 @@ class Stage(BaseModel, ABC):
     def tells(self, facts: Facts) -> list[str]:
         """Write Markdown lines for the report: what was measured, where a table says more than the verdicts."""
         return []
+
+    def cells(self, facts: Facts, side: str) -> Mapping[str, str]:
+        """Give cells for the report's table of all models: column -> Markdown, about the input called `side`."""
+        return {}

@@ -124,6 +124,15 @@ class ValidateAccuracy(Stage):
         ]
         return [*table(head, rows), f"{facts['rows']} rows; metrics are fractions."]
 
+    def cells(self, facts: Facts, side: str) -> Mapping[str, str]:
+        """Give one side's metric, the candidate's with the interval of its difference."""
+        name = self.metric or facts["metric"]
+        found = facts["metrics"].get(name, {})
+        told = _number(found.get(side))
+        if side == "candidate":
+            told += f" ({_number(found.get('low'))} to {_number(found.get('high'))})"
+        return {escape(f"{name} (interval of its difference)"): told}
+
     def _dropped(
         self, name: str, ours: float | None, theirs: float | None, found: Mapping[str, Any], confidence: float
     ) -> Verdict:

@@ -34,6 +34,8 @@ class ValidateLatency(Stage):
     """Tokens in each sequence; each row's own length unless given."""
     calls: int = Field(default=16, ge=1)
     """Different batches, spread over the validation rows; random tokens where the recipe has no such rows."""
+    throughput: int | None = Field(default=None, ge=1)
+    """Sequences in each call of a second measurement, of throughput; left out, throughput is that of the first one."""
     rounds: int = Field(default=5, ge=2)
     """How often the two sides take turns in a pair of processes; each turn runs every batch once."""
     processes: int = Field(default=2, ge=1)
@@ -51,6 +53,7 @@ class ValidateLatency(Stage):
     reads: ClassVar = frozenset({"task", "data.validation?"})
     packages: ClassVar = ("numpy", "scipy")
     alone: ClassVar = True
+    version: ClassVar = 2
     unkeyed: ClassVar = frozenset({"min_speedup", "max_median"})
 
     @model_validator(mode="after")
@@ -78,30 +81,36 @@ class ValidateLatency(Stage):
 
         import numpy as np
 
-        batches = self._batches(inputs, job)
+        batches = self._batches(inputs, job, self.batch, self.calls)
+        large = self.throughput or self.batch
+        loaded = self._batches(inputs, job, large, max(2, self.calls * self.batch // large)) if self.throughput else []
         seconds: dict[str, list[list[float]]] = {"candidate": [], "reference": []}
+        under_load: dict[str, list[list[float]]] = {"candidate": [], "reference": []}
         loads: dict[str, list[float]] = {"candidate": [], "reference": []}
         peaks = {"candidate": 0, "reference": 0}
         for _ in range(self.processes):
             with job.timer(inputs["reference"]) as slow, job.timer(inputs["candidate"]) as fast:
                 sides = {"reference": slow, "candidate": fast}
-                for timer in sides.values():
-                    timer.time(batches, self.warmup)
-                for turn in range(self.rounds):
-                    # Each goes first as often as the other, so that neither always finds the machine warmed up.
-                    for side in sorted(sides, reverse=turn % 2 == 1):
-                        seconds[side].append(sides[side].time(batches))
+                for given, times in ((batches, seconds), (loaded, under_load)):
+                    for timer in sides.values() if given else ():
+                        timer.time(given, self.warmup)
+                    for turn in range(self.rounds) if given else ():
+                        # Each goes first as often as the other, so that neither always finds the machine warmed up.
+                        for side in sorted(sides, reverse=turn % 2 == 1):
+                            times[side].append(sides[side].time(given))
                 for side, timer in sides.items():
                     loads[side].append(timer.load_seconds)
                     peaks[side] = max(peaks[side], timer.peak_memory)
-        (out / "timings.json").write_text(json.dumps(seconds) + "\n", encoding="utf-8")
+        kept = {**seconds, "throughput": under_load} if loaded else seconds
+        (out / "timings.json").write_text(json.dumps(kept) + "\n", encoding="utf-8")
+        whole = under_load if loaded else seconds
         found = speed_up(seconds["reference"], seconds["candidate"], self.confidence)
         sides_facts = {
             side: {
                 "median": float(np.median(times)),
                 "p90": float(np.quantile(times, 0.9)),
                 "p99": float(np.quantile(times, 0.99)),
-                "throughput": self.batch * np.size(times) / float(np.sum(times)),
+                "throughput": large / float(np.mean(whole[side])),
                 "load": float(np.median(loads[side])),
                 "peak_memory": peaks[side],
             }
@@ -112,27 +121,28 @@ class ValidateLatency(Stage):
             "speedup": {"value": found.value, "low": found.low, "high": found.high},
             "confidence": self.confidence,
             "batch": self.batch,
+            "throughput_batch": large,
             "tokens": float(np.median([arrays["input_ids"].shape[1] for arrays in batches])),
             "calls": sum(len(times) for times in seconds["candidate"]),
             "threads": job.threads,
         }
 
-    def _batches(self, inputs: Inputs, job: Job) -> list[Arrays]:
+    def _batches(self, inputs: Inputs, job: Job, size: int, calls: int) -> list[Arrays]:
         if job.task is None:
             raise StageFailed("latency needs the recipe's task")
         model = inputs["reference"].path
-        count = self.calls * self.batch
+        count = calls * size
         if "validation" in job.data:
             rows = read(job.data["validation"])
             features = spread(job.task.encode(spread(rows, count), model), count)
         else:
-            features = [f for batch in synthetic(model, [(self.batch, self.length or 128)] * self.calls) for f in batch]
+            features = [f for batch in synthetic(model, [(size, self.length or 128)] * calls) for f in batch]
         if self.length is not None:
             features = [stretched(feature, self.length) for feature in features]
-        groups = [features[i : i + self.batch] for i in range(0, len(features), self.batch)]
-        whole = [group for group in groups if len(group) == self.batch]
+        groups = [features[i : i + size] for i in range(0, len(features), size)]
+        whole = [group for group in groups if len(group) == size]
         if not whole:
-            raise StageFailed(f"{len(features)} sequences do not fill a batch of {self.batch}; give it more rows")
+            raise StageFailed(f"{len(features)} sequences do not fill a batch of {size}; give it more rows")
         return [pad(group, NAMES, pad_id(model)) for group in whole]
 
     def judge(self, facts: Facts) -> list[Verdict]:
@@ -163,9 +173,23 @@ class ValidateLatency(Stage):
             rows.append((side, *times, f"{said['throughput']:.1f}", f"{said['load']:.2f}", size(said["peak_memory"])))
         about = (
             f"Batch {facts['batch']}, {facts['tokens']:.0f} tokens (median), {facts['threads']} threads, "
-            f"{facts['calls']} calls of each side in turns, in fresh processes."
+            f"{facts['calls']} calls of each side in turns, in fresh processes. Throughput in batches of "
+            f"{facts['throughput_batch']}."
         )
         return [*table(head, rows), about]
+
+    def cells(self, facts: Facts, side: str) -> Mapping[str, str]:
+        """Give one side's latency, throughput, memory and cold start."""
+        said: Mapping[str, Any] = facts[side]
+        faster = "1" if side == "reference" else _interval(facts["speedup"])
+        return {
+            f"median ms, batch {facts['batch']}": f"{said['median'] * 1000:.2f}",
+            "p99 ms": f"{said['p99'] * 1000:.2f}",
+            "times as fast": faster,
+            f"sequences/s, batch {facts['throughput_batch']}": f"{said['throughput']:.1f}",
+            "peak memory": size(said["peak_memory"]),
+            "cold start s": f"{said['load']:.2f}",
+        }
 
 
 def stretched(feature: Feature, length: int) -> Feature:
@@ -176,6 +200,10 @@ def stretched(feature: Feature, length: int) -> Feature:
 def _stretch(ids: Sequence[int], length: int) -> list[int]:
     body = list(ids[:-1])
     return [*(body * (length // len(body) + 1))[: length - 1], ids[-1]]
+
+
+def _interval(found: Mapping[str, float | None]) -> str:
+    return f"{_number(found['value'])} ({_number(found['low'])} to {_number(found['high'])})"
 
 
 def _number(value: float | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import models
 import pytest
 
-from cpu_pipeline import worker
+from cpu_pipeline import environment, worker
 from cpu_pipeline.artifact import Artifact
 from cpu_pipeline.errors import StageFailed
 from cpu_pipeline.stage import Facts, Job
@@ -189,11 +189,35 @@ def test_keeps_every_call(run: Callable[..., Facts], out: Path) -> None:
     assert facts["calls"] == 12
 
 
+def test_measures_throughput_in_batches_of_its_own(run: Callable[..., Facts], out: Path) -> None:
+    said: list[tuple[str, int, int]] = []
+    fast = itertools.chain(itertools.repeat(0.01, 16), itertools.repeat(0.04))
+    slow = itertools.chain(itertools.repeat(0.02, 16), itertools.repeat(0.16))
+    facts = run({"candidate": fast, "reference": slow}, rows=40, said=said,
+                calls=8, rounds=2, processes=1, warmup=0, throughput=4)  # fmt: skip
+    # Warming up asks for no round, and takes none; then two turns of 8 calls, and two of 2 calls of 4 sequences.
+    assert [count for side, count, rounds in said if side == "candidate" and rounds] == [8, 8, 2, 2]
+    assert facts["candidate"]["median"] == 0.01 and facts["reference"]["median"] == 0.02
+    assert facts["candidate"]["throughput"] == pytest.approx(4 / 0.04)
+    assert facts["throughput_batch"] == 4
+    kept = json.loads((out / "timings.json").read_text())
+    assert [len(turn) for turn in kept["throughput"]["candidate"]] == [2, 2]
+    cells = ValidateLatency(min_speedup=1).cells(facts, "candidate")
+    assert cells["median ms, batch 1"] == "10.00" and cells["times as fast"].startswith("2.00 (")
+    assert cells["sequences/s, batch 4"] == "100.0"
+
+
 def test_times_real_models_in_processes_of_their_own(
     exported: Callable[..., Artifact], job: Callable[..., Job], out: Path, tmp_path: Path
 ) -> None:
     model = exported("bert", "question-answering")
-    asked = {"task": {"use": "question-answering", "with": {}}, "threads": 1, "log": str(tmp_path / "log")}
+    here = environment.interpreter("default")
+    asked = {
+        "task": {"use": "question-answering", "with": {}},
+        "threads": 1,
+        "log": str(tmp_path / "log"),
+        "interpreters": {"default": {"python": here.python, "paths": list(here.paths)}},
+    }
     stage = ValidateLatency(min_speedup=0.01, calls=2, rounds=2, processes=1, warmup=1, length=16)
     facts = stage.run(
         {"candidate": model, "reference": model},
