@@ -1,0 +1,93 @@
+"""Run TorchScript modules that hold operators of Intel Extension for PyTorch, fused when the session opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpu_pipeline.backend import TESTED
+from cpu_pipeline import host
+from cpu_pipeline.artifact import Card
+from cpu_pipeline.backends.torchscript import MODEL, Scripted, open_module, screen
+from cpu_pipeline.errors import BackendMissing, StageFailed
+
+if TYPE_CHECKING:
+    from cpu_pipeline.backend import Session
+    from cpu_pipeline.task import Task
+
+PACKAGES = ("torch", "intel_extension_for_pytorch", "numpy")
+VERSION = 1
+ENVIRONMENT = "ipex"
+PRECISIONS = ("float32", "bfloat16")
+ARCHITECTURES = TESTED
+ONLY = False
+STATUS = "archived in March 2026 with known security issues; bound to torch 2.8"
+FORMAT = "ipex"
+NEEDS = {"float32": host.TARGETS["avx2"], "bfloat16": host.TARGETS["avx512"]}
+"""Instruction sets without which IPEX does not start, or has no bfloat16 linear layers (it stores weights plainly and
+packs them for the CPU that opens them, so nothing else of the building machine is bound)."""
+
+
+def load(path: Path, task: Task | None, threads: int) -> Session:
+    """Open the artifact at `path` and have it fused; 0 threads leaves torch's own choice.
+
+    IPEX fuses in the second call, when torch optimizes the graph; what it fused then serves every shape. Both calls
+    happen here, so that no answer depends on how many came before it.
+
+    Raises:
+        StageFailed: the file is not a whole TorchScript archive, or not the module that the card tells of.
+        BackendMissing: torch, IPEX, or an instruction set that they need, is not here.
+    """
+    card = Card.read(path, FORMAT)
+    if lacking := host.missing(card.needs):
+        raise BackendMissing(
+            f"{path}: it needs {', '.join(lacking)}, which this CPU has not; fuse it in float32, or use export.openvino"
+        )
+    inputs, outputs = (tuple(card.runtime.get(kind, ())) for kind in ("inputs", "outputs"))
+    if not inputs or not outputs:
+        raise StageFailed(f"{path}: its card names no inputs and outputs; build it again")
+    if task and set(task.outputs) - set(outputs):
+        raise StageFailed(f"{path}: the model gives {', '.join(outputs)}, the task reads {', '.join(task.outputs)}")
+    screen(path / MODEL)
+    register(path)
+    module = open_module(path / MODEL, threads)
+    takes = tuple(argument.name for argument in module.forward.schema.arguments[1:])
+    if takes != inputs:
+        raise StageFailed(f"{path / MODEL}: it takes {', '.join(takes)}, its card says {', '.join(inputs)}")
+    session = Scripted(module, inputs, outputs, task.outputs if task else outputs)
+    session.warm_up()
+    return session
+
+
+def register(path: Path) -> None:
+    """Import IPEX, which adds its operators and its fusions to torch; `path` is what the error is about.
+
+    Raises:
+        BackendMissing: it is not installed, or the CPU is older than AVX2 (it would end this process).
+    """
+    if lacking := host.missing(NEEDS["float32"]):
+        raise BackendMissing(f"{path}: IPEX needs {', '.join(lacking)}, which this CPU has not; use export.openvino")
+    try:
+        import intel_extension_for_pytorch  # noqa: F401  # imported for what it registers
+    except ImportError as error:
+        raise BackendMissing(
+            f"{path}: running it needs intel_extension_for_pytorch, which is in the environment `ipex`: {error}"
+        ) from error
+
+
+def usage(folder: str, task: Task | None) -> str:
+    """Write how to run the module with torch and IPEX."""
+    names = ", ".join(task.outputs) if task is not None else "the outputs"
+    return f"""
+import intel_extension_for_pytorch  # adds the operators and the fusions; made for torch 2.8 alone
+import torch
+from tokenizers import Tokenizer
+
+model = torch.jit.load("{folder}/{MODEL}", map_location="cpu")
+text = Tokenizer.from_file("{folder}/tokenizer.json").encode("A text, and for tasks on pairs", "its second text")
+inputs = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
+names = [argument.name for argument in model.forward.schema.arguments[1:]]
+with torch.inference_mode():
+    for _ in range(3):  # the second call fuses
+        outputs = model(**{{name: torch.tensor([inputs[name]]) for name in names}})  # {names}
+"""
