@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
     """Input or output name -> array; inputs are int64 of shape (batch, sequence)."""
+
+
+TESTED = frozenset({"bert", "roberta", "distilbert"})
+"""`model_type`s that our tests bring into every format; MiniLM is a small BERT."""
 
 
 class Session(Protocol):
@@ -37,6 +41,14 @@ class Backend(Protocol):
     """Raised whenever it starts answering differently."""
     ENVIRONMENT: str
     """Where its packages are: default, or one that `cpu-pipeline env create` makes."""
+    PRECISIONS: tuple[str, ...]
+    """What its artifacts can compute in: float32, bfloat16, int8."""
+    ARCHITECTURES: Set[str]
+    """`model_type`s whose checkpoints our tests bring into this format and compare."""
+    ONLY: bool
+    """Whether other architectures are refused; otherwise they are tried, and their answers compared."""
+    STATUS: str
+    """How it stands upstream, in one line."""
 
     def load(self, path: Path, task: Task | None, threads: int) -> Session:
         """Open the artifact at `path` on the CPU; 0 threads lets the runtime choose.

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpu_pipeline.backend import TESTED
 from cpu_pipeline.artifact import CARD
 from cpu_pipeline.errors import BackendMissing, StageFailed
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "safetensors")
 VERSION = 1
 ENVIRONMENT = "default"
+PRECISIONS = ("float32",)
+ARCHITECTURES = TESTED
+ONLY = False
+STATUS = "torch and transformers, pinned and current; what everything else is compared with"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What tokenizers give, in the order in which exported models take it."""
 WEIGHTS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpu_pipeline.backend import TESTED
 from cpu_pipeline import host
 from cpu_pipeline.artifact import Card
 from cpu_pipeline.backends._external import screen
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 PACKAGES = ("onnxruntime", "numpy")
 VERSION = 1
 ENVIRONMENT = "default"
+PRECISIONS = ("float32", "int8")
+ARCHITECTURES = TESTED
+ONLY = False
+STATUS = "current; the new exporter of torch and ONNX Runtime are developed"
 FORMAT = "onnx"
 MODEL = "model.onnx"
 DATA = "model.onnx_data"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
+from cpu_pipeline.backend import TESTED
 from cpu_pipeline import host
 from cpu_pipeline.artifact import Card
 from cpu_pipeline.errors import BackendMissing, StageFailed
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 PACKAGES = ("openvino",)
 VERSION = 1
 ENVIRONMENT = "default"
+PRECISIONS = ("float32", "bfloat16", "int8")
+ARCHITECTURES = TESTED
+ONLY = False
+STATUS = "current; OpenVINO and NNCF are developed"
 
 FORMAT = "openvino"
 XML = "openvino_model.xml"

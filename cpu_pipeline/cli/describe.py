@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,29 +33,43 @@ def tasks(name: Only = None, as_json: Json = False) -> None:
     _show({n: registry.task_class(n) for n in names}, name is not None, as_json)
 
 
-def backends(as_json: Json = False) -> None:
-    """List the backends: which format each runs, on which packages, and whether it works here."""
-    from cpu_pipeline import keys, registry
+def backends(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="RECIPE-OR-REPO", help="Say of each way whether it takes this model."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List every way to run a model: stages, precisions, environment, upstream status, whether it works here."""
+    from cpu_pipeline import ways
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
 
-    rows: list[dict[str, Any]] = []
-    for name in registry.formats():
-        module = registry.backend(name)
-        versions = {package: keys.installed(package) for package in module.PACKAGES}
-        about = (inspect.getdoc(module) or "").splitlines()[0]
-        rows.append(
-            {"format": name, "about": about, "packages": versions, "works": keys.ABSENT not in versions.values()}
-        )
+    seen = None if model is None else ways.model(model)
+    found = []
+    for way in ways.ways():
+        takes, why = (None, "") if seen is None else way.takes(seen)
+        found.append((way, takes, why))
     if as_json:
-        print_json(rows)
+        print_json(
+            [{**vars(w), "works": not w.lacks, **({"takes": t, "because": y} if t else {})} for w, t, y in found]
+        )
         return
-    columns(
-        [
-            (r["format"], "works" if r["works"] else "missing", _versions(r["packages"]), r["about"])
-            for r in rows
+    for way, takes, why in found:
+        print(f"{way.format}: {way.about}")
+        rows = [
+            ("works here", f"no: lacks {', '.join(way.lacks)}" if way.lacks else "yes"),
+            ("made by", ", ".join(way.stages) or "what a recipe starts from"),
+            ("precisions", ", ".join(way.precisions)),
+            ("architectures", f"{', '.join(way.architectures)}; others {way.others}"),
+            ("tasks", ", ".join(way.tasks)),
+            ("environment", way.environment),
+            ("packages", _versions(way.packages)),
+            ("upstream", way.status),
         ]
-    )  # fmt: skip
+        if seen is not None:
+            rows.insert(0, (f"takes {seen.kind}", f"{takes}{f': {why}' if why else ''}"))
+        columns([("", *row) for row in rows])
 
 
 def schema(
@@ -137,5 +152,5 @@ def _about(model: type[BaseModel]) -> str:
     return (inspect.getdoc(model) or "").splitlines()[0]
 
 
-def _versions(packages: dict[str, str]) -> str:
+def _versions(packages: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in packages.items())

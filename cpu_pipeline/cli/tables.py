@@ -1,18 +1,18 @@
-"""README's generated tables of stages, tasks and backends."""
+"""README's generated tables of stages, tasks and ways to run a model."""
 
 from __future__ import annotations
 
 import inspect
 import re
 
-from cpu_pipeline import registry
+from cpu_pipeline import registry, ways
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(text: str) -> str:
     """Return the text with each `<!-- generated: NAME -->` block made anew."""
-    made = {"stages": _stages, "tasks": _tasks, "backends": _backends}
+    made = {"stages": _stages, "tasks": _tasks, "ways": _ways}
     return _BLOCK.sub(lambda m: m[1] + made[m[2]]() + m[3], text)
 
 
@@ -38,12 +38,21 @@ def _tasks() -> str:
     return "\n".join(["| task | columns | metrics, the usual one first |", "|---|---|---|", *rows]) + "\n"
 
 
-def _backends() -> str:
+def _ways() -> str:
     rows = []
-    for name in registry.formats():
-        module = registry.backend(name)
-        rows.append(f"| `{name}` | {', '.join(module.PACKAGES)} | {(inspect.getdoc(module) or '').splitlines()[0]} |")
-    return "\n".join(["| format | packages | how it is run |", "|---|---|---|", *rows]) + "\n"
+    for way in ways.ways():
+        made = ", ".join(f"`{stage}`" for stage in way.stages) or "the checkpoint itself"
+        others = "" if way.others == "refused" else ", others tried"
+        cells = (
+            f"`{way.format}`", way.about, made, ", ".join(way.precisions), ", ".join(way.architectures) + others,
+            way.environment, way.status,
+        )  # fmt: skip
+        rows.append("| " + " | ".join(cells) + " |")
+    head = [
+        "| format | how it is run | made by | precisions | architectures | environment | upstream |",
+        "|" + "---|" * 7,
+    ]
+    return "\n".join([*head, *rows]) + "\n"
 
 
 def _line(thing: object) -> str:

@@ -58,14 +58,23 @@ def test_backends(cli: Cli) -> None:
     assert list(said) == registry.formats()
     assert said["onnx"]["works"] is True and set(said["onnx"]["packages"]) == set(registry.backend("onnx").PACKAGES)
     lines = cli("backends").out.splitlines()
-    assert [line.split()[:2] for line in lines] == [[name, "works"] for name in registry.formats()]
+    assert [line.partition(":")[0] for line in lines if not line.startswith(" ")] == registry.formats()
+    assert "  made by        export.onnx, export.optimum, fuse.onnx, quantize.onnx" in lines
+
+
+def test_backends_say_whether_they_take_a_model(cli: Cli) -> None:
+    said = {b["format"]: b for b in cli("backends", "--model", ROOT / "recipes" / "quickstart.yaml", "--json").json}
+    assert {b["takes"] for b in said.values()} == {"yes"}
+    assert "  takes roberta  yes" in cli("backends", "--model", ROOT / "recipes" / "quickstart.yaml").out.splitlines()
 
 
 def test_a_backend_whose_package_is_missing_does_not_work(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from cpu_pipeline import keys
 
     installed = keys.installed
-    monkeypatch.setattr(keys, "installed", lambda name: keys.ABSENT if name == "openvino" else installed(name))
+    monkeypatch.setattr(
+        keys, "installed", lambda name, *where: keys.ABSENT if name == "openvino" else installed(name, *where)
+    )
     said = {b["format"]: b["works"] for b in cli("backends", "--json").json}
     assert said["openvino"] is False and said["onnx"] is True
 
@@ -82,7 +91,7 @@ def test_schema_is_the_file(cli: Cli) -> None:
 
 def test_docs_fills_tables_and_sees_old_ones(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "README.md"
-    blocks = [f"<!-- generated: {name} -->\nold\n<!-- end -->\n" for name in ("stages", "tasks", "backends")]
+    blocks = [f"<!-- generated: {name} -->\nold\n<!-- end -->\n" for name in ("stages", "tasks", "ways")]
     path.write_text("# Title\n" + "\n".join(blocks) + "after\n")
     said = cli("docs", "--path", path)
     assert said.code == 5 and "out of date" in said.err
