@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpu_pipeline.backend import TESTED
 from cpu_pipeline import host
 from cpu_pipeline.artifact import Card
 from cpu_pipeline.backends import hf
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "safetensors", "numpy")
 VERSION = 1
 ENVIRONMENT = "default"
+PRECISIONS = ("float32", "bfloat16")
+ARCHITECTURES = TESTED
+ONLY = False
+STATUS = "in maintenance: torch says to move to torch.export; it still loads everywhere, C++ too"
 FORMAT = "torchscript"
 MODEL = "model.pt"
-MEMBERS = ("data.pkl", "constants.pkl", "code/", ".data/version")
-"""What torch.jit.save puts under the one folder of its archive; `code/` holds at least one file."""
+MEMBERS = (("data.pkl",), ("constants.pkl",), ("code/",), (".data/version", "version"))
+"""What torch.jit.save puts under the one folder of its archive: how a file begins, one of each group."""
 WARM = (1, 8)
 """(batch, sequence) of the two calls that make a session ready."""
 
@@ -98,7 +103,7 @@ def screen(model: Path) -> None:
         raise StageFailed(f"{what}: {_line(error)}; it is cut or something else") from error
     roots = {name.partition("/")[0] for name in names}
     inside = [name.partition("/")[2] for name in names]
-    lacking = [m for m in MEMBERS if not any(i == m or (m.endswith("/") and i.startswith(m)) for i in inside)]
+    lacking = [members[0] for members in MEMBERS if not any(name.startswith(members) for name in inside)]
     if len(roots) != 1 or lacking:
         raise StageFailed(f"{what}: it is an archive without {', '.join(lacking) or 'one folder of its own'}")
 

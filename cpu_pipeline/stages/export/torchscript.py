@@ -1,4 +1,4 @@
-"""From a checkpoint to TorchScript that runs without Python; where a trace would lie, itself, said aloud."""
+"""From a checkpoint to TorchScript that runs without Python; where a trace would be wrong, to the checkpoint and why."""
 
 from __future__ import annotations
 
