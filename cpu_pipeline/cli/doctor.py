@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections.abc import Sequence
 
 from cpu_pipeline.cli.options import Json, StoreOption, open_store
 
 
 def doctor(store: StoreOption = None, as_json: Json = False) -> None:
     """Show the CPU, its instruction sets, versions, and which stages and backends work here."""
-    from cpu_pipeline import host, keys, registry
+    from cpu_pipeline import environment, host, keys, registry
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
+    from cpu_pipeline.environment import DEFAULT
     from cpu_pipeline.markdown import size
 
     opened = open_store(store)
     there = next(p for p in (opened.root, *opened.root.parents) if p.exists())
-    lacking = {}
-    for name in registry.stage_names(internal=True):
-        stage = registry.stage_class(name)
-        lacking[name] = keys.missing(list(stage.packages))
-    backends = {name: keys.missing(list(registry.backend(name).PACKAGES)) for name in registry.formats()}
+    names = registry.stage_names(internal=True)
+    homes = {name: registry.stage_class(name).model_construct().environment({}) for name in names}
+    lacking = {name: _lacks(registry.stage_class(name).packages, where) for name, where in homes.items()}
+    backends = {n: _lacks(registry.backend(n).PACKAGES, registry.backend(n).ENVIRONMENT) for n in registry.formats()}
     packages = sorted(
-        {p for n in lacking for p in registry.stage_class(n).packages}
-        | {p for n in backends for p in registry.backend(n).PACKAGES}
+        {p for n, where in homes.items() if where == DEFAULT for p in registry.stage_class(n).packages}
+        | {p for n in backends if registry.backend(n).ENVIRONMENT == DEFAULT for p in registry.backend(n).PACKAGES}
         | {p for n in registry.task_names() for p in registry.task_class(n).packages}
     )
     found = {
@@ -35,6 +36,7 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
         "store": str(opened.root),
         "store_free": size(shutil.disk_usage(there).free),
         "packages": {name: keys.installed(name) for name in packages},
+        "environments": {name: "ready" if environment.read(name).ready else "not made" for name in environment.names()},
         "stages": lacking,
         "backends": backends,
     }
@@ -43,14 +45,26 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
         return
     rows = [(k, " ".join(v) if isinstance(v, list) else str(v)) for k, v in found.items() if not isinstance(v, dict)]
     columns(rows)
-    for title in ("packages", "stages", "backends"):
+    for title in ("packages", "environments", "stages", "backends"):
         print(f"\n{title}")
         part = found[title]
         if isinstance(part, dict):
             columns([(f"  {name}", _told(value)) for name, value in part.items()])
 
 
+def _lacks(packages: Sequence[str], where: str) -> list[str]:
+    """Name what is missing: packages here, or a whole environment."""
+    from cpu_pipeline import environment, keys
+    from cpu_pipeline.environment import DEFAULT
+
+    if where == DEFAULT:
+        return keys.missing(packages)
+    return [] if environment.read(where).ready else [f"environment {where}"]
+
+
 def _told(value: object) -> str:
     if isinstance(value, list):
-        return f"missing {', '.join(value)}; pip install 'cpu-pipeline[build]'" if value else "works"
+        places = [name.partition(" ")[2] for name in value if name.startswith("environment ")]
+        mend = f"cpu-pipeline env create {places[0]}" if places else "pip install 'cpu-pipeline[build]'"
+        return f"missing {', '.join(value)}; {mend}" if value else "works"
     return str(value)

@@ -44,7 +44,7 @@ class Predict(Stage):
 
     def environment(self, backends: Mapping[str, str]) -> str:
         """Run beside the model's backend: predictions cross environments as files."""
-        return next(iter(backends.values()))
+        return next(iter(backends.values()), "default")
 
     def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
         """Write one prediction per row, in the rows' order; an answer of NaN or infinity is marked `nan`."""

@@ -29,7 +29,16 @@ def test_tells_people_line_by_line(cli: Cli, tmp_path: Path) -> None:
 
 def test_tells_what_is_missing_and_how_to_get_it(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = keys.installed
-    monkeypatch.setattr(keys, "installed", lambda name: keys.ABSENT if name == "nncf" else installed(name))
+    monkeypatch.setattr(keys, "installed", lambda name, *where: keys.ABSENT if name == "nncf" else installed(name, *where))
     assert cli("doctor", "--json", "--store", tmp_path).json["stages"]["quantize.openvino"] == ["nncf"]
     out = cli("doctor", "--store", tmp_path).out
     assert "missing nncf; pip install 'cpu-pipeline[build]'" in out
+
+
+def test_tells_which_environment_is_not_made(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CPU_PIPELINE_ENVIRONMENTS", str(tmp_path))
+    said = cli("doctor", "--json", "--store", tmp_path).json
+    assert said["environments"] == {"ipex": "not made", "optimum": "not made"}
+    assert said["stages"]["fuse.ipex"] == said["backends"]["ipex"] == ["environment ipex"]
+    out = cli("doctor", "--store", tmp_path).out
+    assert "missing environment ipex; cpu-pipeline env create ipex" in out
