@@ -1,0 +1,77 @@
+"""Compile a checkpoint ahead of time with AOTInductor: what torch.compile becomes when it is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from cpu_pipeline import compare
+from cpu_pipeline.artifact import Artifact, Facts
+from cpu_pipeline.backends import hf, pt2
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.stage import Host, Inputs, Job, Stage
+from cpu_pipeline.stages import _aoti
+
+WHERE = "compile.aoti"
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}
+
+
+class CompileAoti(Stage):
+    """Compile a checkpoint into a shared library with AOTInductor, and compare its answers with eager torch."""
+
+    takes: ClassVar = {"model": {"hf"}}
+    reads: ClassVar = frozenset({"task.head", "target"})
+    packages: ClassVar = ("torch", "transformers")
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What matrix products are computed in; bfloat16 is fast on a CPU with instructions for it alone."""
+    freezing: bool = True
+    """Fold and pack weights while compiling; false keeps them as the checkpoint has them."""
+    tolerance: float | None = Field(default=None, gt=0)
+    """Largest absolute difference from eager float32 allowed; left out, 1e-4, and 0.2 in bfloat16."""
+
+    def gives(self) -> str:
+        """Name the format."""
+        return pt2.FORMAT
+
+    def host(self) -> Host:
+        """Say that it is compiled for an instruction set, and checked on this machine's."""
+        return "isa"
+
+    def backends(self, formats: Mapping[str, str]) -> Set[str]:
+        """Compare through both."""
+        return {"hf", pt2.FORMAT}
+
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+        """Look for the compiler, export, compile, and compare, at several lengths and with padding.
+
+        Raises:
+            StageFailed: the model cannot be exported or compiled, or answers differently.
+            BackendMissing: there is no C++ compiler, or this CPU cannot run what the target can.
+        """
+        if job.task is None:
+            raise RecipeError(f"{WHERE}: the recipe names no task; it says which head to compile")
+        built = _aoti.level(WHERE, job.isa, ("avx512_bf16",) if self.dtype == "bfloat16" else ())
+        cxx, compiler = _aoti.compiler(WHERE, built.flags)
+        source = inputs["model"].path
+        model = hf.checkpoint(source, job.task)
+        module, names, example = _aoti.inputs(model, job.task.outputs, self.dtype)
+        program = _aoti.export(WHERE, module, names, example)
+        _aoti.compile(WHERE, program, out, built, cxx, freezing=self.freezing)
+        hf.carry(source, out)
+        _aoti.card(built, model, names, job.task.outputs, self.dtype).write(out)
+
+        candidate = job.load(Artifact(pt2.FORMAT, out, "", {}))
+        eager = hf.Eager(model, job.task.outputs)
+        tolerance = self.tolerance or TOLERANCE[self.dtype]
+        parity = compare.parity(candidate, eager, source, job.task, tolerance, WHERE)
+        return {
+            "dtype": self.dtype,
+            "needs": list(built.needs),
+            "compiler": compiler,
+            "bytes": (out / pt2.MODEL).stat().st_size,
+            "parity": dict(parity),
+        }

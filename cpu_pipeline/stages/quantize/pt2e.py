@@ -1,0 +1,182 @@
+"""Quantize a checkpoint's linear layers to int8 with torchao, and compile what comes out with AOTInductor."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from cpu_pipeline import compare, host
+from cpu_pipeline.artifact import Artifact, Facts
+from cpu_pipeline.backends import hf, pt2
+from cpu_pipeline.batches import pad_id
+from cpu_pipeline.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.rows import read
+from cpu_pipeline.stage import Host, Inputs, Job, Stage
+from cpu_pipeline.stages import _aoti
+from cpu_pipeline.stages.quantize._ranges import feed
+
+if TYPE_CHECKING:
+    from cpu_pipeline.backend import Arrays
+
+WHERE = "quantize.pt2e"
+CALL = "aoti_torch_cpu__qlinear_pointwise"
+"""What the compiled model calls for each linear layer in int8."""
+
+
+class QuantizePt2e(Stage):
+    """Quantize a checkpoint's linear layers to int8 with torchao's X86InductorQuantizer, and compile it."""
+
+    takes: ClassVar = {"model": {"hf"}}
+    reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
+    packages: ClassVar = ("torch", "transformers", "torchao")
+
+    activations: Literal["static", "dynamic"] = "static"
+    """Ranges of activations fixed from `data.calibration`, or found anew for each batch."""
+    samples: int = Field(default=64, ge=1)
+    """Rows to calibrate with, spread evenly over all that `data.calibration` gives."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What is computed in beside the linear layers; bfloat16 is faster on a CPU with instructions for it."""
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> QuantizePt2e:
+        if self.activations == "dynamic" and "samples" in self.model_fields_set:
+            raise ValueError("samples: no use with `activations: dynamic`, which calibrates nothing")
+        return self
+
+    def gives(self) -> str:
+        """Name the format."""
+        return pt2.FORMAT
+
+    def asks(self) -> Set[str]:
+        """Ask for calibration rows where ranges are fixed from them, and leave them alone otherwise."""
+        rows = {"data.calibration"} if self.activations == "static" else set[str]()
+        return self.reads - {"data.calibration?"} | rows
+
+    def host(self) -> Host:
+        """Say that it is compiled for an instruction set, and calibrated and checked on this machine's."""
+        return "isa"
+
+    def backends(self, formats: Mapping[str, str]) -> Set[str]:
+        """Compare through both."""
+        return {"hf", pt2.FORMAT}
+
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+        """Look for the compiler, export, calibrate, quantize, compile, and compare.
+
+        Raises:
+            StageFailed: the model cannot be exported or compiled, no layer was quantized, or answers are not finite.
+            RecipeError: there is nothing to calibrate on.
+            BackendMissing: torchao, a C++ compiler, or an instruction set that the target has is not here.
+        """
+        if job.task is None:
+            raise RecipeError(f"{WHERE}: the recipe names no task; it says which head to quantize")
+        built = _aoti.level(WHERE, job.isa, ("avx512_bf16",) if self.dtype == "bfloat16" else ())
+        reduced = _reduced(job.isa)
+        cxx, compiler = _aoti.compiler(WHERE, built.flags)
+        source = inputs["model"].path
+        model = hf.checkpoint(source, job.task)
+        module, names, example = _aoti.inputs(model, job.task.outputs)
+        batches = self._calibration(source, names, job)
+
+        exported = _aoti.export(WHERE, module, names, example)
+        with _torchao() as options:
+            quantized = self._quantize(exported, batches, reduced)
+            program = _aoti.export(WHERE, quantized, names, example)
+            text = _aoti.compile(WHERE, program, out, built, cxx, freezing=True, mixed=self.dtype, more=options)
+        count = text.count(f"{CALL}_") + text.count(f"{CALL}(")
+        if not count:
+            raise StageFailed(f"{WHERE}: no linear layer was quantized in {type(model).__name__}")
+        hf.carry(source, out)
+        needs = () if reduced else (host.VNNI,)
+        _aoti.card(built, model, names, job.task.outputs, f"int8, {self.dtype}", needs).write(out)
+
+        candidate = job.load(Artifact(pt2.FORMAT, out, "", {}))
+        eager = hf.Eager(model, job.task.outputs)
+        compared = compare.compare(candidate, eager, compare.synthetic(source), pad_id(source), job.task.per_token)
+        compare.require_parity(compared, float("inf"), WHERE)
+        return {
+            "activations": self.activations,
+            "dtype": self.dtype,
+            "linear_layers": _linear_layers(exported),
+            "quantized_linear_layers": count,
+            "reduced_range": reduced,
+            "calibration": {"samples": len(batches), "tokens": sum(b["input_ids"].size for b in batches)},
+            "needs": [*built.needs, *needs],
+            "compiler": compiler,
+            "bytes": (out / pt2.MODEL).stat().st_size,
+            "compared": dict(compared),
+        }
+
+    def _calibration(self, source: Path, names: Sequence[str], job: Job) -> list[Arrays]:
+        """Encode the rows, each window alone: padding would widen the ranges."""
+        if self.activations == "dynamic":
+            return []
+        if job.task is None or "calibration" not in job.data or not read(job.data["calibration"]):
+            raise RecipeError(f"{WHERE}: `activations: static` needs rows in `data.calibration`, at least one")
+        return feed(job.task, source, job.data["calibration"], self.samples, 1, names)
+
+    def _quantize(self, exported: Any, batches: Sequence[Arrays], reduced: bool) -> Any:
+        """Put observers on the linear layers, show them the batches, and turn what they saw into int8."""
+        import torch
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+        config = x86.get_default_x86_inductor_quantization_config(
+            is_dynamic=self.activations == "dynamic", reduce_range=reduced
+        )
+        # Linear layers alone: the default also observes what it finds between them, such as integer positions.
+        quantizer = x86.X86InductorQuantizer().set_function_type_qconfig(torch.nn.functional.linear, config)
+        try:
+            with torch.no_grad():
+                prepared = prepare_pt2e(exported.module(check_guards=False), quantizer)
+                for batch in batches:
+                    prepared(**{name: torch.from_numpy(array) for name, array in batch.items()})
+                return convert_pt2e(prepared)
+        except _aoti.FAILURES as error:
+            said = " ".join(str(error).split())[:300]
+            raise StageFailed(f"{WHERE}: torchao does not quantize this model: {said}") from error
+
+
+def _reduced(isa: tuple[str, ...]) -> bool:
+    """Say whether activations must keep to 7 bits: where the target lacks VNNI, sums of 8 overflow."""
+    if not host.has_vnni(isa or None):
+        return True
+    if not host.has_vnni():
+        raise BackendMissing(
+            f"{WHERE}: this machine has no VNNI and the target has: its int8 sums overflow, so the model could not be "
+            "checked here; build where the target's instruction sets are"
+        )
+    return False
+
+
+def _linear_layers(exported: Any) -> int:
+    import torch
+
+    return sum(node.target is torch.ops.aten.linear.default for node in exported.graph.nodes)
+
+
+@contextlib.contextmanager
+def _torchao() -> Iterator[dict[str, Any]]:
+    """Import torchao, which sets a pass for all of Inductor; hand that over as an option instead, and be quiet."""
+    from torch._inductor import config
+
+    before, level = config.pre_grad_custom_pass, logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+            except ImportError as error:
+                raise BackendMissing(f"{WHERE}: quantizing needs torchao: {error}; pip install torchao") from error
+            config.pre_grad_custom_pass = before
+            yield {"pre_grad_custom_pass": x86.quant_lift_up}
+    finally:
+        logging.disable(level)
+        config.pre_grad_custom_pass = before
