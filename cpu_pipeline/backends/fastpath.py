@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "safetensors")
 VERSION = 1
 ENVIRONMENT = "default"
+PRECISIONS = ("float32", "bfloat16")
+ARCHITECTURES = frozenset(_encoder.ARCHITECTURES)
+ONLY = True
+STATUS = "ours, on torch; BetterTransformer, its forerunner, left every library in 2025"
 FORMAT = "fastpath"
 MODEL = "model.safetensors"
 IMPLEMENTATIONS = ("packed", "nested")

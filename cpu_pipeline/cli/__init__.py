@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cpu_pipeline.cli import describe, doctor, env, files, init, look, run, score, store
+from cpu_pipeline.cli import bench, describe, doctor, env, files, init, look, run, score, store
 from cpu_pipeline.cli.output import fail, hush, patient
 from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError
 
@@ -41,6 +41,7 @@ app.command("tasks")(describe.tasks)
 app.command("schema")(describe.schema)
 app.command("docs", hidden=True)(describe.docs)
 app.command("doctor")(doctor.doctor)
+app.add_typer(bench.app, name="bench")
 app.add_typer(store.app, name="store")
 app.add_typer(env.app, name="env")
 
