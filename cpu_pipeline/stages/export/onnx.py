@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ExportOnnx(Stage):
-    """Export a checkpoint to ONNX, dynamic in batch and sequence, and compare its answers with eager torch."""
+    """Export to ONNX, dynamic in batch and length, checked against eager; `export.optimum` takes some it can't."""
 
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
@@ -84,10 +85,20 @@ def export(model: Any, task: Task, out: Path, opset: int, inline: int = _onnx.IN
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:
-        said = " ".join(str(error).split())[:300]
-        raise StageFailed(f"export.onnx: torch cannot export {type(model).__name__}: {said}") from error
+        raise StageFailed(
+            f"export.onnx: torch cannot export {type(model).__name__}: {_reason(error)}; `export.optimum` knows how to "
+            "export some models that torch alone does not"
+        ) from error
     _onnx.tidy(program.model, "model.")
     _onnx.save(program.model, out, inline)
+
+
+def _reason(error: BaseException) -> str:
+    """Make one line of what lies at the bottom of an error: the exporter's own words are advice, in colour."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    return said[:300] or type(error).__name__
 
 
 def _named(model: Any, outputs: tuple[str, ...]) -> Any:

@@ -20,7 +20,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 
 
 class ExportOpenvino(Stage):
-    """Convert a checkpoint to OpenVINO IR with dynamic batch and length, checked against eager torch."""
+    """Convert to OpenVINO, dynamic in batch and length, checked against eager; `export.optimum` takes some it can't."""
 
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
@@ -93,7 +93,10 @@ def _convert(module: Any, names: tuple[str, ...], outputs: tuple[str, ...]) -> A
             ov.frontend.OpConversionFailure,
         ) as error:
             reason = " ".join(str(error).split())[:300]
-            raise StageFailed(f"export.openvino: this model cannot be converted: {reason}") from error
+            raise StageFailed(
+                f"export.openvino: {type(module).__name__} cannot be converted: {reason}; `export.optimum` with "
+                "`format: openvino` knows how to convert some models that OpenVINO alone does not"
+            ) from error
     kept = []
     for place, name in enumerate(outputs):
         found = [port for port in model.outputs if name in port.get_names()] or model.outputs[place : place + 1]
