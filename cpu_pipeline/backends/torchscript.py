@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backend import TESTED
 from cpu_pipeline import host
 from cpu_pipeline.artifact import Card
+from cpu_pipeline.backend import TESTED
 from cpu_pipeline.backends import hf
 from cpu_pipeline.errors import BackendMissing, StageFailed
 
@@ -23,7 +23,7 @@ ENVIRONMENT = "default"
 PRECISIONS = ("float32", "bfloat16")
 ARCHITECTURES = TESTED
 ONLY = False
-STATUS = "in maintenance: torch says to move to torch.export; it still loads everywhere, C++ too"
+STATUS = "deprecated: torch names torch.export as its successor; it still loads everywhere, C++ too"
 FORMAT = "torchscript"
 MODEL = "model.pt"
 MEMBERS = (("data.pkl",), ("constants.pkl",), ("code/",), (".data/version", "version"))

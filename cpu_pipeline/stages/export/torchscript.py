@@ -1,4 +1,4 @@
-"""From a checkpoint to TorchScript that runs without Python; where a trace would be wrong, to the checkpoint and why."""
+"""From a checkpoint to TorchScript that runs without Python; where a trace would lie, to the checkpoint and why."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ExportTorchscript(Stage):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of weights and arithmetic; bfloat16 halves the file, and is fast on processors with AVX-512 BF16 or AMX."""
     optimize_for_inference: bool = False
-    """Run torch's pass of this name too; it was made for vision, gains encoders nothing, and may not save."""
+    """Run torch's pass of this name too; made for vision, it gains encoders little, and its result may not save."""
     tolerance: float = Field(default=1e-4, gt=0)
     """Largest absolute difference from eager answers in the same `dtype`, at several lengths and with padding."""
     on_failure: Literal["fail", "eager"] = "fail"
@@ -77,7 +77,9 @@ class ExportTorchscript(Stage):
                 hint = "set `on_failure: eager` to ship the checkpoint itself, or take another export"
                 raise StageFailed(f"{error}; {hint}") from error
             (out / MODEL).unlink(missing_ok=True)
-            facts = {**_keep(source, out, job, job.task, self.tolerance), "reason": str(error)}
+            # The directory's name changes from run to run.
+            reason = str(error).replace(str(out), FORMAT)
+            facts = {**_keep(source, out, job, job.task, self.tolerance), "reason": reason}
         return {**facts, "tracer_warnings": fears}
 
     def _script(self, source: Path, out: Path, job: Job, task: Task, fears: list[str]) -> dict[str, Any]:
