@@ -111,10 +111,10 @@ def positions(embeddings: Any, ids: Any) -> Any:
 
 
 def embed(base: Any, ids: Any, positions: Any, segments: Any) -> Any:
-    """Embed tokens of shape (rows, tokens) with the encoder's own modules; `segments` is None where it has none."""
+    """Embed tokens of shape (rows, tokens) with the encoder's own modules; without `segments` all are the first."""
     given = {"input_ids": ids, "position_ids": positions}
-    if segments is not None:
-        given["token_type_ids"] = segments
+    if hasattr(base.embeddings, "token_type_embeddings"):
+        given["token_type_ids"] = ids.new_zeros(ids.shape) if segments is None else segments
     hidden = base.embeddings(**given)
     return base.embeddings_project(hidden) if hasattr(base, "embeddings_project") else hidden
 
