@@ -152,10 +152,12 @@ def _line(error: BaseException) -> str:
 def usage(folder: str, task: Task | None) -> str:
     """Write how to run the module with torch alone."""
     names = ", ".join(task.outputs) if task is not None else "the outputs"
+    auto_class = task.auto_class if task is not None else "AutoModel"
     return f"""
 import torch
 from tokenizers import Tokenizer
 
+# Where the report says that it is not TorchScript: transformers.{auto_class}.from_pretrained("{folder}")
 model = torch.jit.load("{folder}/{MODEL}", map_location="cpu")
 text = Tokenizer.from_file("{folder}/tokenizer.json").encode("A text, and for tasks on pairs", "its second text")
 inputs = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
