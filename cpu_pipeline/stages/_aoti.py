@@ -48,12 +48,12 @@ LEVELS = (
 )
 """Best first. Instructions for tiles and dot products are left to oneDNN, which finds them when it runs: the loops that
 Inductor generates have no use for them, and an artifact that does not name them runs on more processors."""
-EXTRAS = {"avx512_bf16": "-mavx512bf16", "avx512_vnni": "-mavx512vnni"}
-"""Instruction set -> flag of what some dtypes have a use for."""
+BFLOAT16 = {"avx512_bf16": "-mavx512bf16", "bf16": "-march=armv8.2-a+bf16"}
+"""Instruction set -> the compiler's flag for it, where bfloat16 has a use for it."""
 
 
-def level(where: str, isa: Sequence[str], extras: Sequence[str] = ()) -> Level:
-    """Choose the best level of a target's instruction sets that this machine can check, with those extras it has.
+def level(where: str, isa: Sequence[str], dtype: str) -> Level:
+    """Choose the best level of a target's instruction sets, for what matrix products are computed in.
 
     Raises:
         BackendMissing: there is none, or this machine cannot run what the target can.
@@ -61,9 +61,16 @@ def level(where: str, isa: Sequence[str], extras: Sequence[str] = ()) -> Level:
     for found in LEVELS:
         if host.missing(found.needs, tuple(isa)):
             continue
-        there = [name for name in extras if name in isa and found.vector == "VecAVX512"]
-        flags = " ".join([found.flags, *(EXTRAS[name] for name in there)]).strip()
-        chosen = Level(found.vector, flags, (*found.needs, *there))
+        chosen = found
+        if dtype == "bfloat16":
+            if found.vector == "VecAVX2" or (found.vector == "VecNEON" and "bf16" not in isa):
+                raise BackendMissing(
+                    f"{where}: oneDNN computes in bfloat16 on AVX-512 or ARM's bf16, and the target has neither; "
+                    "set `dtype: float32`, or another `target: {isa: ...}`"
+                )
+            there = [name for name in BFLOAT16 if name in isa]
+            flags = " ".join([found.flags, *(BFLOAT16[name] for name in there)]).strip()
+            chosen = Level(found.vector, flags, (*found.needs, *there))
         if lacking := host.missing(chosen.needs):
             raise BackendMissing(
                 f"{where}: the target has {', '.join(lacking)}, which this CPU has not: what is compiled for it could "
@@ -149,7 +156,6 @@ def compile(
         StageFailed: Inductor or the compiler fails.
     """
     import torch
-    from torch._inductor.package import package_aoti
 
     _, given = program.example_inputs
     options = {
@@ -159,6 +165,9 @@ def compile(
         "cpp.dynamic_threads": True,
         "cpp.march": "",
         "cpp.vec_isa_ok": True,
+        # They name functions by their address, in the library.
+        "size_asserts": False,
+        "alignment_asserts": False,
         "aot_inductor.package": True,
         "aot_inductor.model_name_for_generated_files": "model",
         "aot_inductor.precompile_headers": False,
@@ -167,6 +176,8 @@ def compile(
         **(more or {}),
     }
     with tempfile.TemporaryDirectory(prefix="cpu-pipeline-") as folder, _apart(Path(folder)), _vectors(built) as width:
+        from torch._inductor.package import package_aoti
+
         options |= {"cpp.simdlen": width, "cpp.cxx": (str(_wrap(Path(folder), cxx)),)}
         try:
             with torch.no_grad(), autocast(mixed):

@@ -54,7 +54,7 @@ class CompileAoti(Stage):
         """
         if job.task is None:
             raise RecipeError(f"{WHERE}: the recipe names no task; it says which head to compile")
-        built = _aoti.level(WHERE, job.isa, ("avx512_bf16",) if self.dtype == "bfloat16" else ())
+        built = _aoti.level(WHERE, job.isa, self.dtype)
         cxx, compiler = _aoti.compiler(WHERE, built.flags)
         source = inputs["model"].path
         model = hf.checkpoint(source, job.task)

@@ -76,7 +76,7 @@ class QuantizePt2e(Stage):
         """
         if job.task is None:
             raise RecipeError(f"{WHERE}: the recipe names no task; it says which head to quantize")
-        built = _aoti.level(WHERE, job.isa, ("avx512_bf16",) if self.dtype == "bfloat16" else ())
+        built = _aoti.level(WHERE, job.isa, self.dtype)
         reduced = _reduced(job.isa)
         cxx, compiler = _aoti.compiler(WHERE, built.flags)
         source = inputs["model"].path
