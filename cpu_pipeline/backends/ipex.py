@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpu_pipeline.backend import TESTED
 from cpu_pipeline import host
 from cpu_pipeline.artifact import Card
+from cpu_pipeline.backend import TESTED
 from cpu_pipeline.backends.torchscript import MODEL, Scripted, open_module, screen
 from cpu_pipeline.errors import BackendMissing, StageFailed
 
@@ -23,6 +24,9 @@ ARCHITECTURES = TESTED
 ONLY = False
 STATUS = "archived in March 2026 with known security issues; bound to torch 2.8"
 FORMAT = "ipex"
+PACKAGE = "intel_extension_for_pytorch"
+LIBRARY = "lib/libintel-ext-pt-cpu.so"
+"""Of IPEX, below its package: all that running a module takes."""
 NEEDS = {"float32": host.TARGETS["avx2"], "bfloat16": host.TARGETS["avx512"]}
 """Instruction sets without which IPEX does not start, or has no bfloat16 linear layers (it stores weights plainly and
 packs them for the CPU that opens them, so nothing else of the building machine is bound)."""
@@ -60,19 +64,26 @@ def load(path: Path, task: Task | None, threads: int) -> Session:
 
 
 def register(path: Path) -> None:
-    """Import IPEX, which adds its operators and its fusions to torch; `path` is what the error is about.
+    """Load the library that adds IPEX's operators and fusions to torch; `path` is what an error is about.
+
+    The library alone, as programs in C++ do: importing the package brings transformers and some ten seconds with it.
 
     Raises:
-        BackendMissing: it is not installed, or the CPU is older than AVX2 (it would end this process).
+        BackendMissing: torch or IPEX is not installed, or this CPU is older than AVX2.
     """
     if lacking := host.missing(NEEDS["float32"]):
         raise BackendMissing(f"{path}: IPEX needs {', '.join(lacking)}, which this CPU has not; use export.openvino")
+    hint = "make its environment with `cpu-pipeline env create ipex`"
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or not package.submodule_search_locations:
+        raise BackendMissing(f"{path}: running it needs {PACKAGE}, which is not installed; {hint}")
     try:
-        import intel_extension_for_pytorch  # noqa: F401  # imported for what it registers
-    except ImportError as error:
-        raise BackendMissing(
-            f"{path}: running it needs intel_extension_for_pytorch, which is in the environment `ipex`: {error}"
-        ) from error
+        import torch
+
+        torch.ops.load_library(Path(package.submodule_search_locations[0]) / LIBRARY)
+    except (ImportError, OSError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise BackendMissing(f"{path}: {PACKAGE} does not fit the torch beside it: {line}; {hint}") from error
 
 
 def usage(folder: str, task: Task | None) -> str:
