@@ -48,7 +48,9 @@ def load(path: Path, task: Task | None, threads: int) -> Session:
 
 
 def checkpoint(path: Path, task: Task | None) -> Any:
-    """Load a checkpoint with the task's head as a torch module: float32, eval, sdpa, safetensors only, offline.
+    """Load a checkpoint with the task's head as a torch module: float32, eval, safetensors only, offline.
+
+    Attention is scaled_dot_product_attention where the architecture has it, and its own code elsewhere (MPNet).
 
     Raises:
         StageFailed: the files are broken, or lack weights that the task's head needs.
@@ -66,17 +68,24 @@ def checkpoint(path: Path, task: Task | None) -> Any:
     transformers.utils.logging.disable_progress_bar()
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
-    try:
-        model, report = getattr(transformers, auto_class).from_pretrained(
+
+    def load(attention: str) -> Any:
+        return getattr(transformers, auto_class).from_pretrained(
             path,
             dtype=torch.float32,
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+
+    try:
+        try:
+            model, report = load("sdpa")
+        except ValueError:  # an architecture without it; any other trouble shows again
+            model, report = load("eager")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         raise StageFailed(f"{path}: not a valid checkpoint for {auto_class}: {_line(error)}") from error
     except (SafetensorError, StrictDataclassError) as error:

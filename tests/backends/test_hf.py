@@ -10,6 +10,7 @@ import models
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from cpu_pipeline.backends import hf
 from cpu_pipeline.errors import StageFailed
@@ -142,3 +143,12 @@ def test_carry_takes_everything_but_weights(tmp_path: Path) -> None:
         "tokenizer_config.json",
     ]  # fmt: skip
     assert (tmp_path / "out" / "config.json").stat().st_nlink == 1
+
+
+def test_an_architecture_without_sdpa_runs_its_own_attention(tmp_path: Path) -> None:
+    models.make("bert", tmp_path)
+    config = transformers.MPNetConfig(
+        vocab_size=200, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, pad_token_id=1
+    )
+    transformers.MPNetForQuestionAnswering(config).save_pretrained(tmp_path)
+    assert hf.checkpoint(tmp_path, TASK).config._attn_implementation == "eager"
