@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
+from cpu_pipeline.stages.predict import RUNNABLE
+
 pytestmark = pytest.mark.loopback
 
 ROOT = Path(__file__).parents[2]
 SERVE = ROOT.parent / "shared" / "hub" / "serve.py"
 ROWS = {"roberta-qa": 1595, "minilm-embeddings": 1500, "distilbert-sst2": 872, "minilm-squad": 1484}
 """Recipe -> validation rows that the loopback Hub has; all of them are used."""
-PLACES = {name: ROOT / "recipes" / f"{name}.yaml" for name in ROWS} | {
+PLACES = {name: ROOT / "recipes" / f"{name}.yaml" for name in (*ROWS, "compare-qa")} | {
     "minilm-squad": ROOT / "tests" / "loopback" / "minilm-squad.yaml"
 }
 
@@ -83,3 +85,34 @@ def test_peak_memory_stays_within_four_times_the_weights(home: Path) -> None:
         for name, step in steps.items():
             if step["use"].startswith(("export.", "fuse.", "quantize.")):
                 assert step["run"]["peak_memory"] <= 4 * weights + 1.5e9, f"{recipe}: {name}"
+
+
+def test_every_way_of_one_model_is_compared_by_one_harness(home: Path) -> None:
+    done = run("compare-qa", home)
+    assert done.returncode == 0, done.stderr[-3000:]
+    version = Path(json.loads(done.stdout)["path"])
+    manifest: dict[str, Any] = json.loads((version / "manifest.json").read_text())
+    steps = manifest["steps"]
+    judged = {name.removesuffix("-accuracy") for name, step in steps.items() if step["use"] == "validate.accuracy"}
+    assert judged == {name.removesuffix("-speed") for name, step in steps.items() if step["use"] == "validate.latency"}
+    assert {steps[name]["format"] for name in judged} == RUNNABLE - {"hf"}
+    assert {steps[name]["use"] for name in judged} >= {
+        "compile.aoti", "compile.fastpath", "export.onnx", "export.openvino", "export.optimum", "export.torchscript",
+        "fuse.ipex", "fuse.onnx", "quantize.onnx", "quantize.openvino", "quantize.pt2e",
+    }  # fmt: skip
+    for name in judged:
+        facts = steps[f"{name}-accuracy"]["facts"]
+        assert facts["rows"] == ROWS["roberta-qa"]
+        assert facts["metrics"]["f1"]["candidate"] >= 0.98 * facts["metrics"]["f1"]["reference"] > 0.5
+        # Every one against transformers eager, whose answers are made once.
+        assert steps[f"{name}-accuracy"]["inputs"]["reference"] == "predict:model"
+    assert set(manifest["environments"]) == {"ipex", "optimum"}
+    report = (version / "report.md").read_text()
+    table = report.partition("## Side by side")[2].partition("###")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in lines][0] == "model"
+    assert {line.split("`")[1] for line in lines} == {"model", *judged}
+    assert all(line.count("|") == table.split("\n|---", 1)[0].count("|") for line in lines)
+    assert all(" |  |" not in line for line in lines), "a cell is empty"
+    assert "archived upstream" in report
+    print("\n" + table)
