@@ -110,7 +110,7 @@ def test_every_way_of_one_model_is_compared_by_one_harness(home: Path) -> None:
     report = (version / "report.md").read_text()
     table = report.partition("## Side by side")[2].partition("###")[0]
     lines = [line for line in table.splitlines() if line.startswith("| `")]
-    assert [line.split("`")[1] for line in lines][0] == "model"
+    assert lines[0].split("`")[1] == "model"
     assert {line.split("`")[1] for line in lines} == {"model", *judged}
     assert all(line.count("|") == table.split("\n|---", 1)[0].count("|") for line in lines)
     assert all(" |  |" not in line for line in lines), "a cell is empty"
