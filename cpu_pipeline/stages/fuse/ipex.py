@@ -53,8 +53,10 @@ class FuseIpex(Stage):
     """Type of weights and arithmetic; bfloat16 needs AVX-512, and is fast with AVX-512 BF16 or AMX."""
     kernels: Literal["onednn", "mkl"] = "onednn"
     """Library of float32 linear layers: `onednn` takes adds and GELUs inside; `mkl`, the default of IPEX, does not."""
+    attention_kernel: Literal["ipex", "torch"] = "ipex"
+    """`ipex` fuses scores, mask and softmax; `torch` keeps scaled_dot_product_attention, faster on long texts."""
     attention: Expected = "all"
-    """Layers whose scores, mask and softmax are one operator, at least; `all` is every layer, 0 accepts none."""
+    """Layers whose scores, mask and softmax are one operator, at least; `all` is every layer (with `torch`, none)."""
     concat_linear: Expected = "all"
     """Layers whose query, key and value are computed by one linear layer, at least."""
     linear_add: Expected = "all"
@@ -106,7 +108,7 @@ class FuseIpex(Stage):
         register(source.path)
         hf.carry(source.path, out)
         module, names = self._frozen(source.path, job.task)
-        wanted = self.expected(promised(operators(module.graph), self.kernels))
+        wanted = self.expected(promised(operators(module.graph), self.kernels, self.attention_kernel))
         write(module, out / MODEL)
         del module
         runtime = {"inputs": list(names), "outputs": list(job.task.outputs), "dtype": self.dtype}
@@ -142,8 +144,9 @@ class FuseIpex(Stage):
         import torch
 
         model = hf.checkpoint(source, task)
-        # IPEX knows attention by its products and its softmax; torch's one operator for all of it stays as it is.
-        model.set_attn_implementation("eager")
+        if self.attention_kernel == "ipex":
+            # IPEX knows attention by its products and its softmax; torch's one operator for all of it stays as it is.
+            model.set_attn_implementation("eager")
         names = hf.inputs_of(model)
         model = ipex.optimize(
             model,
@@ -185,7 +188,7 @@ def fusions(graph: Any) -> dict[str, int]:
     return counts
 
 
-def promised(counts: Mapping[str, int], kernels: str) -> dict[str, int]:
+def promised(counts: Mapping[str, int], kernels: str, attention_kernel: str) -> dict[str, int]:
     """Say how many of each fusion IPEX promises for a frozen graph with these operators.
 
     An add between a linear layer and a layer norm goes to one of them: to the linear layer with oneDNN, else to the
@@ -194,7 +197,7 @@ def promised(counts: Mapping[str, int], kernels: str) -> dict[str, int]:
     layers = counts.get("aten::softmax", 0) + counts.get("aten::scaled_dot_product_attention", 0)
     inside = kernels == "onednn"
     return {
-        "attention": layers,
+        "attention": layers if attention_kernel == "ipex" else 0,
         "concat_linear": layers,
         "linear_add": 2 * layers if inside else 0,
         "linear_gelu": counts.get("aten::gelu", 0) if inside else 0,

@@ -67,6 +67,7 @@ CASES: dict[str, dict[str, Any]] = {
     "bfloat16": {"kind": "distilbert", "task": "token-classification", "options": {"dtype": "bfloat16"}},
     "embeddings": {"kind": "minilm", "task": "sentence-similarity", "options": {"dtype": "bfloat16"}},
     "mkl": {"kind": "roberta", "task": QA, "options": {"kernels": "mkl"}},
+    "torch": {"kind": "bert", "task": QA, "options": {"attention_kernel": "torch"}},
     "again": {"kind": "bert", "task": "text-classification"},
     "sdpa": {"kind": "roberta", "task": QA, "sdpa": True},
     "sdpa, accepted": {"kind": "roberta", "task": QA, "sdpa": True, "options": {"attention": 0}},
@@ -99,7 +100,14 @@ def done(
 
 
 @pytest.mark.parametrize(
-    ("case", "fused"), [("float32", ONEDNN), ("bfloat16", ONEDNN), ("embeddings", ONEDNN), ("mkl", MKL)]
+    ("case", "fused"),
+    [
+        ("float32", ONEDNN),
+        ("bfloat16", ONEDNN),
+        ("embeddings", ONEDNN),
+        ("mkl", MKL),
+        ("torch", {**ONEDNN, "attention": 0}),
+    ],
 )
 def test_every_promised_fusion_is_in_the_graph_that_runs(
     done: dict[str, Any], case: str, fused: dict[str, int]

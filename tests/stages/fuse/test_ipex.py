@@ -37,24 +37,27 @@ def test_mkl_is_for_float32() -> None:
 
 
 def test_an_add_goes_to_the_linear_layer_or_to_the_norm() -> None:
-    onednn, mkl = promised(TRACED, "onednn"), promised(TRACED, "mkl")
+    onednn, mkl = promised(TRACED, "onednn", "ipex"), promised(TRACED, "mkl", "ipex")
     # The counts of RoBERTa-base; as many adds either way.
     assert [onednn[name] for name in FUSIONS] == [12, 12, 24, 12, 1]
     assert [mkl[name] for name in FUSIONS] == [12, 12, 0, 0, 25]
 
 
-def test_attention_left_to_torch_is_still_expected_to_be_fused() -> None:
-    assert promised({"aten::scaled_dot_product_attention": 6}, "onednn")["attention"] == 6
+def test_attention_left_to_torch_is_expected_to_be_fused_unless_it_was_asked_for() -> None:
+    left = {"aten::scaled_dot_product_attention": 6}
+    assert promised(left, "onednn", "ipex")["attention"] == 6
+    asked = promised(left, "onednn", "torch")
+    assert asked["attention"] == 0 and asked["concat_linear"] == 6
 
 
 def test_options_say_what_to_insist_on() -> None:
-    promise = promised(TRACED, "onednn")
+    promise = promised(TRACED, "onednn", "ipex")
     assert FuseIpex().expected(promise) == promise
     assert FuseIpex(attention=3, linear_gelu=0).expected(promise) == {**promise, "attention": 3, "linear_gelu": 0}
 
 
 def test_too_few_fusions_fail_and_say_how_to_accept_them() -> None:
-    promise = promised(TRACED, "onednn")
+    promise = promised(TRACED, "onednn", "ipex")
     require(promise, promise)
     require({**promise, "attention": 13}, promise)
     said = r"fused attention 0 of 12, linear_gelu 11 of 12: .* set `attention: 0`, `linear_gelu: 11` to accept it"
@@ -102,7 +105,7 @@ def test_it_needs_a_task_a_cpu_and_ipex(
 
 
 def test_the_report_says_what_was_fused() -> None:
-    facts = {"dtype": "bfloat16", **promised(TRACED, "onednn")}
+    facts = {"dtype": "bfloat16", **promised(TRACED, "onednn", "ipex")}
     assert FuseIpex().tells(facts) == [
         "Fused by IPEX in bfloat16: attention 12, concat_linear 12, linear_add 24, linear_gelu 12, add_layernorm 1."
     ]
