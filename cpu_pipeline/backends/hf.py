@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backend import TESTED
 from cpu_pipeline.artifact import CARD
+from cpu_pipeline.backend import TESTED
 from cpu_pipeline.errors import BackendMissing, StageFailed
 
 if TYPE_CHECKING:

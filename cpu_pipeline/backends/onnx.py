@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backend import TESTED
 from cpu_pipeline import host
 from cpu_pipeline.artifact import Card
+from cpu_pipeline.backend import TESTED
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.errors import BackendMissing, StageFailed
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
-from cpu_pipeline.backend import TESTED
 from cpu_pipeline import host
 from cpu_pipeline.artifact import Card
+from cpu_pipeline.backend import TESTED
 from cpu_pipeline.errors import BackendMissing, StageFailed
 
 if TYPE_CHECKING:

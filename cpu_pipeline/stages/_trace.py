@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
+import tempfile
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.backends import hf
+from cpu_pipeline.errors import StageFailed
 
 SHAPE = (3, 9)
 """(batch, sequence) of the example: sizes of 0 and 1 broadcast, and a trace could take them for constants."""
@@ -16,6 +20,10 @@ LENGTHS = (9, 6, 4)
 """Real tokens of each row: a trace of an example without padding may leave the mask out."""
 FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
 """What tracing raises where a model does something that a trace cannot hold."""
+PLACES = (".debug_pkl", "/.data/serialization_id")
+"""How files end that torch.jit.save adds to the model: where its source lay, stack traces, and a digest of those."""
+NUMBERED = re.compile(rb"___torch_mangle_(\d+)")
+"""How TorchScript tells classes apart: with a counter of the process."""
 
 
 def trace(module: Any, names: Sequence[str], outputs: tuple[str, ...], said: list[str] | None = None) -> Any:
@@ -96,3 +104,42 @@ def named(module: Any, names: Sequence[str], outputs: tuple[str, ...]) -> Any:
     given = [inspect.Parameter(name, keyword) for name in ("self", *names)]
     Named.forward.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
     return Named().eval()
+
+
+def write(module: Any, path: Path, where: str) -> None:
+    """Save a ScriptModule as a file whose bytes depend on the model alone.
+
+    torch.jit.save adds where the source lay and its stack traces, and names that count what was traced before in this
+    process; without the first and with the second counted from 0, Python and C++ load it all the same.
+
+    Raises:
+        StageFailed: torch cannot save it; `where` is the stage that it says.
+    """
+    import torch
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        raw = Path(scratch) / "raw.pt"
+        try:
+            torch.jit.save(module, raw)
+        except RuntimeError as error:
+            raise StageFailed(
+                f"{where}: torch cannot save this module: {' '.join(str(error).split())[:300]}"
+            ) from error
+        _tidy(raw, path)
+
+
+def _tidy(raw: Path, path: Path) -> None:
+    numbers: dict[bytes, int] = {}
+
+    def renumber(found: re.Match[bytes]) -> bytes:
+        return b"___torch_mangle_%d" % numbers.setdefault(found[1], len(numbers))
+
+    with zipfile.ZipFile(raw) as before, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as after:
+        for name in before.namelist():
+            if name.endswith(PLACES):
+                continue
+            inside = name.partition("/")[2]
+            plain = NUMBERED.sub(renumber, inside.encode()).decode()
+            entry = zipfile.ZipInfo(f"{path.stem}/{plain}")  # dated 1980, as torch does
+            data = before.read(name)
+            after.writestr(entry, NUMBERED.sub(renumber, data) if inside.endswith((".py", ".pkl")) else data)

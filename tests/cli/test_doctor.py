@@ -29,7 +29,9 @@ def test_tells_people_line_by_line(cli: Cli, tmp_path: Path) -> None:
 
 def test_tells_what_is_missing_and_how_to_get_it(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = keys.installed
-    monkeypatch.setattr(keys, "installed", lambda name, *where: keys.ABSENT if name == "nncf" else installed(name, *where))
+    monkeypatch.setattr(
+        keys, "installed", lambda name, *where: keys.ABSENT if name == "nncf" else installed(name, *where)
+    )
     assert cli("doctor", "--json", "--store", tmp_path).json["stages"]["quantize.openvino"] == ["nncf"]
     out = cli("doctor", "--store", tmp_path).out
     assert "missing nncf; pip install 'cpu-pipeline[build]'" in out

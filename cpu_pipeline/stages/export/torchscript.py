@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import tempfile
-import zipfile
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -19,15 +16,11 @@ from cpu_pipeline.backends.torchscript import FORMAT, MODEL
 from cpu_pipeline.batches import pad_id
 from cpu_pipeline.errors import RecipeError, StageFailed
 from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage
-from cpu_pipeline.stages._trace import FAILURES, trace
+from cpu_pipeline.stages._trace import FAILURES, trace, write
 
 if TYPE_CHECKING:
     from cpu_pipeline.task import Task
 
-PLACES = (".debug_pkl", "/.data/serialization_id")
-"""How files end that torch.jit.save adds to the model: where its source lay, stack traces, and a digest of those."""
-NUMBERED = re.compile(rb"___torch_mangle_(\d+)")
-"""How TorchScript tells classes apart: with a counter of the process."""
 WHERE = "export.torchscript"
 
 
@@ -89,7 +82,7 @@ class ExportTorchscript(Stage):
         module = hf.checkpoint(source, task)
         names = hf.inputs_of(module)
         module = module.to(getattr(torch, self.dtype))
-        write(script(module, names, task.outputs, self.optimize_for_inference, fears), out / MODEL)
+        write(script(module, names, task.outputs, self.optimize_for_inference, fears), out / MODEL, WHERE)
         Card(FORMAT, runtime={"inputs": list(names), "outputs": list(task.outputs)}).write(out)
         written = job.load(Artifact(FORMAT, out, "", {}))
         eager = hf.Eager(module, task.outputs)
@@ -130,42 +123,6 @@ def script(module: Any, names: tuple[str, ...], outputs: tuple[str, ...], optimi
         return torch.jit.optimize_for_inference(frozen) if optimize else frozen
     except FAILURES as error:
         raise StageFailed(f"{WHERE}: {type(module).__name__} cannot be traced: {_line(error)}") from error
-
-
-def write(module: Any, path: Path) -> None:
-    """Save a ScriptModule as a file whose bytes depend on the model alone.
-
-    torch.jit.save adds where the source lay and its stack traces, and names that count what was traced before in this
-    process; without the first and with the second counted from 0, Python and C++ load it all the same.
-    """
-    import torch
-
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        raw = Path(scratch) / "raw.pt"
-        try:
-            torch.jit.save(module, raw)
-        except RuntimeError as error:
-            raise StageFailed(
-                f"{WHERE}: torch cannot save this module: {' '.join(str(error).split())[:300]}"
-            ) from error
-        _tidy(raw, path)
-
-
-def _tidy(raw: Path, path: Path) -> None:
-    numbers: dict[bytes, int] = {}
-
-    def renumber(found: re.Match[bytes]) -> bytes:
-        return b"___torch_mangle_%d" % numbers.setdefault(found[1], len(numbers))
-
-    with zipfile.ZipFile(raw) as before, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as after:
-        for name in before.namelist():
-            if name.endswith(PLACES):
-                continue
-            inside = name.partition("/")[2]
-            plain = NUMBERED.sub(renumber, inside.encode()).decode()
-            entry = zipfile.ZipInfo(f"{path.stem}/{plain}")  # dated 1980, as torch does
-            data = before.read(name)
-            after.writestr(entry, NUMBERED.sub(renumber, data) if inside.endswith((".py", ".pkl")) else data)
 
 
 def _keep(source: Path, out: Path, job: Job, task: Task, tolerance: float) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from cpu_pipeline.backends.torchscript import MODEL
 from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage
-from cpu_pipeline.stages._trace import FAILURES, trace
-from cpu_pipeline.stages.export.torchscript import write
+from cpu_pipeline.stages._trace import FAILURES, trace, write
 
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Session
@@ -109,7 +108,7 @@ class FuseIpex(Stage):
         hf.carry(source.path, out)
         module, names = self._frozen(source.path, job.task)
         wanted = self.expected(promised(operators(module.graph), self.kernels, self.attention_kernel))
-        write(module, out / MODEL)
+        write(module, out / MODEL, "fuse.ipex")
         del module
         runtime = {"inputs": list(names), "outputs": list(job.task.outputs), "dtype": self.dtype}
         Card(FORMAT, NEEDS[self.dtype], runtime).write(out)

@@ -36,13 +36,14 @@ import sys
 from pathlib import Path
 import models
 from cpu_pipeline.backends import hf
-from cpu_pipeline.stages.export.torchscript import script, write
+from cpu_pipeline.stages._trace import write
+from cpu_pipeline.stages.export.torchscript import script
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 task = QuestionAnswering()
 out = Path(sys.argv[1])
 for kind in ("roberta", "bert"):  # the second is named by what was traced before it, unless that is taken out
     module = hf.checkpoint(models.make(kind, out / kind), task)
-    write(script(module, hf.inputs_of(module), task.outputs, False, []), out / "model.pt")
+    write(script(module, hf.inputs_of(module), task.outputs, False, []), out / "model.pt", "here")
 """
 
 
