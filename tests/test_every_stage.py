@@ -34,7 +34,7 @@ def test_name_is_path_is_class_is_test(name: str) -> None:
     cls = registry.stage_class(name)
     path = Path("stages", *name.split(".")).with_suffix(".py")
     assert module_of(cls) == ROOT / "cpu_pipeline" / path
-    assert cls.__name__ == "".join(part.title() for part in name.replace("_", ".").split("."))
+    assert cls.__name__ == "".join(part.capitalize() for part in name.replace("_", ".").split("."))
     assert registry.stage_name(cls) == name
     assert (TESTS / path.parent / f"test_{path.name}").is_file()
 
