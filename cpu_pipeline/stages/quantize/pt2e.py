@@ -135,6 +135,9 @@ class QuantizePt2e(Stage):
         try:
             with torch.no_grad():
                 prepared = prepare_pt2e(exported.module(check_guards=False), quantizer)
+                if not batches:
+                    # Observers see weights on a call, too: without one, their scales would be made up.
+                    prepared(**exported.example_inputs[1])
                 for batch in batches:
                     prepared(**{name: torch.from_numpy(array) for name, array in batch.items()})
                 return convert_pt2e(prepared)

@@ -77,3 +77,14 @@ def test_linear_layers_are_quantized_and_keep_their_answers(
     with torch.no_grad():
         for ours, theirs in zip(quantized(**example), module(**example), strict=True):
             assert 1e-5 < float((ours - theirs).abs().max()) < 0.5
+
+
+def test_dynamic_quantization_knows_the_weights(checkpoint: Built, job: Callable[..., Job]) -> None:
+    task = job(QA).task
+    assert task is not None
+    module, names, example = _aoti.inputs(hf.checkpoint(checkpoint("bert", QA).path, task), task.outputs)
+    with _torchao():
+        quantized = QuantizePt2e(activations="dynamic")._quantize(_aoti.export("x", module, names, example), [], False)
+    with torch.no_grad():
+        for ours, theirs in zip(quantized(**example), module(**example), strict=True):
+            assert 1e-5 < float((ours - theirs).abs().max()) < 0.5
