@@ -295,7 +295,8 @@ class _Build:
         child.ask(
             request(
                 node.use,
-                node.stage.model_dump(mode="json"),
+                # What was set, and nothing else: a stage may refuse an option that is of no use beside another.
+                node.stage.model_dump(mode="json", exclude_unset=True),
                 {name: self.built.artifacts[source] for name, source in node.inputs.items()},
                 work,
                 task=None

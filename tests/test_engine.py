@@ -167,3 +167,13 @@ def test_looking_at_what_a_task_option_changes(run: Run, home: Path, store: Stor
     (home / "toy.yaml").write_text(RECIPE.replace("file: validation.jsonl}", "file: validation.jsonl, take: 10}"))
     assert looked(home, store)["data.validation"] == ("build", ("options.take: none → 10",))
     assert looked(home, store)["data"] == ("depends", ("on what `data.validation` becomes",))
+
+
+def test_a_worker_is_given_the_options_that_were_set_alone(home: Path, store: Store) -> None:
+    """`mode: weights` refuses the options of calibration, which have defaults."""
+    step = "{id: int8, use: quantize.openvino, with: {mode: weights}}"
+    text = RECIPE.replace("{id: float, use: export.onnx}", "{id: float, use: export.openvino}")
+    (home / "toy.yaml").write_text(text.replace("{id: int8, use: quantize.onnx, with: {mode: static}}", step))
+    models.make("distilbert", home / "model", TASK)
+    built = engine.build(planned(home, "int8"), store)
+    assert built.passed and built.made[-1] == "int8"

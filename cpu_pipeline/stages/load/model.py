@@ -22,6 +22,7 @@ class LoadModel(Stage):
     reads: ClassVar[Set[str]] = frozenset({"allow"})
     packages: ClassVar[tuple[str, ...]] = ("safetensors", "tokenizers", "torch", "transformers")
     internal: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     format: Format = "hf"
     """What the model is: `hf`, `onnx` or `openvino`."""
