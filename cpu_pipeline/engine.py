@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import selectors
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import BaseFileLock, ReadWriteLock, Timeout
+from filelock import BaseFileLock, Timeout
 
 from cpu_pipeline import environment, host, registry
 from cpu_pipeline.artifact import Artifact, digest_json
@@ -24,6 +22,7 @@ from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, environments, find_source, home, ingredients, missing, packages
 from cpu_pipeline.stage import Verdict
 from cpu_pipeline.store import Lease, Store
+from cpu_pipeline.turns import Machine
 
 TICK = 0.1
 """Seconds between looks at timeouts and other builds' locks."""
@@ -144,8 +143,7 @@ class _Build:
         self.absent: set[str] = set()
         """Keys that were looked for in vain; looked for again once their lock is ours."""
         self.sampled = 0.0
-        self.machine = ReadWriteLock(_machine_lock(), is_singleton=False)
-        self.holds = 0
+        self.machine = Machine()
 
     def go(self) -> Built:
         places = {p for node in self.plan.nodes.values() for p in environments(node.stage, self.plan.formats(node))}
@@ -170,8 +168,9 @@ class _Build:
             for run in self.running:
                 run.child.kill()
                 run.lock.release()
-                self._leave()
+                self.machine.leave()
             self.running.clear()
+            self.machine.close()
             for child in self.idle:
                 child.close()
             self.idle.clear()
@@ -186,6 +185,7 @@ class _Build:
                 moved = True
             elif all(n in self.built.artifacts for n in node.needs):
                 moved |= self._settle(node)
+        self.machine.look_round()
         return moved
 
     def _drop(self, node: Node, because: str) -> None:
@@ -235,7 +235,7 @@ class _Build:
                 lock.release()
                 self._rebuild(damaged)
                 return True
-            if not self._enter(node.stage.alone):
+            if not self.machine.enter(node.stage.alone):
                 lock.release()
                 self._wait_for(
                     node, "the machine is not free for measuring" if node.stage.alone else "a measurement runs"
@@ -260,23 +260,6 @@ class _Build:
             self.pending = {n: node for n, node in self.plan.nodes.items() if n in self.pending or n == name}
         # What is made again may come out different: keys that hang on it are made anew, too.
         self.needed = {n: needed for n, needed in self.needed.items() if n not in self.pending}
-
-    def _enter(self, alone: bool) -> bool:
-        """Take the machine for oneself, or beside others that don't measure."""
-        try:
-            if alone:
-                self.machine.acquire_write(timeout=0, blocking=False)
-            else:
-                self.machine.acquire_read(timeout=0, blocking=False)
-        except Timeout:
-            return False
-        self.holds += 1
-        return True
-
-    def _leave(self) -> None:
-        if self.holds:
-            self.holds -= 1
-            self.machine.release()
 
     def _run(self, node: Node, key: str, lock: BaseFileLock) -> None:
         needed = self.needed[node.id]
@@ -385,7 +368,7 @@ class _Build:
     def _over(self, run: _Run) -> None:
         self.running.remove(run)
         run.lock.release()
-        self._leave()
+        self.machine.leave()
 
     def _done(self, node: Node, key: str, artifact: Artifact) -> None:
         self.pending.pop(node.id, None)
@@ -408,10 +391,3 @@ class _Build:
 def _with_log(text: str, log: Path) -> str:
     lines = "".join(f"\n    {line}" for line in tail(log))
     return f"{text}; its log is {log}" + (f", which ends:{lines}" if lines else "")
-
-
-def _machine_lock() -> Path:
-    """Name the lock that all builds of this user on this machine share, whatever their store."""
-    folder = Path(tempfile.gettempdir()) / f"cpu-pipeline-{getpass.getuser()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder / "machine.db"

@@ -185,9 +185,11 @@ def test_steps_and_artifacts_run_where_they_belong(pins: Path, tmp_path: Path, m
     gone.unlink()
     with pytest.raises(BackendMissing, match="env create"):
         api.build(plan, tmp_path / "store", tmp_path / "out")
-    gone.write_text("{}")
+    made: list[str] = []
+    monkeypatch.setattr(environment, "create", lambda name, _: made.append(name) or gone.write_text("{}"))
     events: list[Event] = []
-    outcome = api.build(plan, tmp_path / "store", tmp_path / "out", tell=events.append)
+    outcome = api.build(plan, tmp_path / "store", tmp_path / "out", create_envs=True, tell=events.append)
+    assert made == ["small"]
     assert outcome.built.passed
     assert len(starts.read_text().split()) >= 3
     key: dict[str, Any] = json.loads((outcome.path / "manifest.json").read_text())["environments"]
@@ -195,3 +197,7 @@ def test_steps_and_artifacts_run_where_they_belong(pins: Path, tmp_path: Path, m
     report = (outcome.path / "report.md").read_text()
     assert "It is very small." in report
     assert [e.why for e in events if e.what == "warning"] == [("It is very small.",)]
+    # Fully kept, it needs the environment no more.
+    gone.unlink()
+    again = api.build(plan, tmp_path / "store", tmp_path / "out", create_envs=True)
+    assert again.built.made == [] and made == ["small"]
