@@ -97,7 +97,7 @@ def test_docs_fills_tables_and_sees_old_ones(cli: Cli, tmp_path: Path) -> None:
     assert said.code == 5 and "out of date" in said.err
     assert cli("docs", "--write", "--path", path).code == 0
     text = path.read_text()
-    assert text.startswith("# Title\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("# Title\n") and text.endswith("after\n") and "\nold\n" not in text
     for name in (*registry.stage_names(), *registry.task_names(), *registry.formats()):
         assert f"| `{name}` |" in text
     assert cli("docs", "--path", path).code == 0

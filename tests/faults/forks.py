@@ -84,7 +84,7 @@ def _become_worker(command: Sequence[str], env: dict[str, str], asked: int, answ
     os.closerange(3, 256)
     os.environ.clear()
     os.environ.update(env)
-    sys.argv = [command[3], *command[4:]]
+    sys.argv = [command[0], command[-1]]
     with contextlib.suppress(SystemExit):
         worker.main()
     os._exit(0)
