@@ -89,9 +89,8 @@ def _side_by_side(built: Built) -> list[str]:
     plan = built.plan
     rows: dict[str, dict[str, str]] = {}
     for side in ("reference", "candidate"):
-        for gate in built.verdicts:
-            node = plan.nodes[gate]
-            if side in node.inputs:
+        for gate, node in plan.nodes.items():
+            if gate in built.verdicts and side in node.inputs:
                 model = node.inputs[side].split(":")[-1]
                 cells = node.stage.cells(built.artifacts[gate].facts, side)
                 # A reference is measured beside each candidate; the first time stands for all.
