@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -99,6 +100,8 @@ class Bench:
         return subprocess.Popen(
             self.command(*arguments), cwd=self.home, env=self.environment(**env), text=True, encoding="utf-8",
             errors="replace", stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            # Tests that were started in the background of a shell ignore Ctrl-C, and would hand that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def call(self, *arguments: object, **env: str) -> Ended:
