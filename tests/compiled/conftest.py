@@ -9,6 +9,7 @@ from typing import Any
 
 import models
 import pytest
+from stages.conftest import checkpoint, job, out  # noqa: F401  # fixtures
 
 from cpu_pipeline import host
 from cpu_pipeline.artifact import Artifact
@@ -23,7 +24,7 @@ OPEN = {"hf": hf, "pt2": pt2}
 Compiled = Callable[..., Artifact]
 
 
-def job(isa: str | None, rows: Path) -> Job:
+def job_of(isa: str | None, rows: Path) -> Job:
     """Build the job of a recipe with this target."""
     return Job(
         load=lambda artifact: OPEN[artifact.format].load(artifact.path, TASK, 1),
@@ -49,9 +50,9 @@ def compiled(source: Callable[[str], Artifact], tmp_path_factory: pytest.TempPat
 
     @cache
     def give(stage: str, kind: str, isa: str | None = None, **options: Any) -> Artifact:
-        out = tmp_path_factory.mktemp("pt2")
+        into = tmp_path_factory.mktemp("pt2")
         rows = models.write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", NAME, 12)
         made = {"compile.aoti": CompileAoti, "quantize.pt2e": QuantizePt2e}[stage](**options)
-        return Artifact("pt2", out, "", made.run({"model": source(kind)}, out, job(isa, rows)))
+        return Artifact("pt2", into, "", made.run({"model": source(kind)}, into, job_of(isa, rows)))
 
     return give
