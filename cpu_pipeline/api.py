@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import engine, environment, outlook, paper, publish, wiring
+from cpu_pipeline import engine, environment, lock, outlook, paper, publish, wiring
 from cpu_pipeline.engine import Built, Event
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.paper import Paper
@@ -59,6 +59,7 @@ def build(
     force: bool = False,
     remeasure: bool = False,
     create_envs: bool = False,
+    locked: bool = False,
     tell: Callable[[Event], None] = lambda _: None,
 ) -> Outcome:
     """Build a plan, reusing the store, and put its outputs into `out` when every gate passes.
@@ -71,17 +72,25 @@ def build(
         force: overwrite a version that was edited by hand.
         remeasure: measure anew what depends on this machine.
         create_envs: make the environments that steps need and that are not here.
+        locked: refuse to build what differs from the recipe's lock, and to put out what came out different.
         tell: called with every event.
 
     Raises:
         StageFailed, TryAgain, BackendMissing: a step failed; independent branches were built all the same.
         GateFailed: everything was built, a check says no, nothing was put out.
+        Stale: the recipe's lock says something else.
         Refused: a version was edited by hand.
     """
     kept = Store(default_root() if store is None else Path(store))
+    place = lock.place(planned.path)
+    held = lock.read(place) if locked else None
+    if held is not None:
+        lock.require(lock.drift(held, planned), place)
     for name in outlook.lacking(planned, kept) if create_envs else ():
         environment.create(name, lambda line: tell(Event(line, "making")))
     built = engine.build(planned, kept, tell, jobs, remeasure)
+    if held is not None:
+        lock.require(lock.deviations(held, built), place)
     try:
         published = publish.publish(built, kept, Path(out), force)
     except publish.Damaged as error:
@@ -89,3 +98,36 @@ def build(
         built = engine.build(planned, kept, tell, jobs, remeasure)
         published = publish.publish(built, kept, Path(out), force)
     return Outcome(built, *(published or (None, False)))
+
+
+def write_lock(
+    planned: Plan,
+    store: Path | str | None = None,
+    jobs: int = 1,
+    create_envs: bool = False,
+    tell: Callable[[Event], None] = lambda _: None,
+) -> tuple[Path, bool]:
+    """Build a plan, put nothing out, and write the lock beside the recipe; return it, and whether it says anything new.
+
+    Raises:
+        PipelineError: as `build`; then the lock stays as it was.
+    """
+    kept = Store(default_root() if store is None else Path(store))
+    for name in outlook.lacking(planned, kept) if create_envs else ():
+        environment.create(name, lambda line: tell(Event(line, "making")))
+    built = engine.build(planned, kept, tell, jobs)
+    publish.require_passed(built)
+    place = lock.place(planned.path)
+    return place, lock.write(lock.make(built), place)
+
+
+def check_lock(planned: Plan) -> Path:
+    """Compare a plan with the lock beside its recipe, without building anything; return the lock's path.
+
+    Raises:
+        RecipeError: there is no lock, or it can't be read.
+        Stale: it says something else.
+    """
+    place = lock.place(planned.path)
+    lock.require(lock.drift(lock.read(place), planned), place)
+    return place

@@ -40,12 +40,7 @@ def publish(built: Built, store: Store, out: Path, force: bool = False) -> tuple
         GateFailed: a check says no; nothing is put out, and the earlier version stays.
         Refused: the version is there, and was edited by hand.
     """
-    for error in built.errors.values():
-        others = [str(e) for e in built.errors.values() if e is not error]
-        raise type(error)("\n".join([str(error), *others]))
-    failed = [(n, v) for n, found in built.verdicts.items() for v in found if not v.passed]
-    if failed:
-        raise GateFailed("\n".join(f"step `{node}`: {verdict.says}" for node, verdict in failed))
+    require_passed(built)
     if not built.plan.outputs:
         return None
     name = built.plan.name
@@ -76,6 +71,21 @@ def publish(built: Built, store: Store, out: Path, force: bool = False) -> tuple
         _point(home, version)
         _sweep(home)  # what `latest` named until now
     return home / version, fresh
+
+
+def require_passed(built: Built) -> None:
+    """Go on only when everything was built and every check passed.
+
+    Raises:
+        PipelineError: the first error of the build, if it has any.
+        GateFailed: a check says no.
+    """
+    for error in built.errors.values():
+        others = [str(e) for e in built.errors.values() if e is not error]
+        raise type(error)("\n".join([str(error), *others]))
+    failed = [(n, v) for n, found in built.verdicts.items() for v in found if not v.passed]
+    if failed:
+        raise GateFailed("\n".join(f"step `{node}`: {verdict.says}" for node, verdict in failed))
 
 
 def _manifest(built: Built, store: Store) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cpu_pipeline.cli import bench, describe, doctor, env, files, init, look, run, score, store
+from cpu_pipeline.cli import bench, describe, doctor, env, files, init, lock, look, run, score, store
 from cpu_pipeline.cli.output import fail, hush, patient
 from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("plan")(look.plan)
+app.command("lock")(lock.lock)
 app.command("check")(look.check)
 app.command("init")(init.init)
 app.command("pin")(init.pin)

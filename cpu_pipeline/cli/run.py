@@ -31,14 +31,20 @@ def run(
     create_envs: Annotated[
         bool, typer.Option("--create-envs", help="Make the environments that steps need and that are not here.")
     ] = False,
+    locked: Annotated[
+        bool,
+        typer.Option("--locked", help="Refuse (5) whatever differs from the recipe's lock, before and after building."),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Build recipes: reuse what is kept, make the rest, check it, and put out what passed every gate."""
     from cpu_pipeline import api
     from cpu_pipeline.cli.output import Progress, fail, patient
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.errors import Interrupted, PartlyDone, PipelineError
+    from cpu_pipeline.errors import Interrupted, PartlyDone, PipelineError, RecipeError
 
+    if locked and until is not None:
+        raise RecipeError("--locked builds the whole recipe; leave out --until")
     options = parse_sets(sets)
     failed: list[PipelineError] = []
     results: list[dict[str, Any]] = []
@@ -47,7 +53,7 @@ def run(
     for plan in planned:
         try:
             with Progress() as tell:
-                outcome = api.build(plan, store, out, jobs, force, remeasure, create_envs, tell)
+                outcome = api.build(plan, store, out, jobs, force, remeasure, create_envs, locked, tell)
         except Interrupted:
             raise
         except PipelineError as error:

@@ -1,0 +1,34 @@
+"""`cpu-pipeline lock`: write down what a recipe came to, or check that it still holds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cpu_pipeline.cli.options import Recipes, StoreOption
+
+
+def lock(
+    recipes: Recipes,
+    check: Annotated[
+        bool, typer.Option("--check", help="Build nothing: exit 5 when a lock is stale, and say in what.")
+    ] = False,
+    store: StoreOption = None,
+    jobs: Annotated[int, typer.Option(min=1, help="How many steps may run at once.")] = 1,
+    create_envs: Annotated[
+        bool, typer.Option("--create-envs", help="Make the environments that steps need and that are not here.")
+    ] = False,
+) -> None:
+    """Build recipes and write NAME.lock beside each: commits, files, packages, every step's key and output, figures."""
+    from cpu_pipeline import api
+    from cpu_pipeline.cli.output import Progress
+
+    planned = [api.plan(api.load_recipe(recipe)) for recipe in recipes]
+    for plan in planned:
+        if check:
+            print(f"fresh  {api.check_lock(plan)}")
+            continue
+        with Progress() as tell:
+            place, new = api.write_lock(plan, store, jobs, create_envs, tell)
+        print(f"{'wrote' if new else 'unchanged'}  {place}")

@@ -1,0 +1,234 @@
+"""What a recipe came to, written down beside it to be checked in: one fact a line, in an order that never changes.
+
+`recipes/NAME.lock` says what was asked, of which files it was made, with what, and what came out of each step. What a
+machine measures (latency) is no fact of a recipe: of such a step the lock keeps what its checks said, and nothing that
+another run would have to repeat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cpu_pipeline import host
+from cpu_pipeline.artifact import Artifact, digest_json, list_tree
+from cpu_pipeline.disk import write_file, writing
+from cpu_pipeline.engine import Built, needs
+from cpu_pipeline.environment import DEFAULT
+from cpu_pipeline.errors import RecipeError, Stale
+from cpu_pipeline.graph import Node, Plan
+from cpu_pipeline.keys import differences, installed
+from cpu_pipeline.loader import read as read_yaml
+from cpu_pipeline.loader import scalar
+from cpu_pipeline.rows import ROWS
+from cpu_pipeline.rows import read as read_rows
+
+FORMAT = 1
+HEAD = "# Written by `cpu-pipeline lock`, to be checked in; not to be edited.\n"
+MERGE = re.compile(r"^(<<<<<<<|=======|>>>>>>>|\|\|\|\|\|\|\|)( |$)")
+
+Lock = Mapping[str, Any]
+
+
+class _Step(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    use: str
+    version: int
+    key: str | None = None
+    output: str | None = None
+
+
+class _Shape(BaseModel):
+    """What a lock holds, as far as it is compared."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    lock: int
+    recipe: dict[str, str]
+    made_with: dict[str, str]
+    packages: dict[str, str]
+    environments: dict[str, str]
+    steps: dict[str, _Step]
+    sources: dict[str, Any]
+    rows: dict[str, Any]
+    gates: dict[str, Any]
+
+
+def place(recipe: Path) -> Path:
+    """Name a recipe's lock: the file beside it."""
+    return recipe.with_suffix(".lock")
+
+
+def make(built: Built) -> Lock:
+    """Write down a build whose every step succeeded."""
+    plan = built.plan
+    outputs = {name: artifact.digest for name, artifact in built.artifacts.items()}
+    sources, rows = {}, {}
+    for node in plan.nodes.values():
+        path = built.artifacts[node.id].path
+        if node.use == "fetch":
+            sources[node.id] = {
+                "from": _origin(node),
+                "files": {name: f"{size} {sha}" for name, (size, sha) in sorted(list_tree(path).items())},
+            }
+        elif node.use == "load.rows":
+            ids = [str(row["id"]) for row in read_rows(path / ROWS)]
+            rows[node.id] = {"count": len(ids), "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
+    expected = expect(plan, outputs)
+    for name, step in expected["steps"].items():
+        if "key" in step:
+            step["output"] = outputs[name]
+    gates = {
+        name: {v.check: {"passed": v.passed, "value": v.value, "bound": v.bound} for v in found}
+        for name, found in built.verdicts.items()
+    }
+    return {"lock": FORMAT, **expected, "sources": sources, "rows": rows, "gates": gates}
+
+
+def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
+    """Say what a lock of this plan says before anything is built, if its steps come out as `outputs` has them.
+
+    A step whose inputs `outputs` does not name has no key here.
+    """
+    known: dict[str, Artifact] = {}
+    steps: dict[str, dict[str, Any]] = {}
+    packages: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for node in plan.nodes.values():
+        steps[node.id] = {"use": node.use, "version": node.stage.version}
+        if any(source not in known for source in (*node.inputs.values(), *node.data.values())):
+            continue
+        needed = needs(plan, node, known)
+        for said in (needed, *needed["backends"].values()):
+            if said["environment"] == DEFAULT:
+                packages |= said["packages"]
+            else:
+                places[said["environment"]["name"]] = said["environment"]["pins"]
+        if needed["task"] is not None and needed["environment"] == DEFAULT:
+            packages |= needed["task"].get("packages", {})
+        if node.stage.host() != "machine":
+            steps[node.id]["key"] = digest_json(needed)
+        if node.id in outputs:
+            known[node.id] = Artifact(node.gives, Path(), outputs[node.id], {})
+    meant = {
+        name: [node.use, dict(node.inputs), dict(node.data), node.stage.model_dump(mode="json", exclude={"fields"})]
+        for name, node in plan.nodes.items()
+    }
+    written = plan.recipe.model_dump(mode="json", by_alias=True, exclude={"about", "refresh"}, exclude_defaults=True)
+    return {
+        "recipe": {"name": plan.name, "digest": digest_json([written, meant, list(plan.outputs)])},
+        "made_with": {
+            "cpu-pipeline": installed("cpu-pipeline"),
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "isa": " ".join(host.isa()),
+        },
+        "packages": dict(sorted(packages.items())),
+        "environments": dict(sorted(places.items())),
+        "steps": steps,
+    }
+
+
+def drift(lock: Lock, plan: Plan) -> list[str]:
+    """Say everything in which a build of this plan would differ from the lock, as far as can be told before it."""
+    steps = lock["steps"]
+    now = expect(plan, {name: step["output"] for name, step in steps.items() if "output" in step})
+    before = {part: lock[part] for part in ("recipe", "made_with", "packages", "environments")}
+    before["steps"] = {
+        name: {fact: value for fact, value in step.items() if fact != "output"} for name, step in steps.items()
+    }
+    return differences(before, now)
+
+
+def deviations(lock: Lock, built: Built) -> list[str]:
+    """Say which steps of a build came out different from what the lock says."""
+    return [
+        f"step `{name}` came out as {built.artifacts[name].digest[:12]}, the lock says {step['output'][:12]}"
+        for name, step in lock["steps"].items()
+        if "output" in step and name in built.artifacts and built.artifacts[name].digest != step["output"]
+    ]
+
+
+def require(found: list[str], path: Path) -> None:
+    """Refuse when anything differs from the lock.
+
+    Raises:
+        Stale: says what.
+    """
+    if found:
+        more = "".join(f"\n  {line}" for line in found)
+        raise Stale(f"{path} is stale:{more}\nwrite it anew with `cpu-pipeline lock`, or go back to what it says")
+
+
+def write(lock: Lock, path: Path) -> bool:
+    """Write a lock in one move; say whether it says anything new."""
+    text = dump(lock)
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    with writing(path):
+        write_file(path, text, path.with_name(f".{path.name}.{os.getpid()}"))
+    return True
+
+
+def dump(lock: Lock) -> str:
+    """Write a lock as YAML, one fact a line."""
+    return HEAD + yaml.dump(dict(lock), Dumper=_Dumper, sort_keys=False, width=10**6, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.2 would not read as text: PyYAML looks at 1.1 alone, for which `12e3` is no number."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    try:
+        plain = scalar(value) == value and value.isprintable()
+    except ValueError:
+        plain = False
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _text)
+
+
+def read(path: Path) -> Lock:
+    """Read a lock.
+
+    Raises:
+        RecipeError: there is none, it holds a merge that was not settled, is newer than this version, or no lock.
+    """
+    again = "write it with `cpu-pipeline lock`"
+    if not path.is_file():
+        raise RecipeError(f"{path}: there is no lock; {again}")
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if MERGE.match(line):
+            raise RecipeError(f"{path}:{number}:1: a merge that was not settled (`{line[:7]}`); settle it, or {again}")
+    said = read_yaml(path).value
+    if not isinstance(said, dict) or not isinstance(said.get("lock"), int):
+        raise RecipeError(f"{path}:1:1: not a lock: it does not say `lock: {FORMAT}`; {again}")
+    if said["lock"] > FORMAT:
+        raise RecipeError(
+            f"{path}: written by a newer cpu-pipeline (its format is {said['lock']}, this one reads {FORMAT}); "
+            f"install that version, or {again}"
+        )
+    try:
+        _Shape.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"{path}: not a whole lock: {where}: {first['msg'].lower()}; {again}") from error
+    return said
+
+
+def _origin(node: Node) -> str:
+    """Say where a fetched thing comes from: repository and commit, or this machine, by content."""
+    fields = node.stage.model_dump()["fields"]
+    return f"{fields['hub']} at {fields['revision']}" if "hub" in fields else "local"

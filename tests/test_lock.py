@@ -1,0 +1,178 @@
+"""A lock says what a recipe came to: it is the same wherever it is written, and whatever moved since is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from faults.bench import Bench
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpu_pipeline import lock
+from cpu_pipeline.errors import RecipeError
+
+ROWS = [{"text": f"a {word} film", "label": label} for word, label in (("good", 1), ("bad", 0))] * 2
+STEPS: tuple[dict[str, Any], ...] = (
+    {"id": "one", "runs": "runs.txt"},
+    {"id": "two", "text": "two", "runs": "runs.txt"},
+    {"id": "gate", "use": "faulty.gate", "runs": "runs.txt"},
+    {"id": "speed", "use": "faulty.measure", "runs": "runs.txt", "seconds": 0.1, "from": {"candidate": "two"}},
+)
+
+
+def write(bench: Bench, *steps: dict[str, Any]) -> Path:
+    (bench.home / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    return bench.recipe(*(steps or STEPS), data={"validation": {"file": "rows.jsonl"}})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Give a project with a recipe and its lock; not to be changed."""
+    bench = Bench(tmp_path_factory.mktemp("lock") / "project")
+    recipe = write(bench)
+    bench.call("lock", recipe, "--store", bench.store).says(0)
+    return bench
+
+
+@pytest.fixture
+def bench(whole: Bench, tmp_path: Path) -> Bench:
+    """Give a copy of it, in another place, to be changed."""
+    shutil.copytree(whole.home, tmp_path / "project", symlinks=True)
+    return Bench(tmp_path / "project")
+
+
+def said(bench: Bench) -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load((bench.home / "small.lock").read_text())
+    return read
+
+
+def test_holds_what_was_asked_what_it_was_made_of_and_what_came_out(whole: Bench) -> None:
+    held = said(whole)
+    assert held["lock"] == 1 and held["recipe"]["name"] == "small"
+    assert set(held["sources"]) == {"model:files", "data.validation:files"}
+    files = held["sources"]["model:files"]["files"]
+    size, sha = files["model.safetensors"].split()
+    assert int(size) == (whole.home / "model" / "model.safetensors").stat().st_size and len(sha) == 64
+    assert held["rows"]["data.validation"]["count"] == 4
+    assert {"python", "system", "isa", "cpu-pipeline"} == set(held["made_with"])
+    assert {"tokenizers", "safetensors"} <= set(held["packages"])
+    assert {"key", "output", "use", "version"} == set(held["steps"]["two"])
+    assert held["gates"]["gate"]["score"] == {"passed": True, "value": 1.0, "bound": 0.5}
+    # What a machine measures is not for another run to repeat.
+    assert {"use", "version"} == set(held["steps"]["speed"])
+
+
+def test_is_one_fact_a_line(whole: Bench) -> None:
+    lines = (whole.home / "small.lock").read_text().splitlines()
+    assert all(line.startswith("#") or line.lstrip().count(": ") + line.endswith(":") == 1 for line in lines)
+    assert str(whole.home) not in "\n".join(lines)
+
+
+def test_is_fresh_and_is_not_written_again(bench: Bench) -> None:
+    before = (bench.home / "small.lock").stat().st_ino
+    assert "fresh" in bench.call("lock", "small.yaml", "--check").says(0).out
+    assert "unchanged" in bench.call("lock", "small.yaml", "--store", bench.store).says(0).out
+    assert (bench.home / "small.lock").stat().st_ino == before
+    assert bench.built(bench.home / "small.yaml", "--locked").said["exit_code"] == 0
+
+
+def test_is_the_same_of_a_cold_build_in_another_place(bench: Bench, whole: Bench) -> None:
+    shutil.rmtree(bench.store)
+    (bench.home / "small.lock").unlink()
+    bench.call("lock", "small.yaml", "--store", bench.home / "another store").says(0)
+    assert (bench.home / "small.lock").read_bytes() == (whole.home / "small.lock").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda b: write(b, STEPS[0], {**STEPS[1], "text": "x"}, *STEPS[2:]), ["recipe.digest: ", "steps.two.key: "]),
+        (lambda b: write(b, *STEPS[:2], {**STEPS[2], "at_least": 0.6}, STEPS[3]), ["recipe.digest: "]),
+        (lambda b: b.env.update(FAULTY_VERSION="2"), ["steps.one.version: 1 → 2", "steps.two.version: 1 → 2"]),
+        (lambda b: (b.home / "rows.jsonl").write_text("\n"), ["steps.data.validation:files.key: "]),
+        (lambda b: (b.home / "model" / "config.json").open("a").write("\n"), ["steps.model:files.key: "]),
+        (lambda b: write(b, *STEPS[:3]), ["recipe.digest: ", "steps.speed: "]),
+    ],
+    ids=["option", "threshold", "stage", "rows", "model", "step"],
+)  # fmt: skip
+def test_what_moved_is_told_and_nothing_is_built(bench: Bench, change: Any, says: list[str]) -> None:
+    change(bench)
+    bench.call("lock", "small.yaml", "--check").says(5, "Stale: ", *says)
+    before = bench.lines()
+    bench.run(bench.home / "small.yaml", "--locked").says(5, *says)
+    assert bench.lines() == before and not bench.out.exists()
+    # Only what moved is told, not everything that hangs on it.
+    assert "steps.gate.key" not in bench.call("lock", "small.yaml", "--check").err
+
+
+def test_another_package_is_told_by_its_name(bench: Bench) -> None:
+    path = bench.home / "small.lock"
+    held = said(bench)
+    path.write_text(path.read_text().replace(f"tokenizers: {held['packages']['tokenizers']}", "tokenizers: 0.0.1"))
+    bench.call("lock", "small.yaml", "--check").says(5, "\n  tokenizers 0.0.1 → ")
+
+
+def test_what_comes_out_different_is_refused_after_building(bench: Bench) -> None:
+    """The output of the last model is not what another step's key rests on: only building shows it."""
+    path, last = bench.home / "small.lock", said(bench)["steps"]["gate"]["output"]
+    path.write_text(path.read_text().replace(last, "f" * 64))
+    bench.call("lock", "small.yaml", "--check").says(0)
+    bench.run(bench.home / "small.yaml", "--locked").says(
+        5, f"step `gate` came out as {last[:12]}, the lock says {'f' * 12}"
+    )
+    assert not bench.out.exists()
+
+
+def test_a_failed_gate_leaves_the_lock_as_it_was(bench: Bench) -> None:
+    before = (bench.home / "small.lock").read_bytes()
+    write(bench, *STEPS[:2], {**STEPS[2], "score": 0.1}, STEPS[3])
+    bench.call("lock", "small.yaml", "--store", bench.store).says(3, "GateFailed")
+    assert (bench.home / "small.lock").read_bytes() == before
+    assert not [p for p in bench.home.iterdir() if p.name.startswith(".small.lock")]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "there is no lock; write it with `cpu-pipeline lock`"),
+        ("lock: 1\n<<<<<<< HEAD\nrecipe: {}\n", ":2:1: a merge that was not settled (`<<<<<<<`)"),
+        ("lock: 2\n", "written by a newer cpu-pipeline (its format is 2, this one reads 1)"),
+        ("recipe: {}\n", ":1:1: not a lock"),
+        ("lock: 1\nrecipe: {}\n", "not a whole lock: made_with: field required"),
+        (
+            "{lock: 1, recipe: {}, made_with: {}, packages: {}, environments: {}, steps: {one: {use: 3, version: 1}}, "
+            "sources: {}, rows: {}, gates: {}}",
+            "steps.one.use: input should be a valid string",
+        ),
+        ("lock: [\n", ":2:1"),
+        ("", ":1:1: must hold keys and values"),
+    ],
+)
+def test_what_is_no_lock_is_told(tmp_path: Path, text: str | None, says: str) -> None:
+    path = tmp_path / "small.lock"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(RecipeError) as raised:
+        lock.read(path)
+    assert says in str(raised.value) and len(str(raised.value).splitlines()) == 1
+
+
+@given(st.dictionaries(st.text(min_size=1), st.one_of(st.text(), st.integers(), st.booleans(), st.none()), max_size=5))
+def test_every_text_is_read_as_it_was_written(facts: dict[str, Any]) -> None:
+    from cpu_pipeline import loader
+
+    assert loader.parse(lock.dump({"lock": 1, "facts": facts}), Path("x")).value["facts"] == facts
+
+
+@pytest.mark.parametrize(
+    "text", ["12e34", "1e5", "no", "010", "2026-11-22", "0x1f", ".inf", "~", "3.11", "a: b", "# c"]
+)
+def test_what_looks_like_a_number_stays_text(text: str) -> None:
+    from cpu_pipeline import loader
+
+    assert loader.parse(lock.dump({"fact": text}), Path("x")).value == {"fact": text}
