@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cpu_pipeline.cli.options import Json, Recipes, Sets, StoreOption, Until, parse_sets
+from cpu_pipeline.cli.options import Json, Recipes, Sets, StoreOption, Until, open_store, parse_sets
 
 if TYPE_CHECKING:
     from cpu_pipeline.api import Outcome
@@ -35,6 +35,10 @@ def run(
         bool,
         typer.Option("--locked", help="Refuse (5) whatever differs from the recipe's lock, before and after building."),
     ] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Build cold, put nothing out, and compare each step with what is kept (5)."),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Build recipes: reuse what is kept, make the rest, check it, and put out what passed every gate."""
@@ -50,6 +54,8 @@ def run(
     results: list[dict[str, Any]] = []
     # Every recipe is read before the first is built: a typo in the last one costs nothing.
     planned = [api.plan(api.load_recipe(recipe, options), until) for recipe in recipes]
+    if rebuild:
+        return _rebuild(planned, store, jobs, as_json)
     for plan in planned:
         try:
             with Progress() as tell:
@@ -76,6 +82,22 @@ def run(
     if not failed:
         return 0
     return PartlyDone.exit_code if keep_going and len(failed) < len(planned) else failed[0].exit_code
+
+
+def _rebuild(planned: list[Plan], store: Path | None, jobs: int, as_json: bool) -> int:
+    from cpu_pipeline import rebuild
+    from cpu_pipeline.cli.output import Progress, columns
+    from cpu_pipeline.cli.output import as_json as print_json
+
+    for plan in planned:
+        with Progress() as tell:
+            found = rebuild.rebuild(plan, open_store(store), tell, jobs)
+        if as_json:
+            print_json({"recipe": plan.name, "steps": [vars(one) for one in found]})
+        else:
+            columns([(one.verdict, one.step, one.says) for one in found])
+        rebuild.require_repeated(found)
+    return 0
 
 
 def _result(plan: Plan, outcome: Outcome) -> dict[str, Any]:

@@ -1,0 +1,81 @@
+"""A cold build is compared with what is kept, step by step, and says what came out different."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from faults.bench import Bench
+
+from cpu_pipeline.artifact import Artifact, digest_tree
+from cpu_pipeline.engine import Built
+from cpu_pipeline.errors import Stale
+from cpu_pipeline.rebuild import Compared, compare, require_repeated
+
+STEPS = (
+    {"id": "one"},
+    {"id": "two", "text": "two"},
+    {"id": "gate", "use": "faulty.gate"},
+    {"id": "speed", "use": "faulty.measure", "seconds": 0.1, "from": {"candidate": "two"}},
+)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "project")
+
+
+def test_the_same_comes_out_and_nothing_is_left_or_put_out(bench: Bench) -> None:
+    recipe = bench.recipe(*STEPS)
+    bench.built(recipe)
+    before = len(bench.lines("began"))
+    version = (bench.out / "small" / "latest").readlink()
+    said = bench.run(recipe, "--rebuild", "--json").says(0).said
+    assert {one["step"]: one["verdict"] for one in said["steps"]} == dict.fromkeys(
+        ("model:files", "model", "one", "two", "gate"), "identical"
+    )
+    # Built once more, cold; what is measured is left out.
+    assert len(bench.lines("began")) == before + 2 and len(bench.lines("ended measure")) == 1
+    assert (bench.out / "small" / "latest").readlink() == version
+    assert not list(bench.home.glob("store-cold-*"))
+
+
+def test_what_is_not_kept_is_built_twice(bench: Bench) -> None:
+    assert "identical  two" in bench.run(bench.recipe(*STEPS[:2]), "--rebuild").says(0).out
+    assert len(bench.lines("began")) == 4
+    assert not bench.out.exists()
+
+
+def test_what_came_out_different_is_named(bench: Bench) -> None:
+    """An option that is in no key, and changes the output all the same: what such a mistake looks like."""
+    bench.built(bench.recipe(*STEPS[:2]))
+    recipe = bench.recipe({**STEPS[0], "act": "fill"}, STEPS[1])
+    said = bench.run(recipe, "--rebuild").says(5, "2 of 4 steps came out different", "step `one`: large.bin")
+    assert "different  one          large.bin" in said.out and "identical  model" in said.out
+    assert not list(bench.home.glob("store-cold-*"))
+
+
+def test_names_and_order_of_a_graph_are_no_difference(tmp_path: Path) -> None:
+    from test_meaning import renamed, weighed, write_onnx
+
+    graphs = [write_onnx(tmp_path / str(n), change) for n, change in enumerate((lambda _: None, renamed, weighed))]
+    for graph in graphs:
+        (graph.path / "config.json").write_text("{}")
+
+    def built(graph: Artifact) -> Built:
+        made = Built(plan=type("Plan", (), {"nodes": {"onnx": None}})())  # type: ignore[arg-type]  # names are enough
+        made.artifacts["onnx"] = Artifact("onnx", graph.path, digest_tree(graph.path), {})
+        return made
+
+    [same] = compare(built(graphs[0]), built(graphs[1]))
+    assert same.verdict == "same" and "model.onnx" in same.says
+    [different] = compare(built(graphs[0]), built(graphs[2]))
+    assert different == Compared("onnx", "different", "model.onnx")
+    # The graph alone may be spelled otherwise, nothing beside it.
+    (graphs[1].path / "config.json").write_text(json.dumps({"a": 1}))
+    [beside] = compare(built(graphs[0]), built(graphs[1]))
+    assert beside.verdict == "different" and "config.json" in beside.says
+    require_repeated([same])
+    with pytest.raises(Stale, match=r"1 of 2 steps came out different:\n  step `onnx`: model.onnx"):
+        require_repeated([same, different])
