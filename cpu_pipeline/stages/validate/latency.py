@@ -80,6 +80,9 @@ class ValidateLatency(Stage):
         import json
 
         import numpy as np
+        import psutil
+
+        busy = psutil.getloadavg()[0]
 
         batches = self._batches(inputs, job, self.batch, self.calls)
         large = self.throughput or self.batch
@@ -125,6 +128,7 @@ class ValidateLatency(Stage):
             "tokens": float(np.median([arrays["input_ids"].shape[1] for arrays in batches])),
             "calls": sum(len(times) for times in seconds["candidate"]),
             "threads": job.threads,
+            "load_average": round(busy, 2),
         }
 
     def _batches(self, inputs: Inputs, job: Job, size: int, calls: int) -> list[Arrays]:
@@ -174,7 +178,7 @@ class ValidateLatency(Stage):
         about = (
             f"Batch {facts['batch']}, {facts['tokens']:.0f} tokens (median), {facts['threads']} threads, "
             f"{facts['calls']} calls of each side in turns, in fresh processes. Throughput in batches of "
-            f"{facts['throughput_batch']}."
+            f"{facts['throughput_batch']}. Load average of the machine when it began: {facts['load_average']}."
         )
         return [*table(head, rows), about]
 

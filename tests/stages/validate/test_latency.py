@@ -182,6 +182,14 @@ def test_tells_both_sides_in_the_report(run: Callable[..., Facts]) -> None:
     assert "Batch 2, 16 tokens (median), 2 threads" in text
 
 
+def test_tells_how_busy_the_machine_was(run: Callable[..., Facts], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other work slows the two sides by different shares, and no interval shows it."""
+    monkeypatch.setattr("psutil.getloadavg", lambda: (7.25, 3.0, 1.0))
+    facts = run(constant(0.03, 0.01))
+    assert facts["load_average"] == 7.25
+    assert "Load average of the machine when it began: 7.25." in "\n".join(ValidateLatency(min_speedup=1).tells(facts))
+
+
 def test_keeps_every_call(run: Callable[..., Facts], out: Path) -> None:
     facts = run(constant(0.03, 0.01), calls=3, rounds=2, processes=2)
     kept = json.loads((out / "timings.json").read_text())
