@@ -140,8 +140,8 @@ def interpreter(name: str) -> Interpreter:
     here = read(name)
     if not here.ready:
         raise BackendMissing(
-            f"the environment `{name}` is not here ({here.about}); make it with `cpu-pipeline env create {name}`, "
-            "or let `cpu-pipeline run --create-envs` do so"
+            f"the environment `{name}` is not here ({here.about.rstrip('.')}); make it with "
+            f"`cpu-pipeline env create {name}`, or let `cpu-pipeline run --create-envs` do so"
         )
     return Interpreter(str(here.python))
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cpu_pipeline.cli import bench, describe, doctor, env, files, init, lock, look, run, score, store
+from cpu_pipeline.cli import bench, describe, diff, doctor, env, files, init, lock, look, run, score, store
 from cpu_pipeline.cli.output import fail, hush, patient
 from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError
 
@@ -36,6 +36,7 @@ app.command("init")(init.init)
 app.command("pin")(init.pin)
 app.command("score")(score.score)
 app.command("verify")(files.verify)
+app.command("diff")(diff.diff)
 app.command("stages")(describe.stages)
 app.command("backends")(describe.backends)
 app.command("tasks")(describe.tasks)
