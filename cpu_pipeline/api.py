@@ -86,8 +86,8 @@ def build(
     held = lock.read(place) if locked else None
     if held is not None:
         lock.require(lock.drift(held, planned), place)
-    for name in outlook.lacking(planned, kept) if create_envs else ():
-        environment.create(name, lambda line: tell(Event(line, "making")))
+    if create_envs:
+        _create_environments(planned, kept, tell)
     built = engine.build(planned, kept, tell, jobs, remeasure)
     if held is not None:
         lock.require(lock.deviations(held, built), place)
@@ -113,8 +113,8 @@ def write_lock(
         PipelineError: as `build`; then the lock stays as it was.
     """
     kept = Store(default_root() if store is None else Path(store))
-    for name in outlook.lacking(planned, kept) if create_envs else ():
-        environment.create(name, lambda line: tell(Event(line, "making")))
+    if create_envs:
+        _create_environments(planned, kept, tell)
     built = engine.build(planned, kept, tell, jobs)
     publish.require_passed(built)
     place = lock.place(planned.path)
@@ -131,3 +131,8 @@ def check_lock(planned: Plan) -> Path:
     place = lock.place(planned.path)
     lock.require(lock.drift(lock.read(place), planned), place)
     return place
+
+
+def _create_environments(planned: Plan, kept: Store, tell: Callable[[Event], None]) -> None:
+    for name in outlook.lacking(planned, kept):
+        environment.create(name, lambda line: tell(Event(line, "making")))

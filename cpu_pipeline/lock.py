@@ -19,11 +19,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cpu_pipeline import host
-from cpu_pipeline.artifact import Artifact, digest_json, list_tree
+from cpu_pipeline.artifact import Artifact, digest_json, digest_listing, list_tree
 from cpu_pipeline.disk import write_file, writing
 from cpu_pipeline.engine import Built, needs
 from cpu_pipeline.environment import DEFAULT
-from cpu_pipeline.errors import RecipeError, Stale
+from cpu_pipeline.errors import RecipeError, Refused, Stale
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, installed
 from cpu_pipeline.loader import read as read_yaml
@@ -69,17 +69,24 @@ def place(recipe: Path) -> Path:
 
 
 def make(built: Built) -> Lock:
-    """Write down a build whose every step succeeded."""
+    """Write down a build whose every step succeeded.
+
+    Raises:
+        Refused: what was fetched is not what it was any more.
+    """
     plan = built.plan
     outputs = {name: artifact.digest for name, artifact in built.artifacts.items()}
     sources, rows = {}, {}
     for node in plan.nodes.values():
         path = built.artifacts[node.id].path
         if node.use == "fetch":
-            sources[node.id] = {
-                "from": _origin(node),
-                "files": {name: f"{size} {sha}" for name, (size, sha) in sorted(list_tree(path).items())},
-            }
+            files = list_tree(path)
+            if digest_listing(files) != outputs[node.id]:
+                raise Refused(
+                    f"the object of `{node.id}` in the store is damaged; mend it with `store verify --repair`"
+                )
+            listed = {name: f"{size} {sha}" for name, (size, sha) in sorted(files.items())}
+            sources[node.id] = {"from": _origin(node), "files": listed}
         elif node.use == "load.rows":
             ids = [str(row["id"]) for row in read_rows(path / ROWS)]
             rows[node.id] = {"count": len(ids), "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()}

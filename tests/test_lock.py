@@ -136,6 +136,15 @@ def test_a_failed_gate_leaves_the_lock_as_it_was(bench: Bench) -> None:
     assert not [p for p in bench.home.iterdir() if p.name.startswith(".small.lock")]
 
 
+def test_what_was_fetched_is_read_again_for_the_lock(bench: Bench) -> None:
+    before = (bench.home / "small.lock").read_bytes()
+    for file in bench.store.rglob("objects/**/config.json"):
+        file.chmod(0o644)
+        file.write_text(file.read_text()[:-1] + " ")  # the size stays
+    bench.call("lock", "small.yaml", "--store", bench.store).says(7, "Refused: the object of `model:files`")
+    assert (bench.home / "small.lock").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
