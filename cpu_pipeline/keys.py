@@ -90,6 +90,21 @@ def packages(stage: Stage, formats: Mapping[str, str], task: Task | None) -> set
     return needed
 
 
+def made_with(needed: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
+    """Name what a step's ingredients say that it and its backends ran on.
+
+    Returns the distributions of the default environment with their versions, and the other environments' names.
+    """
+    packages: dict[str, str] = {}
+    places = set[str]()
+    for said in (needed, *needed.get("backends", {}).values()):
+        if said.get("environment", DEFAULT) == DEFAULT:
+            packages |= said.get("packages", {})
+        else:
+            places.add(said["environment"]["name"])
+    return packages, places
+
+
 def find_source(name: str, fields: Mapping[str, object]) -> Source:
     """Make a source of its name and fields."""
     return registry.source_class(name)(**fields)

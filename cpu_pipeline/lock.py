@@ -18,14 +18,14 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cpu_pipeline import host
+from cpu_pipeline import environment, host
 from cpu_pipeline.artifact import Artifact, digest_json, digest_listing, list_tree
 from cpu_pipeline.disk import write_file, writing
 from cpu_pipeline.engine import Built, needs
 from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.errors import RecipeError, Refused, Stale
 from cpu_pipeline.graph import Node, Plan
-from cpu_pipeline.keys import differences, installed
+from cpu_pipeline.keys import differences, installed, made_with
 from cpu_pipeline.loader import read as read_yaml
 from cpu_pipeline.loader import scalar
 from cpu_pipeline.rows import ROWS
@@ -115,11 +115,9 @@ def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
         if any(source not in known for source in (*node.inputs.values(), *node.data.values())):
             continue
         needed = needs(plan, node, known)
-        for said in (needed, *needed["backends"].values()):
-            if said["environment"] == DEFAULT:
-                packages |= said["packages"]
-            else:
-                places[said["environment"]["name"]] = said["environment"]["pins"]
+        used, elsewhere = made_with(needed)
+        packages |= used
+        places |= {place: environment.read(place).digest for place in elsewhere}
         if needed["task"] is not None and needed["environment"] == DEFAULT:
             packages |= needed["task"].get("packages", {})
         if node.stage.host() != "machine":

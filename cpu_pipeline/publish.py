@@ -14,9 +14,8 @@ from cpu_pipeline import environment, host, report
 from cpu_pipeline.artifact import digest_file, digest_json
 from cpu_pipeline.disk import remove_tree, sync_dir, writing
 from cpu_pipeline.engine import Built
-from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.errors import GateFailed, RecipeError, Refused
-from cpu_pipeline.keys import installed
+from cpu_pipeline.keys import installed, made_with
 from cpu_pipeline.store import Store
 
 MANIFEST = "manifest.json"
@@ -98,11 +97,9 @@ def _manifest(built: Built, store: Store) -> dict[str, Any]:
         artifact = built.artifacts[node.id]
         action = store.action(built.keys[node.id])
         ingredients = dict(action.ingredients) if action else {}
-        for said in (ingredients, *ingredients.get("backends", {}).values()):
-            if said.get("environment", DEFAULT) == DEFAULT:
-                distributions |= set(said.get("packages", {}))
-            else:
-                places.add(said["environment"]["name"])
+        packages, elsewhere = made_with(ingredients)
+        distributions |= packages.keys()
+        places |= elsewhere
         steps[node.id] = {
             "use": node.use,
             "inputs": {**node.inputs, **{f"data.{role}": source for role, source in node.data.items()}},
@@ -253,7 +250,7 @@ def _latest(home: Path) -> str | None:
     """Read which version `latest` names."""
     try:
         path = home / "latest"
-        return os.readlink(path) if path.is_symlink() else path.read_text(encoding="utf-8").strip()  # noqa: PTH115
+        return os.readlink(path) if path.is_symlink() else path.read_text(encoding="utf-8").strip()  # noqa: PTH115  # the name itself is wanted, not a Path
     except OSError:
         return None
 

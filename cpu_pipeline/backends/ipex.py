@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from cpu_pipeline import host
 from cpu_pipeline.artifact import Card
 from cpu_pipeline.backend import TESTED
-from cpu_pipeline.backends.torchscript import MODEL, Scripted, open_module, screen
-from cpu_pipeline.errors import BackendMissing, StageFailed
+from cpu_pipeline.backends.torchscript import MODEL, names, ready, screen
+from cpu_pipeline.errors import BackendMissing
 
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Session
@@ -47,20 +47,10 @@ def load(path: Path, task: Task | None, threads: int) -> Session:
         raise BackendMissing(
             f"{path}: it needs {', '.join(lacking)}, which this CPU has not; fuse it in float32, or use export.openvino"
         )
-    inputs, outputs = (tuple(card.runtime.get(kind, ())) for kind in ("inputs", "outputs"))
-    if not inputs or not outputs:
-        raise StageFailed(f"{path}: its card names no inputs and outputs; build it again")
-    if task and set(task.outputs) - set(outputs):
-        raise StageFailed(f"{path}: the model gives {', '.join(outputs)}, the task reads {', '.join(task.outputs)}")
-    screen(path / MODEL)
+    inputs, outputs = names(path, card, task)
+    screen(path / MODEL)  # before a library is loaded for its sake
     register(path)
-    module = open_module(path / MODEL, threads)
-    takes = tuple(argument.name for argument in module.forward.schema.arguments[1:])
-    if takes != inputs:
-        raise StageFailed(f"{path / MODEL}: it takes {', '.join(takes)}, its card says {', '.join(inputs)}")
-    session = Scripted(module, inputs, outputs, task.outputs if task else outputs)
-    session.warm_up()
-    return session
+    return ready(path, threads, inputs, outputs, task.outputs if task else outputs)
 
 
 def register(path: Path) -> None:

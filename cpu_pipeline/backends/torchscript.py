@@ -50,16 +50,38 @@ def load(path: Path, task: Task | None, threads: int) -> Session:
         )
     if card.runtime.get("eager"):
         return hf.load(path, task, threads)
+    inputs, outputs = names(path, card, task)
+    return ready(path, threads, inputs, outputs, task.outputs if task else outputs)
+
+
+def names(path: Path, card: Card, task: Task | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read from the card what the module takes and gives, in order.
+
+    Raises:
+        StageFailed: it does not say, or the task reads something else.
+    """
     inputs, outputs = (tuple(card.runtime.get(kind, ())) for kind in ("inputs", "outputs"))
     if not inputs or not outputs:
         raise StageFailed(f"{path}: its card names no inputs and outputs; build it again")
     if task and set(task.outputs) - set(outputs):
         raise StageFailed(f"{path}: the model gives {', '.join(outputs)}, the task reads {', '.join(task.outputs)}")
+    return inputs, outputs
+
+
+def ready(
+    path: Path, threads: int, inputs: tuple[str, ...], gives: tuple[str, ...], outputs: tuple[str, ...]
+) -> Scripted:
+    """Open the module in the directory `path`, which gives `gives`, and make the calls that torch makes its plan in.
+
+    Raises:
+        StageFailed: the file is not a whole TorchScript archive, or not the module that the card tells of.
+        BackendMissing: torch is not installed.
+    """
     module = open_module(path / MODEL, threads)
     takes = tuple(argument.name for argument in module.forward.schema.arguments[1:])
     if takes != inputs:
         raise StageFailed(f"{path / MODEL}: it takes {', '.join(takes)}, its card says {', '.join(inputs)}")
-    session = Scripted(module, inputs, outputs, task.outputs if task else outputs)
+    session = Scripted(module, inputs, gives, outputs)
     session.warm_up()
     return session
 
