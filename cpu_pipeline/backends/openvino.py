@@ -107,7 +107,7 @@ def runtime() -> Any:
     the home directory and the variable CI); without that package OpenVINO and NNCF put a stub in its place.
     """
     if "openvino" not in sys.modules:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None is how an import is forbidden
     try:
         import openvino
     except ImportError as error:

@@ -102,7 +102,7 @@ def named(module: Any, names: Sequence[str], outputs: tuple[str, ...]) -> Any:
     # The tracer names the graph's inputs after these.
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
     given = [inspect.Parameter(name, keyword) for name in ("self", *names)]
-    Named.forward.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
+    Named.forward.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]  # the tracer reads it; mypy knows none on functions
     return Named().eval()
 
 

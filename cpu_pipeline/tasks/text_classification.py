@@ -155,7 +155,7 @@ def _predicted(row: Row, said: Prediction) -> int | str | None:
         return None
     for key in ("label", "name"):
         if type(said.get(key)) is wanted:
-            return said[key]  # type: ignore[no-any-return]
+            return said[key]  # type: ignore[no-any-return]  # JSON
     have, need = ("numbers", "names") if wanted is str else ("names", "numbers")
     raise RecipeError(
         f"prediction {row['id']}: labels are {have}, those of the rows {need}; name the rows' with the task's `labels`"
