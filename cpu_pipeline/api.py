@@ -85,7 +85,7 @@ def build(
     place = lock.place(planned.path)
     held = lock.read(place) if locked else None
     if held is not None:
-        lock.require(lock.drift(held, planned), place)
+        lock.require([one.says for one in lock.drift(held, planned)], place)
     if create_envs:
         _create_environments(planned, kept, tell)
     built = engine.build(planned, kept, tell, jobs, remeasure)
@@ -129,7 +129,7 @@ def check_lock(planned: Plan) -> Path:
         Stale: it says something else.
     """
     place = lock.place(planned.path)
-    lock.require(lock.drift(lock.read(place), planned), place)
+    lock.require([one.says for one in lock.drift(lock.read(place), planned)], place)
     return place
 
 

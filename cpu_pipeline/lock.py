@@ -11,7 +11,8 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, installed, made_with
 from cpu_pipeline.loader import read as read_yaml
 from cpu_pipeline.loader import scalar
+from cpu_pipeline.recipe import Trigger
 from cpu_pipeline.rows import ROWS
 from cpu_pipeline.rows import read as read_rows
 
@@ -143,15 +145,33 @@ def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def drift(lock: Lock, plan: Plan) -> list[str]:
+@dataclass(frozen=True)
+class Drift:
+    """One thing in which a build would differ from the lock."""
+
+    kind: Trigger
+    """Whose doing it is."""
+    says: str
+
+
+def drift(lock: Lock, plan: Plan) -> list[Drift]:
     """Say everything in which a build of this plan would differ from the lock, as far as can be told before it."""
-    steps = lock["steps"]
-    now = expect(plan, {name: step["output"] for name, step in steps.items() if "output" in step})
-    before = {part: lock[part] for part in ("recipe", "made_with", "packages", "environments")}
-    before["steps"] = {
-        name: {fact: value for fact, value in step.items() if fact != "output"} for name, step in steps.items()
-    }
-    return differences(before, now)
+    before = lock["steps"]
+    now = expect(plan, {name: step["output"] for name, step in before.items() if "output" in step})
+    found: list[Drift] = []
+
+    def compare(kind: Trigger, of: str, old: Any, new: Any) -> None:
+        found.extend(Drift(kind, f"{of}{says}") for says in differences(old, new))
+
+    for part in ("recipe", "made_with", "packages", "environments"):
+        compare("recipe" if part == "recipe" else "toolchain", "", {part: lock[part]}, {part: now[part]})
+    rest: Trigger = "recipe" if found and found[0].kind == "recipe" else "toolchain"
+    for name in dict.fromkeys([*before, *now["steps"]]):
+        step = {fact: value for fact, value in before.get(name, {}).items() if fact != "output"}
+        fetched = name in plan.nodes and name in before and plan.nodes[name].use == "fetch"
+        kind: Trigger = ("data" if name.startswith("data.") else "model") if fetched else rest
+        compare(kind, "steps.", {name: step or None}, {name: now["steps"].get(name)})
+    return found
 
 
 def deviations(lock: Lock, built: Built) -> list[str]:
@@ -163,7 +183,7 @@ def deviations(lock: Lock, built: Built) -> list[str]:
     ]
 
 
-def require(found: list[str], path: Path) -> None:
+def require(found: Sequence[str], path: Path) -> None:
     """Refuse when anything differs from the lock.
 
     Raises:

@@ -59,7 +59,15 @@ def load_recipe(path: Path) -> Paper[Recipe]:
     Raises:
         RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
     """
-    document = read(_recipe_path(path))
+    return recipe_of(read(_recipe_path(path)))
+
+
+def recipe_of(document: Document) -> Paper[Recipe]:
+    """Check what was read as a recipe.
+
+    Raises:
+        RecipeError: every problem, as `load_recipe`.
+    """
     _check(document, "Recipe")
     written = dict(document.value)
     if isinstance(written["task"], str):

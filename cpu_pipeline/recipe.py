@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 """A step's or pipeline's name."""
 ROLES = ("training", "calibration", "selection", "validation")
+Trigger = Literal["model", "data", "recipe", "toolchain"]
+"""What a refresh may react to."""
 RESERVED = ("model", "tokenizer", "teacher", "data", *ROLES)
 """Names that steps cannot have, because the recipe's own sources have them."""
 
@@ -56,10 +58,10 @@ class Refresh(Written):
     """When and from where this recipe is refreshed; `run` does not look at it."""
 
     follow: str | None = None
-    """Branch whose commits `revision` follows."""
+    """Branch that every `revision` of the recipe's Hub sources follows; `lock --upgrade` and `refresh` alone move them."""
     cron: str | None = None
     """Schedule, as five cron fields."""
-    on: list[Literal["model", "data", "recipe", "toolchain"]] = Field(default_factory=list)
+    on: list[Trigger] = Field(default_factory=list)
     """What a refresh reacts to; everything when empty."""
     keep: int | None = Field(None, ge=1)
     """How many versions to keep."""

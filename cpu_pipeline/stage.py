@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -142,6 +142,17 @@ class Stage(BaseModel, ABC):
 
     def judge(self, facts: Facts) -> list[Verdict]:
         """Compare the facts with the options' bounds; never raise, never measure."""
+        return []
+
+    def successor(self) -> Self | None:
+        """Give the check that holds a candidate against what is in service, as its reference; None when there is none.
+
+        It is run besides this one by `refresh`, before a rebuilt artifact takes the other's place.
+        """
+        return None
+
+    def changes(self, facts: Facts) -> list[str]:
+        """Say what was measured of both sides, a line for each figure: reference → candidate."""
         return []
 
     def tells(self, facts: Facts) -> list[str]:

@@ -17,6 +17,8 @@ from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.statistics import paired_difference
 from cpu_pipeline.task import Score
 
+SUCCESSOR = 0.01
+"""Share of the metric by which an artifact may fall behind the one in service, where the gate allows no drop itself."""
 ROUNDING = 1e-9
 """What sums of fractions may be off by: a drop of exactly max_drop passes."""
 
@@ -110,6 +112,20 @@ class ValidateAccuracy(Stage):
         if self.max_drop is not None:
             verdicts.append(self._dropped(name, ours, theirs, found, facts["confidence"]))
         return verdicts
+
+    def successor(self) -> Self:
+        """Allow the same drop once more, from what is in service; where none was given, SUCCESSOR of its metric."""
+        if self.max_drop is not None:
+            return self
+        return self.model_copy(update={"max_drop": SUCCESSOR, "drop": "relative"})
+
+    def changes(self, facts: Facts) -> list[str]:
+        """Say every metric of both sides, with the interval of its paired difference."""
+        return [
+            f"{name}: {_number(said['reference'])} → {_number(said['candidate'])} "
+            f"({facts['confidence']:.0%} interval of the difference {_number(said['low'])} to {_number(said['high'])})"
+            for name, said in facts["metrics"].items()
+        ]
 
     def tells(self, facts: Facts) -> list[str]:
         """Write every metric of the task as a table, with the interval of its paired difference."""

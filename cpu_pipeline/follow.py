@@ -1,0 +1,119 @@
+"""Branches that a recipe follows: where they stand now, and the recipe moved there, its other words untouched."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpu_pipeline.disk import write_file, writing
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.loader import Keys, Problem, parse
+from cpu_pipeline.paper import Paper, recipe_of
+from cpu_pipeline.recipe import Recipe, Trigger
+from cpu_pipeline.source import Want
+from cpu_pipeline.sources import _api as hub
+
+
+@dataclass(frozen=True)
+class Move:
+    """One source whose branch has moved on."""
+
+    keys: Keys
+    """Where its `revision` stands in the recipe."""
+    kind: Trigger
+    repo: str
+    branch: str
+    old: str
+    new: str
+
+    @property
+    def says(self) -> str:
+        what = ".".join(map(str, self.keys[:-1]))
+        return f"{what}: {self.branch} of {self.repo} moved: {self.old[:12]} → {self.new[:12]}"
+
+
+def moves(recipe: Paper[Recipe], kinds: Collection[str]) -> list[Move]:
+    """Ask the Hub where the followed branch of each source of these kinds stands; list those that moved.
+
+    Raises:
+        RecipeError: the recipe follows a branch that a repository does not have.
+        TryAgain: the Hub does not answer.
+    """
+    refresh = recipe.value.refresh
+    if refresh is None or refresh.follow is None:
+        return []
+    heads: dict[tuple[str, Want], str] = {}
+    found = []
+    for keys, want, place in _sources(recipe.value):
+        kind: Trigger = "data" if want == "data" else "model"
+        if kind not in kinds:
+            continue
+        asked: Want = "data" if want == "data" else "model"
+        repo = str(place["hub"])
+        if (repo, asked) not in heads:
+            heads[repo, asked] = hub.resolve(repo, asked, refresh.follow)
+        if (head := heads[repo, asked]) != place["revision"]:
+            found.append(Move((*keys, "revision"), kind, repo, refresh.follow, str(place["revision"]), head))
+    return found
+
+
+def _sources(recipe: Recipe) -> Iterator[tuple[Keys, Want, Mapping[str, Any]]]:
+    places: list[tuple[Keys, Want, Mapping[str, Any] | None]] = [
+        (("model",), "model", recipe.model),
+        (("tokenizer",), "tokenizer", recipe.tokenizer),
+        (("teacher",), "model", recipe.teacher),
+        *((("data", str(role)), "data", place) for role, place in recipe.data.items()),
+    ]  # fmt: skip
+    for keys, want, place in places:
+        if place is not None and "hub" in place:
+            yield keys, want, place
+
+
+def moved(recipe: Paper[Recipe], found: Sequence[Move]) -> tuple[Paper[Recipe], str]:
+    """Write the recipe as it reads after these moves; return it, and its text. Nothing is written to disk.
+
+    Raises:
+        RecipeError: a revision stands where it can't be replaced (behind an alias).
+    """
+    text = _text(recipe.path)
+    mark = "\ufeff" if text.startswith("\ufeff") else ""  # of byte order; the document's columns leave it out
+    text = text.removeprefix(mark)
+    marks = recipe.document.marks
+    lines = text.splitlines(keepends=True)
+    for move in found:
+        if move.keys not in marks:  # behind an alias: it moves with what the alias stands for, or it is refused below
+            continue
+        line, column = marks[move.keys]
+        at = sum(len(one) for one in lines[: line - 1]) + column - 1
+        value = re.compile(r"""(["']?revision["']?\s*:\s+(?:&\S+\s+)?["']?)""" + re.escape(move.old))
+        if match := value.match(text, at):
+            # Both commits have 40 digits: what comes after stays where the marks say it is.
+            text = text[: match.end(1)] + move.new + text[match.end() :]
+    after = recipe_of(parse(text, recipe.path))
+    for move in found:
+        if _value(after.document.value, move.keys) != move.new:
+            says = f"`{move.branch}` stands at {move.new}, which can't be put here (an alias?); write it there by hand"
+            raise recipe.document.error([Problem(move.keys, says)])
+    return Paper(after.document, after.value, recipe.sets), mark + text
+
+
+def _value(root: Any, keys: Keys) -> Any:
+    for key in keys:
+        root = root[key]
+    return root
+
+
+def write(path: Path, text: str) -> None:
+    """Put a moved recipe in its place, whole or not at all."""
+    place = path.resolve()  # a link stays a link
+    with writing(place):
+        write_file(place, text, place.with_name(f".{place.name}.{os.getpid()}"))
+
+
+def _text(path: Path) -> str:
+    with path.open(encoding="utf-8", newline="") as file:
+        return file.read()

@@ -1,0 +1,43 @@
+"""What is in service, or was: an output of an earlier build, to be compared with what would take its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cpu_pipeline.artifact import digest_tree
+from cpu_pipeline.errors import Refused
+from cpu_pipeline.sources._files import copy_file
+from cpu_pipeline.stage import Facts, Inputs, Job, Stage
+
+
+class LoadKept(Stage):
+    """Take up again what an earlier build put out, by its digest."""
+
+    internal: ClassVar = True
+    unkeyed: ClassVar = frozenset({"folder", "files"})
+
+    format: str
+    """What it is: a model's format, or predictions."""
+    digest: str
+    """The digest it had as an artifact; it says all that counts."""
+    folder: str
+    """Where it lies."""
+    files: tuple[str, ...]
+    """Which files of the folder belong to it."""
+
+    def gives(self) -> str:
+        return self.format
+
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+        """Copy it.
+
+        Raises:
+            Refused: it is not what it was.
+        """
+        for name in self.files:
+            copy_file(Path(self.folder, name), out / name)
+        if digest_tree(out) != self.digest:
+            raise Refused(f"{self.folder} is not what was put out; see `cpu-pipeline verify`")
+        facts: dict[str, Any] = {"files": len(self.files)}
+        return facts
