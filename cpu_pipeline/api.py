@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import engine, environment, lock, outlook, paper, publish, wiring
+from cpu_pipeline import engine, environment, history, lock, outlook, paper, publish, wiring
 from cpu_pipeline.engine import Built, Event
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.paper import Paper
@@ -61,6 +62,7 @@ def build(
     create_envs: bool = False,
     locked: bool = False,
     tell: Callable[[Event], None] = lambda _: None,
+    record: history.Run | None = None,
 ) -> Outcome:
     """Build a plan, reusing the store, and put its outputs into `out` when every gate passes.
 
@@ -74,6 +76,7 @@ def build(
         create_envs: make the environments that steps need and that are not here.
         locked: refuse to build what differs from the recipe's lock, and to put out what came out different.
         tell: called with every event.
+        record: the run that this build is a part of; one of its own, of the command `run`, when None.
 
     Raises:
         StageFailed, TryAgain, BackendMissing: a step failed; independent branches were built all the same.
@@ -82,21 +85,24 @@ def build(
         Refused: a version was edited by hand.
     """
     kept = Store(default_root() if store is None else Path(store))
-    place = lock.place(planned.path)
-    held = lock.read(place) if locked else None
-    if held is not None:
-        lock.require([one.says for one in lock.drift(held, planned)], place)
-    if create_envs:
-        _create_environments(planned, kept, tell)
-    built = engine.build(planned, kept, tell, jobs, remeasure)
-    if held is not None:
-        lock.require(lock.deviations(held, built), place)
-    try:
-        published = publish.publish(built, kept, Path(out), force)
-    except publish.Damaged as error:
-        tell(Event(error.node, "warning", ("its object in the store was damaged; set aside, building it again",)))
-        built = engine.build(planned, kept, tell, jobs, remeasure)
-        published = publish.publish(built, kept, Path(out), force)
+    with _recording(kept, "run", planned, tell, record) as (run, tells):
+        place = lock.place(planned.path)
+        held = lock.read(place) if locked else None
+        if held is not None:
+            lock.require([one.says for one in lock.drift(held, planned)], place)
+        if create_envs:
+            _create_environments(planned, kept, tells)
+        built = _note(run, engine.build(planned, kept, tells, jobs, remeasure), kept)
+        if held is not None:
+            lock.require(lock.deviations(held, built), place)
+        try:
+            published = publish.publish(built, kept, Path(out), force, run.command)
+        except publish.Damaged as error:
+            tells(Event(error.node, "warning", ("its object in the store was damaged; set aside, building it again",)))
+            built = _note(run, engine.build(planned, kept, tells, jobs, remeasure), kept)
+            published = publish.publish(built, kept, Path(out), force, run.command)
+        if published is not None:
+            run.note(version=published[0].name)
     return Outcome(built, *(published or (None, False)))
 
 
@@ -113,12 +119,16 @@ def write_lock(
         PipelineError: as `build`; then the lock stays as it was.
     """
     kept = Store(default_root() if store is None else Path(store))
-    if create_envs:
-        _create_environments(planned, kept, tell)
-    built = engine.build(planned, kept, tell, jobs)
-    publish.require_passed(built)
-    place = lock.place(planned.path)
-    return place, lock.write(lock.make(built), place)
+    with _recording(kept, "lock", planned, tell) as (run, tells):
+        if create_envs:
+            _create_environments(planned, kept, tells)
+        built = _note(run, engine.build(planned, kept, tells, jobs), kept)
+        run.note(puts_out=[])
+        publish.require_passed(built)
+        place = lock.place(planned.path)
+        new = lock.write(lock.make(built), place)
+        run.note(lock=str(place), lock_changed=new)
+    return place, new
 
 
 def check_lock(planned: Plan) -> Path:
@@ -131,6 +141,29 @@ def check_lock(planned: Plan) -> Path:
     place = lock.place(planned.path)
     lock.require([one.says for one in lock.drift(lock.read(place), planned)], place)
     return place
+
+
+@contextlib.contextmanager
+def _recording(
+    kept: Store, command: str, planned: Plan, tell: Callable[[Event], None], given: history.Run | None = None
+) -> Iterator[tuple[history.Run, Callable[[Event], None]]]:
+    """Record what happens inside as a run, or as a part of the one that is given."""
+
+    def tells(event: Event) -> None:
+        run.tell(event)
+        tell(event)
+
+    run = given or history.recording(kept, command, planned.name, planned.path)
+    with run if given is None else contextlib.nullcontext():
+        yield run, tells
+    if given is None and run.lost:
+        tell(Event("history", "warning", (f"this run is not recorded: {run.lost}",)))
+
+
+def _note(run: history.Run, built: Built, kept: Store) -> Built:
+    """Note what a build came to, and what a version of it would say, though a check may say no."""
+    run.came_to(built, None if built.errors else publish.describe(built, kept))
+    return built
 
 
 def _create_environments(planned: Plan, kept: Store, tell: Callable[[Event], None]) -> None:

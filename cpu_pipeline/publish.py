@@ -17,8 +17,26 @@ from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import GateFailed, RecipeError, Refused
 from cpu_pipeline.keys import installed, made_with
 from cpu_pipeline.store import Store
+from cpu_pipeline.versions import (
+    MANIFEST,
+    announce,
+    edited,
+    in_service,
+    keep,
+    latest,
+    moving,
+    point,
+    promote,
+    promoted,
+    read_manifest,
+    rejected,
+)
 
-MANIFEST = "manifest.json"
+__all__ = [
+    "MANIFEST", "REPORT", "Damaged", "describe", "edited", "in_service", "keep", "promoted", "publish", "read_manifest",
+    "rejected", "require_passed",
+]  # fmt: skip
+
 REPORT = "report.md"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -31,8 +49,8 @@ class Damaged(Refused):
         self.node = node
 
 
-def publish(built: Built, store: Store, out: Path, force: bool = False) -> tuple[Path, bool] | None:
-    """Put the outputs of a build into `out`; return the version's folder, and whether it is new.
+def publish(built: Built, store: Store, out: Path, force: bool = False, by: str = "run") -> tuple[Path, bool] | None:
+    """Put the outputs of a build into `out`, for the command `by`; return the version's folder, and whether it is new.
 
     Raises:
         PipelineError: the first error of the build, if it has any.
@@ -45,7 +63,7 @@ def publish(built: Built, store: Store, out: Path, force: bool = False) -> tuple
     name = built.plan.name
     if not _NAME.fullmatch(name):
         raise RecipeError(f"{built.plan.path}: the file's name becomes a folder's; use letters, digits, . _ and -")
-    manifest = _manifest(built, store)
+    manifest = describe(built, store)
     home, version = out / name, str(manifest["version"])
     for path in (home, home / version):
         if path.is_symlink():
@@ -60,14 +78,17 @@ def publish(built: Built, store: Store, out: Path, force: bool = False) -> tuple
     with writing(out):
         home.mkdir(parents=True, exist_ok=True)
         _sweep(home)
-        if fresh:
-            work = home / f".{version}.{os.getpid()}.{secrets.token_hex(4)}"
-            try:
+        work = home / f".{version}.{os.getpid()}.{secrets.token_hex(4)}"
+        try:
+            if fresh:
                 _write(built, store, manifest, work)
-                _swap(work, home / version)
-            finally:
-                remove_tree(work)
-        _point(home, version)
+            with moving(home):
+                said = announce(home, version, by)
+                if fresh:
+                    _swap(work, home / version)
+                promote(home, version, by, said)
+        finally:
+            remove_tree(work)
         _sweep(home)  # what `latest` named until now
     return home / version, fresh
 
@@ -87,7 +108,7 @@ def require_passed(built: Built) -> None:
         raise GateFailed("\n".join(f"step `{node}`: {verdict.says}" for node, verdict in failed))
 
 
-def _manifest(built: Built, store: Store) -> dict[str, Any]:
+def describe(built: Built, store: Store) -> dict[str, Any]:
     """Say what was asked, what it was made of and what came out, without times or places of this machine."""
     plan = built.plan
     steps: dict[str, Any] = {}
@@ -189,27 +210,6 @@ def _copy_tree(source: Path, target: Path) -> None:
             shutil.copyfile(path, place)  # copies by reference where the file system can
 
 
-def edited(version: Path) -> list[str]:
-    """Name the files of a version that differ from its manifest; a version without a readable manifest was edited."""
-    try:
-        files = read_manifest(version)["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return [MANIFEST]
-    there = {p.relative_to(version).as_posix(): p for p in version.rglob("*") if p.is_file() or p.is_symlink()}
-    changed = [name for name in there.keys() ^ {*files, MANIFEST}]
-    for name, (size, sha) in files.items():
-        path = there.get(name)
-        if path and (path.is_symlink() or path.stat().st_size != size or digest_file(path) != sha):
-            changed.append(name)
-    return sorted(changed)
-
-
-def read_manifest(version: Path) -> dict[str, Any]:
-    """Read a version's manifest.json."""
-    read: dict[str, Any] = json.loads((version / MANIFEST).read_text(encoding="utf-8"))
-    return read
-
-
 def _swap(work: Path, version: Path) -> None:
     """Put a finished version in its place; `latest` names a whole version at every moment."""
     home = version.parent
@@ -227,10 +227,10 @@ def _swap(work: Path, version: Path) -> None:
         stand_in = work.with_name(f"{work.name}.copy")
         _copy_tree(work, stand_in)
         _sync_tree(stand_in)
-        _point(home, stand_in.name)
+        point(home, stand_in.name)
         version.rename(work.with_name(f"{work.name}.old"))
         work.rename(version)
-        _point(home, version.name)
+        point(home, version.name)
         remove_tree(stand_in)
 
 
@@ -238,31 +238,9 @@ def _sweep(home: Path) -> None:
     """Remove what builds that died left half-done, and versions that were overwritten; not what `latest` names."""
     import psutil
 
-    latest = _latest(home)
+    named = latest(home)
     for path in home.glob(".*.*.*"):
         pid = path.name.split(".")[2]
         done = path.suffix == ".old" or not (pid.isdigit() and psutil.pid_exists(int(pid)))
-        if pid.isdigit() and done and path.name != latest:
+        if pid.isdigit() and done and path.name != named:
             remove_tree(path)
-
-
-def _latest(home: Path) -> str | None:
-    """Read which version `latest` names."""
-    try:
-        path = home / "latest"
-        return os.readlink(path) if path.is_symlink() else path.read_text(encoding="utf-8").strip()  # noqa: PTH115  # the name itself is wanted, not a Path
-    except OSError:
-        return None
-
-
-def _point(home: Path, version: str) -> None:
-    """Swap `latest` to this version by rename: a symlink, or a file that names it where links can't be."""
-    if _latest(home) == version:
-        return
-    fresh = home / f".latest.{os.getpid()}.{secrets.token_hex(4)}"
-    try:
-        fresh.symlink_to(version, target_is_directory=True)
-    except OSError:
-        fresh.write_text(version + "\n", encoding="utf-8")
-    fresh.replace(home / "latest")
-    sync_dir(home)

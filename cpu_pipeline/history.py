@@ -1,0 +1,223 @@
+"""What was done: a folder for each run, with what it came to and every event on the way.
+
+runs/<id>/run.json      what was asked and what came of it; written last, whole or not at all
+runs/<id>/events.jsonl  a line for every event, as it happens; the first says what began
+runs/<id>/alive.lock    held by the system for as long as the run lives
+
+A run without run.json died, or still runs. Ids sort by time. `index.py` is quicker at many runs, and never needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from filelock import FileLock
+
+from cpu_pipeline.child import SECRET
+from cpu_pipeline.disk import make_dir, write_file, writing
+from cpu_pipeline.engine import Built, Event
+from cpu_pipeline.errors import Interrupted, PipelineError, TryAgain
+from cpu_pipeline.journal import EVENTS, FORMAT, LOCK, ROOM, RUN, Entry
+from cpu_pipeline.store import Store
+
+__all__ = ["Entry", "Run", "recording", "runs"]
+
+BUG = 70
+_USER = re.compile(r"(\w://)[^/@\s]+@")
+"""A user, and perhaps a password, in an address."""
+
+
+def recording(store: Store, command: str, name: str, recipe: Path | None) -> Run:
+    """Leave a record of what happens inside, below `<store>/runs/`; to be used as a context.
+
+    Args:
+        store: where it is kept.
+        command: run, lock, refresh or rollback.
+        name: the recipe's, which is the artifact's too.
+        recipe: its file, as it was given; None where there is none.
+
+    Raises:
+        TryAgain: the disk is full, before anything began or when the last line is to be written. Whatever else keeps a
+            record from being written is left to `Run.lost`: it makes no good build a failed one.
+    """
+    return Run(store, command, name, recipe)
+
+
+def runs(store: Store, name: str | None = None) -> list[Entry]:
+    """List the runs, newest first; of one artifact if it is named."""
+    from cpu_pipeline import index
+
+    return [entry for entry in index.entries(store) if name is None or entry.name == name]
+
+
+class Run:
+    """One run that is being recorded."""
+
+    def __init__(self, store: Store, command: str, name: str, recipe: Path | None) -> None:
+        now = datetime.now(UTC)
+        self.id = f"{now:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
+        self.command = command
+        self.folder = store.root / ROOM / self.id
+        self.lost = ""
+        """Why there is no record, or not a whole one."""
+        self._store = store
+        self._began = time.monotonic()
+        self._said: dict[str, Any] = {
+            "run": FORMAT,
+            "id": self.id,
+            "command": command,
+            "name": name,
+            "recipe": None if recipe is None else str(recipe),
+            "started": _iso(now),
+        }
+        self._noted: dict[str, Any] = {}
+        self._lock: FileLock | None = None
+        self._events: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except TryAgain:
+            self._close()
+            raise
+        except (PipelineError, OSError) as error:
+            self._lose(error)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._lock is None:
+            return
+        ended = datetime.now(UTC)
+        seconds = round(time.monotonic() - self._began, 3)
+        said = {**self._said, "finished": _iso(ended), "seconds": seconds, **_outcome(error), **self._noted}
+        text = json.dumps(_clean(said), indent=1, ensure_ascii=False, default=str) + "\n"
+        try:
+            with writing(self._store.root):
+                write_file(self.folder / RUN, text, self.folder / f"{RUN}.part")
+        except (PipelineError, OSError) as failed:
+            self._lose(failed)
+            if isinstance(failed, TryAgain) and error is None:
+                raise
+        finally:
+            self._close()
+        if not self.lost:
+            from cpu_pipeline import index
+
+            index.add(self._store, self.id)
+
+    def tell(self, event: Event) -> None:
+        """Append an event, at once."""
+        if self._events is None:
+            return
+        said: dict[str, Any] = {"at": round(time.monotonic() - self._began, 3), "node": event.node, "what": event.what}
+        if event.why:
+            said["why"] = list(event.why)
+        if event.seconds:
+            said["seconds"] = round(event.seconds, 3)
+        try:
+            self._events.write(_line(said))
+        except OSError as error:  # run.json will say what it came to; if the disk is still full then, that fails
+            self.note(events=f"incomplete: {error.strerror}")
+            self._end_events()
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to what run.json will say."""
+        self._noted |= facts
+
+    def came_to(self, built: Built, manifest: Mapping[str, Any] | None) -> None:
+        """Note what a build came to; `manifest` is what a version of it says, if everything was built."""
+        self.note(
+            made=list(built.made),
+            kept=[name for name in built.artifacts if name not in built.made],
+            failed={name: str(error).partition("\n")[0] for name, error in built.errors.items()},
+            verdicts={name: [vars(verdict) for verdict in found] for name, found in built.verdicts.items()},
+            puts_out=list(built.plan.outputs),
+            manifest=None if manifest is None else dict(manifest),
+        )
+
+    def _open(self) -> None:
+        self._store.prepare()
+        with writing(self._store.root):
+            make_dir(self.folder.parent)
+            self.folder.mkdir()
+            # Who looks whether a run lives holds its lock for a moment.
+            self._lock = FileLock(self.folder / LOCK, timeout=10, poll_interval=0.01, thread_local=False)
+            self._lock.acquire()
+            # Line by line, and without a process of ours in between: what was told survives a kill.
+            self._events = (self.folder / EVENTS).open("w", encoding="utf-8", newline="\n", buffering=1)
+            self._events.write(_line({"at": 0.0, "what": "began", **self._said, "pid": os.getpid()}))
+
+    def _lose(self, error: BaseException) -> None:
+        self.lost = str(error)
+        self._close()
+
+    def _end_events(self) -> None:
+        if self._events is not None:
+            with contextlib.suppress(OSError):
+                self._events.close()
+            self._events = None
+
+    def _close(self) -> None:
+        self._end_events()
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                Path(self._lock.lock_file).unlink(missing_ok=True)
+                self._lock.release()
+            self._lock = None
+
+
+def _outcome(error: BaseException | None) -> dict[str, Any]:
+    """Say how it ended, as the command's exit code will."""
+    match error:
+        case None:
+            return {"exit_code": 0, "error": None}
+        case PipelineError():
+            return {"exit_code": error.exit_code, "error": {"name": type(error).__name__, "says": str(error)}}
+        case KeyboardInterrupt():
+            return {"exit_code": Interrupted.exit_code, "error": {"name": "Interrupted", "says": "interrupted"}}
+        case _:
+            return {"exit_code": BUG, "error": {"name": type(error).__name__, "says": str(error)}}
+
+
+def _line(said: Mapping[str, Any]) -> str:
+    return json.dumps(_clean(said), ensure_ascii=False, default=str) + "\n"
+
+
+def _iso(when: datetime) -> str:
+    return when.isoformat(timespec="milliseconds")
+
+
+def _clean(value: Any) -> Any:
+    """Take out what is secret: users of addresses, and what variables of the environment hold that are named so."""
+    hidden = [v for name, v in os.environ.items() if SECRET.search(name) and len(v) > 7]
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            for secret in hidden:
+                value = value.replace(secret, "***")
+            return _USER.sub(r"\1***@", value)
+        if isinstance(value, Mapping):
+            return {str(clean(key)): clean(part) for key, part in value.items()}
+        return [clean(part) for part in value] if isinstance(value, list | tuple) else value
+
+    return clean(value)
+
+
+def events(folder: Path) -> Iterator[dict[str, Any]]:
+    """Read the events of a run; a line that was cut counts for nothing."""
+    with (folder / EVENTS).open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                said = json.loads(line)
+                if isinstance(said, dict):
+                    yield said

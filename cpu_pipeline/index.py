@@ -1,0 +1,150 @@
+"""An index over the runs of a store, in SQLite (WAL): it saves reading every run.json, and its loss changes nothing.
+
+The folders are the truth. A row counts only as long as its run.json has the size and time that it was read with, and
+the row has its own digest; whatever is missing, damaged, locked or of another format is read from the folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from cpu_pipeline.artifact import digest_json
+from cpu_pipeline.disk import writing
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.journal import ROOM, RUN, Entry, folders, look
+from cpu_pipeline.store import Store
+
+NAME = "runs.sqlite"
+FORMAT = 1
+"""Raise when a row changes its shape; an index of another format is made anew."""
+PATIENCE = 0.5
+"""Seconds to wait for who writes just now."""
+_SHAPE = "CREATE TABLE runs (id TEXT PRIMARY KEY, stamp TEXT NOT NULL, entry TEXT NOT NULL, digest TEXT NOT NULL)"
+
+Row = tuple[str, str, str, str]
+
+
+def entries(store: Store) -> Iterator[Entry]:
+    """Give every run, newest first: from the index where it is right, else from its folder; mend the index."""
+    there = folders(store)
+    known, whole = _read(store)
+    fresh = []
+    for name in there:
+        stamp = _stamp(store, name)
+        if stamp and (row := known.get(name)) is not None and row[0] == stamp:
+            yield row[1]
+        elif (entry := look(store, name)) is not None:
+            yield entry
+            if stamp:  # what still runs, or died, has no end that could be kept
+                fresh.append(_row(stamp, entry))
+    gone = known.keys() - set(there)
+    if not there or not (fresh or gone or not whole):
+        return
+    if whole:
+        _write(store, fresh, gone)
+    else:
+        with contextlib.suppress(RecipeError, OSError):
+            rebuild(store)
+
+
+def add(store: Store, name: str) -> None:
+    """Add a run that has just ended; what keeps that from happening is mended by who reads."""
+    entry = look(store, name)
+    if entry is not None and (stamp := _stamp(store, name)):
+        _write(store, [_row(stamp, entry)], ())
+
+
+def rebuild(store: Store) -> int:
+    """Make the index anew from the folders; return how many runs it holds.
+
+    Raises:
+        RecipeError: there is something in the way that is no index.
+    """
+    path = store.root / NAME
+    if path.is_dir():
+        raise RecipeError(f"{path} is a directory; move it away")
+    found = []
+    for name in folders(store):
+        if (stamp := _stamp(store, name)) and (entry := look(store, name)) is not None:
+            found.append(_row(stamp, entry))
+    fresh = path.with_name(f"{NAME}.{secrets.token_hex(4)}")
+    try:
+        with writing(store.root):
+            try:
+                _put(fresh, found, ())
+            except sqlite3.Error as error:
+                raise RecipeError(f"{path} can't be written: {error}") from error
+            # A log that belongs to what is replaced must not be taken for the new one's.
+            for rest in ("-wal", "-shm"):
+                path.with_name(NAME + rest).unlink(missing_ok=True)
+            fresh.replace(path)
+    finally:
+        for rest in ("", "-wal", "-shm", "-journal"):
+            with contextlib.suppress(OSError):
+                fresh.with_name(fresh.name + rest).unlink(missing_ok=True)
+    return len(found)
+
+
+def _stamp(store: Store, name: str) -> str:
+    """Say what tells whether a run.json changed; nothing when there is none."""
+    try:
+        about = os.stat(store.root / ROOM / name / RUN)  # noqa: PTH116  # three times as quick as Path's, of which thousands are made
+    except OSError:
+        return ""
+    return f"{about.st_size}.{about.st_mtime_ns}"
+
+
+def _row(stamp: str, entry: Entry) -> Row:
+    said = asdict(entry)
+    return entry.id, stamp, json.dumps(said), digest_json([stamp, said])
+
+
+def _read(store: Store) -> tuple[Mapping[str, tuple[str, Entry]], bool]:
+    """Return what the index knows: id -> (stamp, entry), and whether it is one that can be added to."""
+    path = store.root / NAME
+    if not path.is_file():
+        return {}, False
+    known = {}
+    try:
+        with _opened(path) as index:
+            if index.execute("PRAGMA user_version").fetchone() != (FORMAT,):
+                return {}, False
+            for name, stamp, text, digest in index.execute("SELECT id, stamp, entry, digest FROM runs"):
+                said = json.loads(text)
+                if digest_json([stamp, said]) != digest or said["id"] != name:
+                    return {}, False
+                known[name] = stamp, Entry(**said)
+    except sqlite3.OperationalError as error:
+        return {}, "locked" in str(error)
+    except (sqlite3.Error, ValueError, TypeError, KeyError, RecursionError):
+        return {}, False
+    return known, True
+
+
+def _write(store: Store, rows: Iterable[Row], gone: Iterable[str]) -> None:
+    with contextlib.suppress(sqlite3.Error, OSError):
+        _put(store.root / NAME, rows, gone)
+
+
+def _put(path: Path, rows: Iterable[Row], gone: Iterable[str]) -> None:
+    with _opened(path) as index:
+        index.execute("PRAGMA journal_mode=WAL")
+        index.execute("PRAGMA synchronous=NORMAL")
+        with index:
+            index.execute("BEGIN IMMEDIATE")
+            if index.execute("SELECT name FROM sqlite_master WHERE name = 'runs'").fetchone() is None:
+                index.execute(_SHAPE)
+                index.execute(f"PRAGMA user_version={FORMAT}")
+            index.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", rows)
+            index.executemany("DELETE FROM runs WHERE id = ?", [(name,) for name in gone])
+
+
+def _opened(path: Path) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None))

@@ -1,0 +1,162 @@
+"""The runs that a store remembers, read: what each came to, and whether one without an end still runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.store import Store
+
+FORMAT = 1
+ROOM, RUN, EVENTS, LOCK = "runs", "run.json", "events.jsonl", "alive.lock"
+_ID = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}")
+
+Outcome = Literal["done", "failed", "interrupted", "died", "running", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run, in short."""
+
+    id: str
+    command: str
+    name: str
+    recipe: str | None
+    started: str
+    """UTC, as ISO 8601 has it."""
+    finished: str | None
+    outcome: Outcome
+    exit_code: int | None
+    version: str | None
+    """What it put out, or left in service."""
+    puts_out: bool
+    """False for a run that was to put nothing out (`--until`), and for a lock."""
+    says: str
+    """The first line of its error."""
+
+
+def folders(store: Store) -> list[str]:
+    """Name the folders of runs, newest first."""
+    try:
+        with os.scandir(store.root / ROOM) as there:
+            return sorted((one.name for one in there if _ID.fullmatch(one.name)), reverse=True)
+    except OSError:
+        return []
+
+
+def find(store: Store, begin: str) -> Path:
+    """Return the folder of the run whose id begins so.
+
+    Raises:
+        RecipeError: none does, or more than one.
+    """
+    found = [name for name in folders(store) if name.startswith(begin)]
+    if len(found) != 1 or not begin:
+        says = f"{len(found)} runs begin so: {', '.join(found[:5])}" if found else "no run begins so"
+        raise RecipeError(f"{begin}: {says}; `cpu-pipeline history` lists them")
+    return store.root / ROOM / found[0]
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Read a run.json; None when it is not there, or not whole.
+
+    Raises:
+        RecipeError: it was written by a newer version.
+    """
+    try:
+        said = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict) or not isinstance(said.get("run"), int):
+        return None
+    if said["run"] > FORMAT:
+        raise RecipeError(f"{folder / RUN}: written by a newer cpu-pipeline (its format is {said['run']})")
+    return said
+
+
+def look(store: Store, name: str) -> Entry | None:
+    """Say what a run came to; None for a folder in which nothing began."""
+    folder = store.root / ROOM / name
+    for again in (True, False):
+        if (folder / RUN).exists():
+            try:
+                return _ended(name, read(folder))
+            except RecipeError as error:
+                return _entry(name, {}, "unreadable", str(error))
+        if again and _alive(folder):
+            return _entry(name, _head(folder), "running", "") if _head(folder) else None
+    return _entry(name, _head(folder), "died", "killed, or the machine went down") if _head(folder) else None
+
+
+def _ended(name: str, said: Mapping[str, Any] | None) -> Entry:
+    if said is None:
+        return _entry(name, {}, "unreadable", f"its {RUN} can't be read")
+    code = said.get("exit_code")
+    outcome: Outcome = "done" if code == 0 else "interrupted" if code in (130, 143) else "failed"
+    error = said.get("error")
+    says = str(error.get("says", "")) if isinstance(error, Mapping) else ""
+    return _entry(name, said, outcome, says.strip().partition("\n")[0])
+
+
+def _entry(name: str, said: Mapping[str, Any], outcome: Outcome, says: str) -> Entry:
+    def text(key: str) -> str | None:
+        return found if isinstance(found := said.get(key), str) else None
+
+    code = said.get("exit_code")
+    return Entry(
+        name,
+        text("command") or "?",
+        text("name") or "?",
+        text("recipe"),
+        text("started") or _when(name),
+        text("finished"),
+        outcome,
+        code if isinstance(code, int) else None,
+        text("version"),
+        bool(said.get("puts_out", said.get("command") == "refresh")),
+        says,
+    )
+
+
+def _when(name: str) -> str:
+    """Read the time that an id begins with."""
+    day, clock = name[:8], name[9:15]
+    return f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}.{name[16:19]}+00:00"
+
+
+def _head(folder: Path) -> dict[str, Any]:
+    """Read what began; nothing when its line was never whole."""
+    return next(_events(folder), {})
+
+
+def _events(folder: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with (folder / EVENTS).open(encoding="utf-8", errors="replace") as file:
+            said = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        return
+    if isinstance(said, dict):
+        yield said
+
+
+def _alive(folder: Path) -> bool:
+    """Say whether somebody holds the lock of a run, on this machine or on another that shares the disk."""
+    if not (folder / LOCK).exists():
+        return False
+    probe = FileLock(folder / LOCK, timeout=0)
+    try:
+        probe.acquire()
+    except Timeout:
+        return True
+    except OSError:  # not ours to ask: it is there, and whoever ends takes it away
+        return True
+    probe.release()
+    return False
