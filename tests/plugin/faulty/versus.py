@@ -1,0 +1,52 @@
+"""A check of two models: the score that is written into each one's config.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar, Self
+
+from cpu_pipeline.artifact import Artifact
+from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.stage import Facts, Inputs, Job, Stage, Verdict
+
+
+class FaultyVersus(Stage):
+    """Compare two models' scores."""
+
+    max_drop: float = 0.1
+    """How far below the reference the candidate may be."""
+    afraid_of: float | None = None
+    """A score of a reference at which it fails to run."""
+
+    takes: ClassVar = {"candidate": {"hf", "onnx"}, "reference": {"hf", "onnx"}}
+    unkeyed: ClassVar = frozenset({"max_drop"})
+
+    def gives(self) -> str:
+        return "report"
+
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+        """Write both down."""
+        scores = {side: _score(inputs[side]) for side in ("candidate", "reference")}
+        if scores["reference"] == self.afraid_of:
+            raise StageFailed("this reference can't be run any more")
+        (out / "scores.json").write_text(json.dumps(scores) + "\n", encoding="utf-8")
+        return scores
+
+    def judge(self, facts: Facts) -> list[Verdict]:
+        """Compare them."""
+        drop = facts["reference"] - facts["candidate"]
+        return [Verdict("score", drop <= self.max_drop, f"a drop of {drop:.2f}", drop, self.max_drop)]
+
+    def successor(self) -> Self:
+        """Allow the same drop."""
+        return self
+
+    def changes(self, facts: Facts) -> list[str]:
+        """Say both."""
+        return [f"score: {facts['reference']} → {facts['candidate']}"]
+
+
+def _score(model: Artifact) -> float:
+    config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+    return float(config.get("score", 1.0))

@@ -1,0 +1,148 @@
+"""A recipe is moved to where its branches stand, and not a word of it else."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpu_pipeline import follow
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.paper import load_recipe
+from cpu_pipeline.sources import _api
+
+OLD, NEW, DATA = "a" * 40, "b" * 40, "c" * 40
+RECIPE = f"""\
+# A comment that stays: {OLD}
+about: "Sämtliches bleibt, auch {OLD}."
+model: {{hub: own/model, revision: "{OLD}"}}   # main
+task: text-classification
+data:
+  validation:
+    hub: own/rows
+    split: test
+    "revision" :   '{OLD}'
+stages:
+  - {{id: onnx, use: export.onnx}}
+refresh: {{follow: main}}
+"""
+
+
+@pytest.fixture
+def heads(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], str]:
+    """Say where branches stand; asking twice for one is an error."""
+    stand = {("own/model", "model"): NEW, ("own/rows", "data"): DATA}
+    asked: list[tuple[str, str]] = []
+
+    def resolve(repo: str, want: str, branch: str) -> str:
+        assert branch == "main"
+        assert (repo, want) not in asked, "asked twice"
+        asked.append((repo, want))
+        return stand[repo, want]
+
+    monkeypatch.setattr(_api, "resolve", resolve)
+    return stand
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_moves_every_revision_and_leaves_every_other_byte(tmp_path: Path, heads: dict[tuple[str, str], str]) -> None:
+    recipe = load_recipe(write(tmp_path / "r.yaml", RECIPE))
+    found = follow.moves(recipe, {"model", "data"})
+    assert [(m.keys, m.kind, m.repo, m.old, m.new) for m in found] == [
+        (("model", "revision"), "model", "own/model", OLD, NEW),
+        (("data", "validation", "revision"), "data", "own/rows", OLD, DATA),
+    ]
+    assert found[0].says == f"model: main of own/model moved: {OLD[:12]} → {NEW[:12]}"
+    after, text = follow.moved(recipe, found)
+    lines = RECIPE.splitlines(keepends=True)
+    lines[2] = lines[2].replace(OLD, NEW)
+    lines[8] = lines[8].replace(OLD, DATA)
+    assert text == "".join(lines)
+    assert after.value.model["revision"] == NEW
+    assert after.value.data["validation"]["revision"] == DATA
+    assert load_recipe(tmp_path / "r.yaml").value.model["revision"] == OLD, "nothing is written yet"
+
+
+def test_asks_for_what_it_reacts_to_alone(tmp_path: Path, heads: dict[tuple[str, str], str]) -> None:
+    recipe = load_recipe(write(tmp_path / "r.yaml", RECIPE))
+    assert [move.kind for move in follow.moves(recipe, {"data", "toolchain"})] == ["data"]
+
+
+def test_what_stands_where_its_branch_does_is_not_moved(tmp_path: Path, heads: dict[tuple[str, str], str]) -> None:
+    heads["own/model", "model"] = heads["own/rows", "data"] = OLD
+    assert follow.moves(load_recipe(write(tmp_path / "r.yaml", RECIPE)), {"model", "data"}) == []
+
+
+def test_a_recipe_that_follows_nothing_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_api, "resolve", None)
+    text = RECIPE.replace("refresh: {follow: main}\n", "refresh: {keep: 3}\n")
+    assert follow.moves(load_recipe(write(tmp_path / "r.yaml", text)), {"model", "data"}) == []
+
+
+@given(end=st.sampled_from(["\n", "\r\n"]), mark=st.booleans(), quote=st.sampled_from(["'", '"']))
+def test_line_ends_and_byte_order_marks_stay(
+    tmp_path_factory: pytest.TempPathFactory, end: str, mark: bool, quote: str
+) -> None:
+    text = ("\ufeff" if mark else "") + RECIPE.replace(f'"{OLD}"', f"{quote}{OLD}{quote}").replace("\n", end)
+    recipe = load_recipe(write(tmp_path_factory.mktemp("follow") / "r.yaml", text))
+    move = follow.Move(("model", "revision"), "model", "own/model", "main", OLD, NEW)
+    _, moved = follow.moved(recipe, [move])
+    assert moved == text.replace(f"{quote}{OLD}{quote}}}", f"{quote}{NEW}{quote}}}", 1)
+
+
+def test_the_first_line_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    text = f'\ufeffmodel: {{hub: own/model, revision: "{OLD}"}}\ntask: text-classification\npipeline: onnx-int8\n'
+    recipe = load_recipe(write(tmp_path / "r.yaml", text))
+    _, moved = follow.moved(recipe, [follow.Move(("model", "revision"), "model", "own/model", "main", OLD, NEW)])
+    assert moved == text.replace(OLD, NEW)
+
+
+ALIASED = f"""\
+model: {{hub: own/model, revision: "{NEW}"}}
+task: text-classification
+data:
+  calibration: &rows {{hub: own/rows, revision: "{OLD}", split: train}}
+  validation: *rows
+stages: [{{id: onnx, use: export.onnx}}]
+"""
+
+
+def test_an_alias_moves_with_what_it_stands_for(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path / "r.yaml", ALIASED))
+    moves = [
+        follow.Move(("data", role, "revision"), "data", "own/rows", "main", OLD, DATA)
+        for role in ("calibration", "validation")
+    ]
+    after, text = follow.moved(recipe, moves)
+    assert text == ALIASED.replace(OLD, DATA)
+    assert after.value.data["validation"]["revision"] == DATA
+
+
+def test_a_revision_that_is_an_alias_is_left_to_people(tmp_path: Path) -> None:
+    text = (
+        ALIASED.replace(NEW, OLD)
+        .replace(f'"{OLD}"', f'&commit "{OLD}"', 1)
+        .replace(f'revision: "{OLD}"', "revision: *commit")
+    )
+    recipe = load_recipe(write(tmp_path / "r.yaml", text))
+    move = follow.Move(("data", "calibration", "revision"), "data", "own/rows", "main", OLD, DATA)
+    with pytest.raises(RecipeError, match=r"r\.yaml:4:\d+: data\.calibration\.revision: .*write it there by hand"):
+        follow.moved(recipe, [move])
+
+
+def test_a_linked_recipe_stays_a_link(tmp_path: Path) -> None:
+    real = write(tmp_path / "real.yaml", RECIPE)
+    link = tmp_path / "link.yaml"
+    link.symlink_to(real)
+    follow.write(link, "about: new\n")
+    assert link.is_symlink()
+    assert real.read_text() == "about: new\n"
+    assert stat.S_ISREG(real.lstat().st_mode)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.yaml", "real.yaml"]
