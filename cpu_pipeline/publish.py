@@ -7,10 +7,11 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import environment, host, report
+from cpu_pipeline import card, environment, host, origin, provenance, report, sbom
 from cpu_pipeline.artifact import digest_file, digest_json
 from cpu_pipeline.disk import remove_tree, sync_dir, writing
 from cpu_pipeline.engine import Built
@@ -33,11 +34,13 @@ from cpu_pipeline.versions import (
 )
 
 __all__ = [
-    "MANIFEST", "REPORT", "Damaged", "describe", "edited", "in_service", "keep", "promoted", "publish", "read_manifest",
-    "rejected", "require_passed",
+    "FORMAT", "MANIFEST", "REPORT", "Damaged", "artifact_files", "describe", "edited", "in_service", "keep", "promoted",
+    "publish", "read_manifest", "rejected", "require_passed", "version_of",
 ]  # fmt: skip
 
 REPORT = "report.md"
+FORMAT = 1
+"""Of the manifest: raised when a reader of the one before would misread it."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -138,13 +141,10 @@ def describe(built: Built, store: Store) -> dict[str, Any]:
         ]
         for node, found in built.verdicts.items()
     }
-    written = plan.recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    meant = {name: {k: step[k] for k in ("use", "inputs", "options", "digest")} for name, step in steps.items()}
-    return {
-        "manifest": 1,
+    said = {
+        "manifest": FORMAT,
         "name": plan.name,
-        "version": digest_json({"recipe": written, "steps": meant, "outputs": outputs})[:12],
-        "recipe": written,
+        "recipe": plan.recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         "outputs": outputs,
         "checks": checks,
         "steps": steps,
@@ -152,6 +152,14 @@ def describe(built: Built, store: Store) -> dict[str, Any]:
         "environments": {name: _environment(name) for name in sorted(places)},
         "host": host.machine(),
     }
+    return said | {"version": version_of(said)}
+
+
+def version_of(manifest: Mapping[str, Any]) -> str:
+    """Say which version a manifest is of: what was asked, each step and what came out of it, and nothing else."""
+    parts = ("use", "inputs", "options", "digest")
+    meant = {name: {part: step[part] for part in parts} for name, step in manifest["steps"].items()}
+    return digest_json({"recipe": manifest["recipe"], "steps": meant, "outputs": manifest["outputs"]})[:12]
 
 
 def _environment(name: str) -> dict[str, Any]:
@@ -160,7 +168,6 @@ def _environment(name: str) -> dict[str, Any]:
 
 
 def _write(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> None:
-    files: dict[str, list[Any]] = {}
     work.mkdir()
     for name in built.plan.outputs:
         artifact = built.artifacts[name]
@@ -171,14 +178,42 @@ def _write(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> 
         if not store.check(built.artifacts[source]):
             raise Damaged(source)
         _copy_tree(built.artifacts[source].path, work / "checks" / node)
-    for path in sorted(p for p in work.rglob("*") if p.is_file()):
-        files[path.relative_to(work).as_posix()] = [path.stat().st_size, digest_file(path)]
-    text = report.render(built, manifest)
-    (work / REPORT).write_text(text, encoding="utf-8", newline="\n")
-    files[REPORT] = [(work / REPORT).stat().st_size, digest_file(work / REPORT)]
-    whole = json.dumps({**manifest, "files": files}, indent=1, sort_keys=True, ensure_ascii=False)
-    (work / MANIFEST).write_text(whole + "\n", encoding="utf-8", newline="\n")
+    _say(built, store, manifest, work)
     _sync_tree(work)
+
+
+def _say(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> None:
+    """Write what is said about a version: each file names those before it by digest, the manifest all of them."""
+    origins = origin.origins(built, store)
+    # An artifact that has a README.md of its own keeps it: it is part of its digest.
+    cards = {name: card.FILE for name in built.plan.outputs if not (work / name / card.FILE).exists()}
+    for name, file in cards.items():
+        _put(work / name / file, card.render(built, store, manifest, origins, name))
+    _put(work / REPORT, report.render(built, manifest))
+    files = {p.relative_to(work).as_posix(): _listed(p) for p in sorted(work.rglob("*")) if p.is_file()}
+    whole = {**manifest, "cards": cards, "files": files}
+    _put(work / sbom.FILE, sbom.render(built, store, whole, origins))
+    files[sbom.FILE] = _listed(work / sbom.FILE)
+    _put(work / provenance.FILE, provenance.dump(provenance.make(whole, origins)))
+    files[provenance.FILE] = _listed(work / provenance.FILE)
+    _put(work / MANIFEST, json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _put(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _listed(path: Path) -> list[Any]:
+    return [path.stat().st_size, digest_file(path)]
+
+
+def artifact_files(manifest: Mapping[str, Any], output: str) -> list[str]:
+    """List the files of an output that are the artifact, relative to its folder: all but the card we put beside them.
+
+    The manifest's digest of the output is the digest of these.
+    """
+    own = [name.removeprefix(f"{output}/") for name in manifest["files"] if name.startswith(f"{output}/")]
+    return sorted(name for name in own if name != manifest.get("cards", {}).get(output))
 
 
 def _sync_tree(root: Path) -> None:

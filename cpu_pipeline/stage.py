@@ -104,6 +104,8 @@ class Stage(BaseModel, ABC):
     """True for fetching alone: runs with the network and tokens, parses nothing."""
     internal: ClassVar[bool] = False
     """True for what the graph puts in by itself; a recipe cannot `use:` it."""
+    quantizes: ClassVar[bool] = False
+    """True when the model it gives is stored or computed in fewer bits than the one it takes, for model cards."""
     version: ClassVar[int] = 1
     """Raise by one whenever `run` starts writing something different."""
     unkeyed: ClassVar[Set[str]] = frozenset()
@@ -154,6 +156,10 @@ class Stage(BaseModel, ABC):
     def changes(self, facts: Facts) -> list[str]:
         """Say what was measured of both sides, a line for each figure: reference → candidate."""
         return []
+
+    def scores(self, facts: Facts) -> Mapping[str, float]:
+        """Give the candidate's metrics by name, as fractions, for its model card."""
+        return {}
 
     def tells(self, facts: Facts) -> list[str]:
         """Write Markdown lines for the report: what was measured, where a table says more than the verdicts."""

@@ -91,7 +91,8 @@ def test_puts_out_the_outputs_the_checks_and_what_they_were_made_of(made: Maker,
     path, fresh = publish(built, store, out) or (None, False)
     assert fresh and path is not None and path.parent == out / "toy"
     assert files(path) == {
-        MANIFEST, REPORT, "float/sub/file.txt", "int8/sub/file.txt", "checks/same/sub/file.txt"
+        MANIFEST, REPORT, "provenance.json", "sbom.json", "float/sub/file.txt", "float/README.md",
+        "int8/sub/file.txt", "int8/README.md", "checks/same/sub/file.txt",
     }  # fmt: skip
     manifest = read_manifest(path)
     assert manifest["version"] == path.name and re.fullmatch(r"[0-9a-f]{12}", path.name)

@@ -14,28 +14,26 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="A version's folder, such as artifacts/NAME/latest.")],
     as_json: Json = False,
 ) -> None:
-    """Re-hash a version against its manifest, and say whether this CPU may run each output."""
-    from cpu_pipeline import host
-    from cpu_pipeline.artifact import Card
+    """Re-hash a version, check what its provenance says, and say whether this CPU may run each output."""
+    from cpu_pipeline import verify as check
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.errors import BackendMissing, RecipeError, Refused
-    from cpu_pipeline.publish import MANIFEST, edited, read_manifest
+    from cpu_pipeline.errors import BackendMissing
 
-    if not (folder / MANIFEST).is_file():
-        raise RecipeError(f"{folder}: no {MANIFEST}; name a version's folder, such as artifacts/NAME/latest")
-    if changed := edited(folder):
-        raise Refused(f"{folder}: differs from its manifest: {', '.join(changed)}")
-    manifest = read_manifest(folder)
-    missing = {
-        name: host.missing(Card.read(folder / name, output["format"]).needs)
-        for name, output in manifest["outputs"].items()
-    }
+    found = check.verify(folder)
     if as_json:
-        print_json({"folder": str(folder), "files": len(manifest["files"]), "missing_instruction_sets": missing})
+        print_json(
+            {
+                "folder": str(folder),
+                "name": found.name,
+                "version": found.version,
+                "files": found.files,
+                "missing_instruction_sets": found.missing,
+            }
+        )
     else:
-        print(f"{folder}: {len(manifest['files'])} files as written")
-        for name, lacks in missing.items():
+        print(f"{folder}: {found.files} files as written, and provenance.json says what they were made of")
+        for name, lacks in found.missing.items():
             print(f"{name}: {'this CPU lacks ' + ', '.join(lacks) if lacks else 'runs on this CPU'}")
-    if any(missing.values()):
-        names = ", ".join(name for name, lacks in missing.items() if lacks)
+    if any(found.missing.values()):
+        names = ", ".join(name for name, lacks in found.missing.items() if lacks)
         raise BackendMissing(f"{folder}: {names} cannot run on this CPU; build for it with `target: {{isa: ...}}`")

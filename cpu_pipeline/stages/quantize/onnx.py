@@ -38,6 +38,7 @@ class QuantizeOnnx(Stage):
     takes: ClassVar = {"model": {FORMAT}}
     reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
     packages: ClassVar = ("onnx", "onnx_ir", "onnxruntime", "numpy", "tokenizers")
+    quantizes: ClassVar = True
 
     mode: Literal["dynamic", "static"] = "dynamic"
     """`dynamic` measures each activation's range as the model runs; `static` fixes it from `data.calibration`."""

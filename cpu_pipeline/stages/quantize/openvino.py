@@ -49,6 +49,7 @@ class QuantizeOpenvino(Stage):
     takes: ClassVar = {"model": {openvino.FORMAT}}
     reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
     packages: ClassVar = ("openvino", "nncf", "numpy")
+    quantizes: ClassVar = True
 
     mode: Literal["full", "weights"] = "full"
     """`full` computes in int8, with ranges from `data.calibration`; `weights` stores int8 and computes in float."""

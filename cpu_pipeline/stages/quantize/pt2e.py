@@ -35,6 +35,7 @@ class QuantizePt2e(Stage):
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
     packages: ClassVar = ("torch", "transformers", "torchao")
+    quantizes: ClassVar = True
 
     activations: Literal["static", "dynamic"] = "static"
     """Ranges of activations fixed from `data.calibration`, or found anew for each batch."""

@@ -127,6 +127,11 @@ class ValidateAccuracy(Stage):
             for name, said in facts["metrics"].items()
         ]
 
+    def scores(self, facts: Facts) -> Mapping[str, float]:
+        """Give every metric that is a number."""
+        found = {name: said["candidate"] for name, said in facts["metrics"].items()}
+        return {name: value for name, value in found.items() if value is not None}
+
     def tells(self, facts: Facts) -> list[str]:
         """Write every metric of the task as a table, with the interval of its paired difference."""
         head = ("metric", "candidate", "reference", "difference", f"{facts['confidence']:.0%} interval")

@@ -1,0 +1,192 @@
+"""The model card of an output: its README.md, with the header that the Hugging Face Hub reads.
+
+https://huggingface.co/docs/hub/model-cards. `base_model_relation` is finetune, adapter, merge or quantized. Conversion
+that keeps every weight is none of them, so it is said where something was quantized, and left out elsewhere. What each
+step did and measured is told in its stage's own words; what came from outside is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from cpu_pipeline import registry
+from cpu_pipeline.artifact import Card
+from cpu_pipeline.engine import Built
+from cpu_pipeline.graph import Node
+from cpu_pipeline.markdown import code, escape, table
+from cpu_pipeline.origin import Origin
+from cpu_pipeline.store import Store
+
+FILE = "README.md"
+LIBRARIES = {"hf": "transformers"}
+"""Format -> the Hub's name of the library that loads it, where it is not the format's own."""
+_PLAIN = re.compile(r"[A-Za-z]([\w ./-]*\w)?")
+"""Text that is text to every reader of YAML, unless it is a word of its own (`yes`, `null`)."""
+
+
+def render(built: Built, store: Store, manifest: Mapping[str, Any], origins: Sequence[Origin], output: str) -> str:
+    """Write the card of one output."""
+    ancestors = built.plan.ancestors(output)
+    made_of = [origin for origin in origins if origin.node in ancestors]
+    gates = [built.plan.nodes[name] for name in built.verdicts if _side(built.plan.nodes[name], "candidate") == output]
+    lines = ["---", _yaml(_header(built, manifest, made_of, gates, output)), "---", ""]
+    lines += [f"# {escape(manifest['name'])}: {escape(output)}", ""]
+    if about := manifest["recipe"].get("about"):
+        lines += [escape(about), ""]
+    lines += _made(built, manifest, made_of, output)
+    lines += ["## How good it is", "", *_judged(built, store, gates)]
+    lines += _use(built, output)
+    lines += _rebuild(manifest, output)
+    return "\n".join(lines)
+
+
+def _header(
+    built: Built, manifest: Mapping[str, Any], made_of: Sequence[Origin], gates: Sequence[Node], output: str
+) -> dict[str, Any]:
+    """Say what the Hub indexes; what is not known is left out."""
+    plan = built.plan
+    ancestors = plan.ancestors(output)
+    artifact = built.artifacts[output]
+    quantized = any(plan.nodes[name].stage.quantizes for name in ancestors)
+    base = [o.name for o in made_of if o.want == "model" and o.commit]
+    learned = [o.name for o in made_of if o.want == "data" and o.commit]
+    task = plan.context.task
+    header: dict[str, Any] = {}
+    if base:
+        header["base_model"] = base[0] if len(base) == 1 else base
+        header |= {"base_model_relation": "quantized"} if quantized else {}
+    header["library_name"] = LIBRARIES.get(artifact.format, artifact.format)
+    header |= {"pipeline_tag": task.pipeline_tag} if task else {}
+    header["tags"] = ["cpu-pipeline", "cpu", artifact.format, *(["quantized"] if quantized else [])]
+    header |= {"datasets": learned} if learned else {}
+    results = list(_results(built, manifest, gates))
+    return header | ({"model-index": [{"name": f"{plan.name}-{output}", "results": results}]} if results else {})
+
+
+def _results(built: Built, manifest: Mapping[str, Any], gates: Sequence[Node]) -> Iterator[dict[str, Any]]:
+    """Write what the gates measured as entries of `model-index`; in percent where the field prints it so."""
+    task = built.plan.context.task
+    for gate in gates:
+        scores = gate.stage.scores(built.artifacts[gate.id].facts)
+        for role in gate.data if scores and task else ():
+            place = manifest["recipe"]["data"][role]
+            percent = task is not None and task.percent
+            yield {
+                "task": {"type": task.pipeline_tag if task else ""},
+                "dataset": _dataset(place, role),
+                "metrics": [
+                    {"type": name, "value": round(value * 100, 4) if percent else round(value, 6)}
+                    for name, value in scores.items()
+                ],
+            }
+
+
+def _dataset(place: Mapping[str, Any], role: str) -> dict[str, Any]:
+    if "hub" in place:
+        said = {key: place[key] for key in ("config", "split", "revision") if key in place}
+        return {"type": place["hub"], "name": place["hub"], **said}
+    path = place.get("file", role)
+    first = PurePosixPath(path if isinstance(path, str) else path[0])
+    return {"type": first.stem, "name": f"{first.name} of the recipe's folder"}
+
+
+def _made(built: Built, manifest: Mapping[str, Any], made_of: Sequence[Origin], output: str) -> list[str]:
+    """Tell which steps made it, in their stages' words, and of what."""
+    ancestors = built.plan.ancestors(output)
+    steps = [n for n in built.plan.nodes.values() if n.id in ancestors and not n.stage.internal]
+    lines = [f"A model in the format {code(built.artifacts[output].format)}, made by cpu-pipeline "
+             f"{escape(manifest['packages']['cpu-pipeline'])} in these steps:", ""]  # fmt: skip
+    for node in steps:
+        said = (type(node.stage).__doc__ or "").strip().partition("\n")[0]
+        lines.append(f"- {code(node.id)} ({code(node.use)}): {escape(said)}")
+        if chosen := node.stage.model_dump(mode="json", exclude_defaults=True):
+            lines.append("  Options: " + ", ".join(code(f"{key}: {value}") for key, value in chosen.items()) + ".")
+    rows = [
+        (code(o.node.removesuffix(":files")), code(o.name), code(o.commit) if o.commit else f"content {code(o.digest)}")
+        for o in made_of
+    ]
+    return [*lines, "", "## Made of", *table(("what", "from", "commit"), rows)]
+
+
+def _judged(built: Built, store: Store, gates: Sequence[Node]) -> Iterator[str]:
+    """Tell what every check of this output said, and what it measured beside its reference."""
+    if not gates:
+        yield from ("No check of the recipe looked at this output: nothing here is proved.", "")
+    for gate in gates:
+        reference = _side(gate, "reference")
+        against = f", against {code(reference)}" if reference else ""
+        yield from (f"### {code(gate.id)} ({code(gate.use)}){against}", "")
+        yield from (f"- {escape(verdict.says)}" for verdict in built.verdicts[gate.id])
+        yield ""
+        if told := gate.stage.tells(built.artifacts[gate.id].facts):
+            yield from (*told, "")
+        action = store.action(built.keys[gate.id])
+        where = action.ingredients.get("host") if action else None
+        if isinstance(where, Mapping) and "cpu" in where:
+            yield f"Measured on {escape(where['cpu'])}, {where.get('threads', '?')} of {where.get('cores', '?')} cores."
+            yield ""
+
+
+def _use(built: Built, output: str) -> list[str]:
+    artifact = built.artifacts[output]
+    needs = Card.read(artifact.path, artifact.format).needs
+    says = (
+        f"It needs a CPU with {', '.join(code(need.replace('|', ' or ')) for need in needs)}; "
+        "without, it answers wrongly or not at all."
+        if needs
+        else "It relies on no instruction set that its runtime would not check for itself."
+    )
+    usage = registry.backend(artifact.format).usage(".", built.plan.context.task).strip()
+    return ["## How to load", "", "In this folder:", "", *_fenced(usage, "python"), "", says, ""]
+
+
+def _rebuild(manifest: Mapping[str, Any], output: str) -> list[str]:
+    recipe = f"{manifest['name']}.yaml"
+    return [
+        "## How to rebuild",
+        "",
+        f"Save this recipe as {code(recipe)}, beside the files that it names by path:",
+        "",
+        *_fenced(_yaml(manifest["recipe"]), "yaml"),
+        "",
+        *_fenced(f"cpu-pipeline run {recipe}            # build, check, put out\n"
+                 f"cpu-pipeline run --locked {recipe}   # the same, refusing what differs from its lock", "bash"),
+        "",
+        f"This is version {code(manifest['version'])}, output {code(output)} "
+        f"(digest {code(manifest['outputs'][output]['digest'])}). Its folder also holds what it was made of and with "
+        f"(`provenance.json`, `sbom.json`, `manifest.json`) and the whole report (`report.md`).",
+        "",
+    ]  # fmt: skip
+
+
+def _side(gate: Node, name: str) -> str | None:
+    """Name the model that a gate holds as candidate or reference, whatever the graph put between."""
+    first = next(iter(gate.inputs.values()), None) if name == "candidate" else None
+    source = gate.inputs.get(name, first)
+    return None if source is None else source.rpartition(":")[2]
+
+
+def _fenced(text: str, language: str) -> list[str]:
+    """Write a block of code that nothing inside can end."""
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
+    return [f"{fence}{language}", text, fence]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that some reader might take for a number, a date or a word of YAML."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if _PLAIN.fullmatch(value) else '"')
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _yaml(value: Mapping[str, Any]) -> str:
+    return yaml.dump(dict(value), Dumper=_Dumper, sort_keys=False, width=10**6, allow_unicode=True).rstrip("\n")

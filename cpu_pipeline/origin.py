@@ -1,0 +1,133 @@
+"""Where everything a build was made of came from: repositories at their commits, files by digest, packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from cpu_pipeline.artifact import list_tree
+from cpu_pipeline.engine import Built
+from cpu_pipeline.graph import Plan
+from cpu_pipeline.keys import made_with
+from cpu_pipeline.sources._files import is_tokenizer
+from cpu_pipeline.store import Store
+
+SITE = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One thing that was fetched: a repository at a commit, or files of this machine, known by content."""
+
+    node: str
+    """The node that fetched it, such as `model:files`."""
+    want: str
+    """What of it was wanted: model, tokenizer or data."""
+    name: str
+    """OWNER/NAME on the Hub, or the path as the recipe writes it."""
+    commit: str | None
+    """Full commit of a repository; None for files of this machine."""
+    site: str
+    """Address of the Hub it came from, without credentials."""
+    digest: str
+    """Digest of its files, names and contents."""
+    files: Mapping[str, tuple[int, str]]
+    """Name -> (bytes, sha256)."""
+
+    @property
+    def page(self) -> str | None:
+        """Return the repository's address; None for files of this machine."""
+        if self.commit is None:
+            return None
+        return f"{self.site}/{'datasets/' if self.want == 'data' else ''}{self.name}"
+
+    def address(self, file: str) -> str | None:
+        """Return the address of one file at the commit; None for files of this machine."""
+        return None if self.page is None else f"{self.page}/resolve/{self.commit}/{quote(file)}"
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Map the files of a model that hold weights or its graph to their sha256."""
+        if self.want != "model":
+            return {}
+        return {
+            name: sha for name, (_, sha) in self.files.items() if not name.endswith(".json") and not is_tokenizer(name)
+        }
+
+
+def origins(built: Built, store: Store) -> list[Origin]:
+    """List everything that was fetched, in the plan's order; a place that several roles share is listed once."""
+    found = []
+    for node in built.plan.nodes.values():
+        if not node.stage.online:
+            continue
+        said = node.stage.model_dump(mode="json")
+        fields: Mapping[str, Any] = said["fields"]
+        action = store.action(built.keys[node.id])
+        artifact = built.artifacts[node.id]
+        found.append(
+            Origin(
+                node.id,
+                said["want"],
+                str(fields.get("hub") or written(built.plan, node.id)),
+                fields.get("revision") if "hub" in fields else None,
+                _site(action.ingredients if action else {}),
+                artifact.digest,
+                dict(action.files if action else list_tree(artifact.path)),
+            )
+        )
+    return found
+
+
+def written(plan: Plan, node: str) -> str:
+    """Return the path of a local source as the recipe writes it, for a path of this machine says nothing elsewhere."""
+    role, _, data = node.removesuffix(":files").partition(".")
+    recipe = plan.recipe
+    place: Mapping[str, Any] = dict(recipe.data)[data] if data else getattr(recipe, role)  # type: ignore[index]  # a role
+    paths = place.get("folder") or place.get("file") or ""
+    return ", ".join(map(str, paths)) if isinstance(paths, list | tuple) else str(paths)
+
+
+def used(built: Built, store: Store, nodes: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Name the distributions of the default environment, and the other environments, that nodes were made with."""
+    packages: set[str] = set()
+    places: set[str] = set()
+    for name in nodes:
+        if (action := store.action(built.keys[name])) is not None:
+            here, elsewhere = made_with(action.ingredients)
+            packages |= here.keys()
+            places |= elsewhere
+    return packages, places
+
+
+def times(manifest: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
+    """Say when the first step of a version began and the last one ended, as their records say, to the second.
+
+    A step that was kept from an earlier build counts with the time at which it was made. None when no record says.
+    """
+    runs = [step["run"] for step in manifest["steps"].values() if "when" in step["run"]]
+    if not runs:
+        return None
+    began = min(run["when"] - run.get("seconds", 0) for run in runs)
+    ended = max(run["when"] for run in runs)
+    return datetime.fromtimestamp(int(began), UTC), datetime.fromtimestamp(int(ended), UTC)
+
+
+def pypi(name: str, version: str) -> str:
+    """Write a distribution as a package URL: lower case, hyphens for underscores, the version percent-encoded.
+
+    https://github.com/package-url/purl-spec/blob/main/types/pypi-definition.json
+    """
+    return f"pkg:pypi/{name.lower().replace('_', '-')}@{quote(version, safe='')}"
+
+
+def _site(ingredients: Mapping[str, Any]) -> str:
+    """Return the address that a fetch's ingredients name, without user, password and query."""
+    identity = ingredients.get("identity")
+    what = identity.get("what") if isinstance(identity, Mapping) else None
+    said = urlsplit(str(what.get("endpoint", SITE)) if isinstance(what, Mapping) else SITE)
+    host = said.netloc.rpartition("@")[2]
+    return f"{said.scheme}://{host}{said.path}".rstrip("/")

@@ -1,0 +1,201 @@
+"""What a version was made of and how, as an in-toto statement with SLSA provenance; and whether one says what it must.
+
+https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and https://slsa.dev/provenance/v1; what the
+parameters of a recipe's build mean is in docs/provenance.md. All of it follows from the manifest and from digests of
+what was fetched: no clock is looked at, and the same store gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+
+from cpu_pipeline.artifact import digest_listing
+from cpu_pipeline.keys import ABSENT
+from cpu_pipeline.origin import Origin, pypi, times
+
+FILE = "provenance.json"
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://slsa.dev/provenance/v1"
+BUILDER = "pkg:pypi/cpu-pipeline"
+BUILD_TYPE = f"{BUILDER}?recipe-build=1#docs/provenance.md"
+"""Names what `cpu-pipeline run RECIPE` does: a package URL that leads to where it is written down."""
+
+Manifest = Mapping[str, Any]
+
+
+def make(manifest: Manifest, origins: Iterable[Origin]) -> dict[str, Any]:
+    """Write the statement about a version.
+
+    Args:
+        manifest: the version's, with `files` as far as they are written.
+        origins: everything that was fetched.
+    """
+    files: Mapping[str, Any] = {name: said for name, said in manifest["files"].items() if name != FILE}
+    outputs = tuple(f"{name}/" for name in manifest["outputs"])
+    ours = {name: sha for name, (_, sha) in files.items() if name.startswith(outputs)}
+    rest = {name: sha for name, (_, sha) in files.items() if name not in ours}
+    stamps = [said.strftime("%Y-%m-%dT%H:%M:%SZ") for said in times(manifest) or ()]
+    return {
+        "_type": STATEMENT,
+        "subject": _resources(ours),
+        "predicateType": PREDICATE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {"name": manifest["name"], "recipe": manifest["recipe"]},
+                "internalParameters": {
+                    "steps": {
+                        name: {k: step[k] for k in ("use", "inputs", "options", "key", "digest", "format")}
+                        for name, step in manifest["steps"].items()
+                    },
+                    "environments": {name: said["pins"] for name, said in manifest["environments"].items()},
+                    "isa": manifest["host"]["isa"],
+                },
+                "resolvedDependencies": [*_fetched(origins), *_packages(manifest)],
+            },
+            "runDetails": {
+                "builder": {"id": BUILDER, "version": {"cpu-pipeline": manifest["packages"]["cpu-pipeline"]}},
+                "metadata": dict(zip(("startedOn", "finishedOn"), stamps, strict=False)),
+                "byproducts": _resources(rest),
+            },
+        },
+    }
+
+
+def dump(statement: Mapping[str, Any]) -> str:
+    """Write a statement as the text of its file."""
+    return json.dumps(statement, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _resources(files: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"name": name, "digest": {"sha256": sha}} for name, sha in sorted(files.items())]
+
+
+def _fetched(origins: Iterable[Origin]) -> Iterator[dict[str, Any]]:
+    for origin in origins:
+        if origin.page is not None:
+            uri = f"git+{origin.page}@{origin.commit}"
+            yield {"name": origin.node, "uri": uri, "digest": {"gitCommit": origin.commit}}
+        for name, (_, sha) in sorted(origin.files.items()):
+            one: dict[str, Any] = {"name": f"{origin.node}/{name}", "digest": {"sha256": sha}}
+            yield one if (address := origin.address(name)) is None else {**one, "uri": address}
+
+
+def _packages(manifest: Manifest) -> list[dict[str, Any]]:
+    """List packages, the environments' ones with the environment they were in."""
+    found: list[dict[str, Any]] = [
+        {"uri": pypi(name, said)} for name, said in sorted(manifest["packages"].items()) if said != ABSENT
+    ]
+    for place, said in sorted(manifest["environments"].items()):
+        found += [
+            {"uri": pypi(name, version), "annotations": {"environment": place}}
+            for name, version in sorted(said["packages"].items())
+        ]
+    return found
+
+
+class _Resource(BaseModel):
+    """https://github.com/in-toto/attestation/blob/main/spec/v1/resource_descriptor.md."""
+
+    name: str = ""
+    uri: str = ""
+    digest: dict[str, str] = {}
+
+
+class _Definition(BaseModel):
+    build_type: str = Field(alias="buildType")
+    external: dict[str, Any] = Field(alias="externalParameters")
+    internal: dict[str, Any] = Field(alias="internalParameters")
+    dependencies: list[_Resource] = Field(alias="resolvedDependencies")
+
+
+class _Builder(BaseModel):
+    id: str = Field(min_length=1)
+
+
+class _Metadata(BaseModel):
+    began: AwareDatetime | None = Field(None, alias="startedOn")
+    ended: AwareDatetime | None = Field(None, alias="finishedOn")
+
+
+class _Run(BaseModel):
+    builder: _Builder
+    metadata: _Metadata
+    byproducts: list[_Resource]
+
+
+class _Predicate(BaseModel):
+    definition: _Definition = Field(alias="buildDefinition")
+    run: _Run = Field(alias="runDetails")
+
+
+class _Statement(BaseModel):
+    """What every statement must have, whoever wrote it; as the standard asks, fields of others are left alone."""
+
+    type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
+    subject: list[_Resource] = Field(min_length=1)
+    predicate_type: Literal["https://slsa.dev/provenance/v1"] = Field(alias="predicateType")
+    predicate: _Predicate
+
+
+def check(text: str, manifest: Manifest) -> list[str]:
+    """Say everything in which a statement is not well-formed, or not about this version; nothing when all is well."""
+    try:
+        said = json.loads(text)
+        statement = _Statement.model_validate(said)
+    except (ValueError, RecursionError) as error:
+        why = error.errors()[0] if isinstance(error, ValidationError) else None
+        return [f"{'.'.join(map(str, why['loc']))}: {why['msg']}" if why else f"not JSON: {error}"]
+    expected = make(manifest, [])
+    problems = list(_subjects(said["subject"], expected["subject"]))
+    ours, theirs = said["predicate"], expected["predicate"]
+    for part, keys in (
+        ("buildDefinition", ("buildType", "externalParameters", "internalParameters")),
+        ("runDetails", ("builder", "metadata", "byproducts")),
+    ):
+        problems += [f"its {key} is not what {_MANIFEST} says" for key in keys if ours[part][key] != theirs[part][key]]
+    return problems + list(_dependencies(statement.predicate.definition.dependencies, manifest))
+
+
+_MANIFEST = "manifest.json"
+
+
+def _subjects(said: list[Any], expected: list[Any]) -> Iterator[str]:
+    ours, theirs = ({one.get("name"): one.get("digest") for one in side} for side in (said, expected))
+    for name in sorted(map(str, ours.keys() ^ theirs.keys())):
+        yield f"its subjects {'lack' if name in theirs else 'have'} {name}"
+    for name in sorted(str(name) for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]):
+        yield f"its subject {name} has another digest than the file"
+    if len(said) != len(ours):
+        yield "it names a subject twice"
+
+
+def _dependencies(said: list[_Resource], manifest: Manifest) -> Iterator[str]:
+    """Compare packages, commits and fetched files with what the manifest says of them."""
+    packages = sorted(one.uri for one in said if one.uri.startswith("pkg:pypi/"))
+    if packages != sorted(one["uri"] for one in _packages(manifest)):
+        yield f"its packages are not those of {_MANIFEST}"
+    recipe = manifest["recipe"]
+    places = [recipe.get(role) for role in ("model", "tokenizer", "teacher")] + list(recipe.get("data", {}).values())
+    asked = {(place["hub"], place["revision"]) for place in places if place and "hub" in place}
+    commits = {(one.uri, one.digest["gitCommit"]) for one in said if "gitCommit" in one.digest}
+    for hub, revision in sorted(asked):
+        if not any(uri.endswith(f"/{hub}@{revision}") and commit == revision for uri, commit in commits):
+            yield f"its dependencies lack {hub} at {revision}"
+    for uri, _ in sorted(commits):
+        if not any(uri.endswith(f"/{hub}@{revision}") for hub, revision in asked):
+            yield f"its dependencies have {uri}, which the recipe does not name"
+    for name, step in manifest["steps"].items():
+        if step["format"] != "files":
+            continue
+        files = {
+            one.name.removeprefix(f"{name}/"): (0, one.digest.get("sha256", ""))
+            for one in said
+            if one.name.startswith(f"{name}/")
+        }
+        if digest_listing(files) != step["digest"]:
+            yield f"the files of its dependency {name} are not those that were fetched"

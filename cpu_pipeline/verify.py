@@ -1,0 +1,132 @@
+"""Is a version on disk what was written, does its provenance say so, and may this CPU run it?
+
+Nothing heavy is imported: this is what a machine does before it trusts what it was sent. What is not signed can be
+forged whole; a signature over provenance.json covers every file of the outputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from cpu_pipeline import host, provenance
+from cpu_pipeline.artifact import Card, digest_listing
+from cpu_pipeline.errors import RecipeError, Refused
+from cpu_pipeline.publish import FORMAT, MANIFEST, artifact_files, edited, version_of
+
+
+class _Step(BaseModel):
+    use: str
+    inputs: dict[str, str]
+    options: dict[str, Any]
+    key: str
+    digest: str
+    format: str
+    run: dict[str, float]
+
+
+class _Output(BaseModel):
+    format: str
+    digest: str
+
+
+class _Environment(BaseModel):
+    pins: str
+    packages: dict[str, str]
+
+
+class _Host(BaseModel):
+    isa: list[str]
+
+
+class _Shape(BaseModel):
+    """What a manifest holds, as far as it is looked at here."""
+
+    name: str
+    version: str
+    recipe: dict[str, Any]
+    outputs: dict[str, _Output] = Field(min_length=1)
+    steps: dict[str, _Step]
+    packages: dict[str, str]
+    environments: dict[str, _Environment]
+    host: _Host
+    files: dict[str, tuple[int, str]]
+    cards: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A version that is what was written."""
+
+    name: str
+    version: str
+    files: int
+    missing: Mapping[str, list[str]]
+    """Output -> instruction sets it needs and this CPU has not."""
+
+
+def verify(folder: Path) -> Verified:
+    """Re-hash a version, and hold manifest, outputs and provenance against each other.
+
+    Raises:
+        RecipeError: there is no version in the folder, or one of a newer format.
+        Refused: something is not what was written; says what.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise RecipeError(f"{folder}: no {MANIFEST}; name a version's folder, such as artifacts/NAME/latest")
+    manifest = _manifest(folder)
+    if changed := edited(folder):
+        raise Refused(f"{folder}: differs from its manifest: {', '.join(changed)}")
+    if (version := version_of(manifest)) != manifest["version"]:
+        raise Refused(
+            f"{folder}: {MANIFEST} says version {manifest['version']}, and its recipe, steps and outputs are {version}"
+        )
+    for name, output in manifest["outputs"].items():
+        listed = {file: tuple(manifest["files"][f"{name}/{file}"]) for file in artifact_files(manifest, name)}
+        if not listed or digest_listing(listed) != output["digest"]:
+            raise Refused(f"{folder}: the files of {name} are not the artifact that {MANIFEST} names by its digest")
+    if provenance.FILE not in manifest["files"]:
+        raise Refused(
+            f"{folder}: no {provenance.FILE}: it was written before versions had one; move the folder away and run its "
+            "recipe again"
+        )
+    text = (folder / provenance.FILE).read_text(encoding="utf-8", errors="replace")
+    if wrong := provenance.check(text, manifest):
+        raise Refused(f"{folder}: {provenance.FILE}: {wrong[0]}")
+    missing = {
+        name: host.missing(_card(folder / name, said["format"]).needs) for name, said in manifest["outputs"].items()
+    }
+    return Verified(manifest["name"], version, len(manifest["files"]), missing)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    where = folder / MANIFEST
+    try:
+        said = json.loads(where.read_text(encoding="utf-8"))
+        number = said.get("manifest")
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise Refused(f"{where}: damaged: it is no JSON object") from error
+    if isinstance(number, int) and number > FORMAT:
+        raise RecipeError(
+            f"{where}: written by a newer cpu-pipeline (its format is {number}, this one reads {FORMAT}); "
+            "install that version"
+        )
+    try:
+        _Shape.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Refused(f"{where}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from error
+    whole: dict[str, Any] = said
+    return whole
+
+
+def _card(path: Path, format: str) -> Card:
+    try:
+        return Card.read(path, format)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{path}: its cpu_pipeline.json is damaged") from error
