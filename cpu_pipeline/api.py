@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import engine, environment, history, lock, outlook, paper, publish, wiring
+from cpu_pipeline import engine, environment, history, lock, outlook, paper, publish, versions, wiring
 from cpu_pipeline.engine import Built, Event
+from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.graph import Plan
+from cpu_pipeline.loader import did_you_mean
 from cpu_pipeline.paper import Paper
 from cpu_pipeline.recipe import Recipe
 from cpu_pipeline.store import Store, default_root
@@ -54,7 +56,7 @@ def plan(loaded: Paper[Recipe], until: str | None = None) -> Plan:
 
 def build(
     planned: Plan,
-    store: Path | str | None = None,
+    store: Store | Path | str | None = None,
     out: Path | str = "artifacts",
     jobs: int = 1,
     force: bool = False,
@@ -68,7 +70,7 @@ def build(
 
     Args:
         planned: what to build.
-        store: the store's folder; the user's own when None.
+        store: the store, or its folder; the user's own when None.
         out: where `NAME/<version>/` and `NAME/latest` go.
         jobs: how many steps may run at once.
         force: overwrite a version that was edited by hand.
@@ -84,7 +86,7 @@ def build(
         Stale: the recipe's lock says something else.
         Refused: a version was edited by hand.
     """
-    kept = Store(default_root() if store is None else Path(store))
+    kept = _opened(store)
     with _recording(kept, "run", planned, tell, record) as (run, tells):
         place = lock.place(planned.path)
         held = lock.read(place) if locked else None
@@ -102,13 +104,14 @@ def build(
             built = _note(run, engine.build(planned, kept, tells, jobs, remeasure), kept)
             published = publish.publish(built, kept, Path(out), force, run.command)
         if published is not None:
+            kept.root_at(published[0].parent)
             run.note(version=published[0].name)
     return Outcome(built, *(published or (None, False)))
 
 
 def write_lock(
     planned: Plan,
-    store: Path | str | None = None,
+    store: Store | Path | str | None = None,
     jobs: int = 1,
     create_envs: bool = False,
     tell: Callable[[Event], None] = lambda _: None,
@@ -118,7 +121,7 @@ def write_lock(
     Raises:
         PipelineError: as `build`; then the lock stays as it was.
     """
-    kept = Store(default_root() if store is None else Path(store))
+    kept = _opened(store)
     with _recording(kept, "lock", planned, tell) as (run, tells):
         if create_envs:
             _create_environments(planned, kept, tells)
@@ -127,6 +130,7 @@ def write_lock(
         publish.require_passed(built)
         place = lock.place(planned.path)
         new = lock.write(lock.make(built), place)
+        kept.root_at(place)
         run.note(lock=str(place), lock_changed=new)
     return place, new
 
@@ -141,6 +145,35 @@ def check_lock(planned: Plan) -> Path:
     place = lock.place(planned.path)
     lock.require([one.says for one in lock.drift(lock.read(place), planned)], place)
     return place
+
+
+def rollback(
+    name: str, version: str | None = None, out: Path | str = "artifacts", store: Path | str | None = None
+) -> tuple[str | None, str]:
+    """Put another version of an artifact into service; return the version that was in service, and the one that is.
+
+    Args:
+        name: the artifact's.
+        version: which; the one that was in service before when None.
+        out: the folder of artifacts.
+        store: where this is remembered.
+
+    Raises:
+        RecipeError: there is no such artifact, or no such version.
+        Refused: the version is not whole any more.
+    """
+    homes = [path.name for path in Path(out).glob("*") if path.is_dir() and not path.is_symlink()]
+    if name not in homes:
+        known = f"; there are: {', '.join(sorted(homes))}" if homes else ""
+        raise RecipeError(f"{out}: there is no artifact {name}{did_you_mean(name, homes)}{known}")
+    with history.recording(Store(default_root() if store is None else Path(store)), "rollback", name, None) as run:
+        before, after = versions.rollback(Path(out) / name, version)
+        run.note(version=after, version_before=before)
+    return before, after
+
+
+def _opened(store: Store | Path | str | None) -> Store:
+    return store if isinstance(store, Store) else Store(default_root() if store is None else Path(store))
 
 
 @contextlib.contextmanager

@@ -1,17 +1,24 @@
-"""What changed between two versions of an artifact: what was asked, what it was made with, what came out of it."""
+"""What changed between two versions of an artifact, or two runs: what was asked, made with what, and what came out."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cpu_pipeline import registry
+from cpu_pipeline import journal, registry
 from cpu_pipeline.errors import PipelineError, RecipeError
 from cpu_pipeline.keys import differences
 from cpu_pipeline.markdown import size
 from cpu_pipeline.publish import read_manifest
+from cpu_pipeline.store import Store
+
+PARTS = {"recipe", "packages", "environments", "host", "steps", "checks"}
+"""What is compared of a manifest."""
+RUN_ID = re.compile(r"\d{4,8}(T|$)")
+"""How the id of a run begins, so far as it is told."""
 
 Kind = Literal["recipe", "package", "environment", "machine", "step", "operator", "size", "figure", "verdict"]
 
@@ -26,13 +33,18 @@ class Change:
     says: str
 
 
-def diff(old: Path, new: Path) -> list[Change]:
-    """Compare two versions' folders (`latest` is one too); nothing is loaded but their manifests.
+def diff(old: Path | str, new: Path | str, store: Store | None = None) -> list[Change]:
+    """Compare two versions or runs; nothing is loaded but what they say of themselves.
+
+    Args:
+        old: the folder of a version (`latest` is one too) or of a run, or how the id of a run begins.
+        new: another one.
+        store: whose runs ids name; ids name nothing when None.
 
     Raises:
-        RecipeError: one of them is no version of ours.
+        RecipeError: one of them is no version and no run of ours, or a run that built not everything.
     """
-    before, after = _manifest(old), _manifest(new)
+    before, after = _manifest(old, store), _manifest(new, store)
     changes = [Change("recipe", "", says) for says in differences(before["recipe"], after["recipe"])]
     packages = differences({"packages": before["packages"]}, {"packages": after["packages"]})
     changes += [Change("package", "", says) for says in packages]
@@ -44,15 +56,33 @@ def diff(old: Path, new: Path) -> list[Change]:
     return changes + list(_verdicts(before["checks"], after["checks"]))
 
 
-def _manifest(version: Path) -> dict[str, Any]:
+def _manifest(named: Path | str, store: Store | None) -> dict[str, Any]:
+    folder = Path(named)
+    if store is not None and not folder.exists() and RUN_ID.match(str(named)):
+        folder = journal.find(store, str(named))
+    if (folder / journal.RUN).exists():
+        return _of_run(folder)
     try:
-        said = read_manifest(version)
-        whole = {"recipe", "packages", "environments", "host", "steps", "checks"} <= said.keys()
+        said = read_manifest(folder)
+        whole = said.keys() >= PARTS
     except (OSError, ValueError, AttributeError) as error:
-        raise RecipeError(f"{version}: no version of an artifact: it has no manifest.json that can be read") from error
+        says = f"{named}: no version of an artifact: it has no manifest.json that can be read"
+        raise RecipeError(f"{says}; nor is it a run of `cpu-pipeline history`") from error
     if not whole:
-        raise RecipeError(f"{version}: its manifest.json was written by another version of cpu-pipeline")
+        raise RecipeError(f"{named}: its manifest.json was written by another version of cpu-pipeline")
     return said
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    said = journal.read(folder)
+    if said is None:
+        raise RecipeError(f"{folder / journal.RUN}: not a whole record of a run")
+    found = said.get("manifest")
+    if not isinstance(found, dict):
+        raise RecipeError(f"{folder.name}: this run ({said.get('command')}) built not everything: nothing to compare")
+    if not found.keys() >= PARTS:
+        raise RecipeError(f"{folder / journal.RUN}: written by another version of cpu-pipeline")
+    return found
 
 
 def _step(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Iterator[Change]:

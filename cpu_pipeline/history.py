@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -99,7 +99,10 @@ class Run:
             return
         ended = datetime.now(UTC)
         seconds = round(time.monotonic() - self._began, 3)
-        said = {**self._said, "finished": _iso(ended), "seconds": seconds, **_outcome(error), **self._noted}
+        noted = {key: value for key, value in self._noted.items() if key not in self._said}
+        if error is not None:
+            noted.pop("exit_code", None)
+        said = {**self._said, "finished": _iso(ended), "seconds": seconds, **_outcome(error), **noted}
         text = json.dumps(_clean(said), indent=1, ensure_ascii=False, default=str) + "\n"
         try:
             with writing(self._store.root):
@@ -131,15 +134,17 @@ class Run:
             self._end_events()
 
     def note(self, **facts: Any) -> None:
-        """Add facts to what run.json will say."""
+        """Add facts to what run.json will say; `exit_code` is that of a command that ends without an error."""
         self._noted |= facts
 
     def came_to(self, built: Built, manifest: Mapping[str, Any] | None) -> None:
         """Note what a build came to; `manifest` is what a version of it says, if everything was built."""
         self.note(
-            made=list(built.made),
-            kept=[name for name in built.artifacts if name not in built.made],
-            failed={name: str(error).partition("\n")[0] for name, error in built.errors.items()},
+            steps={
+                "made": list(built.made),
+                "kept": [name for name in built.artifacts if name not in built.made],
+                "failed": {name: str(error).partition("\n")[0] for name, error in built.errors.items()},
+            },
             verdicts={name: [vars(verdict) for verdict in found] for name, found in built.verdicts.items()},
             puts_out=list(built.plan.outputs),
             manifest=None if manifest is None else dict(manifest),
@@ -211,13 +216,3 @@ def _clean(value: Any) -> Any:
         return [clean(part) for part in value] if isinstance(value, list | tuple) else value
 
     return clean(value)
-
-
-def events(folder: Path) -> Iterator[dict[str, Any]]:
-    """Read the events of a run; a line that was cut counts for nothing."""
-    with (folder / EVENTS).open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            with contextlib.suppress(ValueError):
-                said = json.loads(line)
-                if isinstance(said, dict):
-                    yield said

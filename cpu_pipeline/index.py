@@ -11,13 +11,13 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from cpu_pipeline.artifact import digest_json
 from cpu_pipeline.disk import writing
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.errors import PipelineError, RecipeError, TryAgain
 from cpu_pipeline.journal import ROOM, RUN, Entry, folders, look
 from cpu_pipeline.store import Store
 
@@ -50,7 +50,7 @@ def entries(store: Store) -> Iterator[Entry]:
     if whole:
         _write(store, fresh, gone)
     else:
-        with contextlib.suppress(RecipeError, OSError):
+        with contextlib.suppress(PipelineError, OSError):
             rebuild(store)
 
 
@@ -66,6 +66,7 @@ def rebuild(store: Store) -> int:
 
     Raises:
         RecipeError: there is something in the way that is no index.
+        TryAgain: somebody else writes it, or the disk is full.
     """
     path = store.root / NAME
     if path.is_dir():
@@ -74,11 +75,25 @@ def rebuild(store: Store) -> int:
     for name in folders(store):
         if (stamp := _stamp(store, name)) and (entry := look(store, name)) is not None:
             found.append(_row(stamp, entry))
+    if not found and not store.root.is_dir():
+        return 0
+    try:
+        _put(path, found, (), anew=True)
+    except sqlite3.DatabaseError as error:
+        if _locked(error):
+            raise TryAgain(f"{path} is held by another process; try again") from error
+        _replace(store, found)
+    return len(found)
+
+
+def _replace(store: Store, rows: Sequence[Row]) -> None:
+    """Put a new index in the place of one that is damaged."""
+    path = store.root / NAME
     fresh = path.with_name(f"{NAME}.{secrets.token_hex(4)}")
     try:
         with writing(store.root):
             try:
-                _put(fresh, found, ())
+                _put(fresh, rows, ())
             except sqlite3.Error as error:
                 raise RecipeError(f"{path} can't be written: {error}") from error
             # A log that belongs to what is replaced must not be taken for the new one's.
@@ -89,7 +104,6 @@ def rebuild(store: Store) -> int:
         for rest in ("", "-wal", "-shm", "-journal"):
             with contextlib.suppress(OSError):
                 fresh.with_name(fresh.name + rest).unlink(missing_ok=True)
-    return len(found)
 
 
 def _stamp(store: Store, name: str) -> str:
@@ -121,9 +135,9 @@ def _read(store: Store) -> tuple[Mapping[str, tuple[str, Entry]], bool]:
                 if digest_json([stamp, said]) != digest or said["id"] != name:
                     return {}, False
                 known[name] = stamp, Entry(**said)
-    except sqlite3.OperationalError as error:
-        return {}, "locked" in str(error)
-    except (sqlite3.Error, ValueError, TypeError, KeyError, RecursionError):
+    except sqlite3.DatabaseError as error:
+        return {}, _locked(error)
+    except (ValueError, TypeError, KeyError, RecursionError):
         return {}, False
     return known, True
 
@@ -133,12 +147,18 @@ def _write(store: Store, rows: Iterable[Row], gone: Iterable[str]) -> None:
         _put(store.root / NAME, rows, gone)
 
 
-def _put(path: Path, rows: Iterable[Row], gone: Iterable[str]) -> None:
+def _locked(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _put(path: Path, rows: Iterable[Row], gone: Iterable[str], anew: bool = False) -> None:
     with _opened(path) as index:
         index.execute("PRAGMA journal_mode=WAL")
         index.execute("PRAGMA synchronous=NORMAL")
         with index:
             index.execute("BEGIN IMMEDIATE")
+            if anew:
+                index.execute("DROP TABLE IF EXISTS runs")
             if index.execute("SELECT name FROM sqlite_master WHERE name = 'runs'").fetchone() is None:
                 index.execute(_SHAPE)
                 index.execute(f"PRAGMA user_version={FORMAT}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -102,7 +102,7 @@ def _ended(name: str, said: Mapping[str, Any] | None) -> Entry:
     code = said.get("exit_code")
     outcome: Outcome = "done" if code == 0 else "interrupted" if code in (130, 143) else "failed"
     error = said.get("error")
-    says = str(error.get("says", "")) if isinstance(error, Mapping) else ""
+    says = str((error if isinstance(error, Mapping) else said).get("says", "")) if code != 0 else ""
     return _entry(name, said, outcome, says.strip().partition("\n")[0])
 
 
@@ -121,7 +121,7 @@ def _entry(name: str, said: Mapping[str, Any], outcome: Outcome, says: str) -> E
         outcome,
         code if isinstance(code, int) else None,
         text("version"),
-        bool(said.get("puts_out", said.get("command") == "refresh")),
+        bool(said.get("puts_out", said.get("command") != "lock")),
         says,
     )
 
@@ -134,17 +134,12 @@ def _when(name: str) -> str:
 
 def _head(folder: Path) -> dict[str, Any]:
     """Read what began; nothing when its line was never whole."""
-    return next(_events(folder), {})
-
-
-def _events(folder: Path) -> Iterator[dict[str, Any]]:
     try:
         with (folder / EVENTS).open(encoding="utf-8", errors="replace") as file:
             said = json.loads(file.readline())
     except (OSError, ValueError, RecursionError):
-        return
-    if isinstance(said, dict):
-        yield said
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _alive(folder: Path) -> bool:

@@ -11,7 +11,22 @@ from typing import Annotated
 
 import typer
 
-from cpu_pipeline.cli import bench, describe, diff, doctor, env, files, init, lock, look, run, score, store
+from cpu_pipeline.cli import (
+    bench,
+    describe,
+    diff,
+    doctor,
+    env,
+    files,
+    history,
+    init,
+    lock,
+    look,
+    run,
+    schedule,
+    score,
+    store,
+)
 from cpu_pipeline.cli.output import fail, hush, patient
 from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError
 
@@ -37,6 +52,10 @@ app.command("pin")(init.pin)
 app.command("score")(score.score)
 app.command("verify")(files.verify)
 app.command("diff")(diff.diff)
+app.command("history")(history.history)
+app.command("status")(history.status)
+app.command("rollback")(history.rollback)
+app.command("schedule")(schedule.schedule)
 app.command("stages")(describe.stages)
 app.command("backends")(describe.backends)
 app.command("tasks")(describe.tasks)

@@ -1,0 +1,145 @@
+"""`cpu-pipeline history`, `status`, `rollback`: what was done, whether it is fresh, and the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cpu_pipeline.cli.options import Json, StoreOption, open_store
+
+if TYPE_CHECKING:
+    from cpu_pipeline.journal import Entry
+
+Out = Annotated[Path, typer.Option(help="Where NAME/<version>/ and NAME/latest are.")]
+
+
+def history(
+    name: Annotated[str | None, typer.Argument(help="A recipe's name; everything when none is given.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many runs to show, newest first.")] = 20,
+    reindex: Annotated[bool, typer.Option("--reindex", help="Make the index anew from the runs' folders.")] = False,
+    store: StoreOption = None,
+    out: Out = Path("artifacts"),
+    as_json: Json = False,
+) -> None:
+    """List what was run, newest first; with NAME also its versions, and which of them is in service."""
+    from cpu_pipeline import history, index
+    from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.cli.output import columns, plain
+    from cpu_pipeline.errors import RecipeError
+    from cpu_pipeline.loader import did_you_mean
+
+    opened = open_store(store)
+    if reindex:
+        count = index.rebuild(opened)
+        if not as_json:
+            print(f"{opened.root / index.NAME}: {count} runs")
+    found = history.runs(opened)
+    known = {entry.name for entry in found} | {path.name for path in out.glob("*") if path.is_dir()}
+    if name is not None and name not in known:
+        says = f"; known are: {', '.join(sorted(known))}" if known else ""
+        raise RecipeError(f"{name}: nothing of that name was run{did_you_mean(name, known)}{says}")
+    shown = [entry for entry in found if name is None or entry.name == name][:limit]
+    versions = [] if name is None else _versions(out / name)
+    if as_json:
+        print_json({"runs": [vars(entry) for entry in shown], **({} if name is None else {"versions": versions})})
+        return
+    columns([tuple(plain(cell) for cell in _row(entry)) for entry in shown])
+    if versions:
+        print()
+        columns([(v["version"], _local(v["when"]), v["by"], v["state"]) for v in versions])
+
+
+def rollback(
+    name: Annotated[str, typer.Argument(help="The artifact's name: its recipe's.")],
+    version: Annotated[
+        str | None, typer.Argument(help="The version to put into service; the one before when none is given.")
+    ] = None,
+    out: Out = Path("artifacts"),
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> None:
+    """Put an earlier version back into service; `refresh` will not promote again what was taken out so."""
+    from cpu_pipeline import api
+    from cpu_pipeline.cli.output import as_json as print_json
+
+    before, after = api.rollback(name, version, out, store)
+    if as_json:
+        print_json({"name": name, "from": before, "to": after})
+    elif before == after:
+        print(f"unchanged  {name}: {after} is in service already")
+    else:
+        print(f"{name}: {before or 'nothing'} → {after}")
+
+
+def status(
+    recipes: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Recipe files; those of recipes/ that have a lock or artifacts when none is named."),
+    ] = None,
+    max_age: Annotated[str, typer.Option(help="How old what is in service may be, such as 36h, 8d or 2w.")] = "8d",
+    out: Out = Path("artifacts"),
+    store: StoreOption = None,
+    as_json: Json = False,
+) -> int:
+    """Say what is in service, since when, and how the last run went; exit 5 when anything is too old or failing."""
+    from cpu_pipeline import status as standing
+    from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.cli.output import columns, fail, plain
+    from cpu_pipeline.errors import Stale
+
+    most = standing.duration(max_age)
+    found = standing.status(recipes or standing.recipes(out), open_store(store), out, most)
+    if as_json:
+        print_json([vars(one) for one in found])
+    else:
+        rows = []
+        for one in found:
+            age = "never" if one.age is None else f"fresh {standing.ago(one.age)} ago"
+            last = "no run is known" if one.last is None else f"last run {one.last}"
+            now = ", one is running" if one.running else ""
+            state = "wrong" if one.problems else "ok"
+            rows.append((state, one.name, one.version or "none", age, f"lock {one.lock}", last + now))
+        columns(rows)
+    wrong = [f"{one.name}: {says}" for one in found for says in one.problems]
+    return fail(Stale(plain("\n".join(wrong)))) if wrong else 0
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    code = f" ({entry.exit_code})" if entry.exit_code else ""
+    return (
+        entry.id,
+        _local(entry.started),
+        entry.command,
+        entry.name,
+        entry.outcome + code,
+        entry.version or "-",
+        entry.says[:200],
+    )
+
+
+def _versions(home: Path) -> list[dict[str, Any]]:
+    """Describe the versions of an artifact, the one put into service last first."""
+    from cpu_pipeline import versions
+
+    moves = {one.version: one for one in versions.promoted(home)}
+    service, rejected = versions.label(versions.latest(home)), versions.rejected(home)
+    found = []
+    for name in reversed(versions.versions(home)):
+        move = moves.get(name)
+        state = "in service" if name == service else "rolled back" if name in rejected else ""
+        found.append(
+            {"version": name, "when": move.when if move else None, "by": move.by if move else "", "state": state}
+        )
+    return found
+
+
+def _local(text: str | None) -> str:
+    """Write a time for people, by their clock."""
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(text or "").astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return "?"

@@ -1,0 +1,157 @@
+"""Is what is in service as fresh as it should be? A dead man's switch: it speaks up when nothing else did."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from cpu_pipeline import lock, publish, wiring
+from cpu_pipeline.errors import PipelineError, RecipeError
+from cpu_pipeline.history import Entry, runs
+from cpu_pipeline.paper import load_recipe
+from cpu_pipeline.store import Store
+
+FOLDER = Path("recipes")
+FRESHENING = ("run", "refresh")
+"""Commands after which an artifact is as fresh as its recipe."""
+SKEW = 3600
+"""Seconds by which another machine's clock may be ahead of this one's."""
+_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+@dataclass
+class Standing:
+    """How one recipe stands."""
+
+    recipe: str
+    name: str
+    version: str | None
+    """What is in service."""
+    fresh: str | None
+    """When it was last known to be fresh: UTC, ISO 8601."""
+    age: float | None
+    """Seconds since then."""
+    last: str | None
+    """How the last run or refresh ended: done, failed, interrupted, died, or unreadable."""
+    run: str | None
+    """Its id."""
+    running: bool
+    """True when one is at work just now."""
+    lock: Literal["fresh", "stale", "missing", "unknown"]
+    problems: list[str] = field(default_factory=list)
+    """What is wrong; nothing when all is well."""
+
+
+def duration(text: str) -> float:
+    """Read a duration such as 90m, 36h, 8d or 2w as seconds.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([mhdw])", text.strip())
+    if found is None or not float(found[1]):
+        raise RecipeError(f"{text!r} is no duration; write a number and m, h, d or w, such as 36h, 8d or 2w")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def recipes(out: Path, folder: Path = FOLDER) -> list[Path]:
+    """List the recipes that are meant to be in service: those that have a lock, or artifacts.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    found = [path for path in sorted(folder.glob("*.yaml")) if lock.place(path).exists() or (out / path.stem).is_dir()]
+    if not found:
+        raise RecipeError(f"no recipe is named, and none in {folder}/ has a lock, or artifacts in {out}; name one")
+    return found
+
+
+def status(paths: Sequence[Path], store: Store, out: Path, most: float, now: datetime | None = None) -> list[Standing]:
+    """Say how recipes stand; builds and writes nothing.
+
+    Args:
+        paths: the recipes.
+        store: whose history tells of runs and refreshes.
+        out: the folder of artifacts.
+        most: seconds after which what is in service is too old.
+        now: the time to compare with; this machine's when None.
+
+    Raises:
+        RecipeError: there is no such recipe.
+    """
+    known = runs(store)
+    return [_standing(path, known, out, most, now or datetime.now(UTC)) for path in paths]
+
+
+def _standing(path: Path, known: Sequence[Entry], out: Path, most: float, now: datetime) -> Standing:
+    locked, broken = _lock(path)
+    home = out / path.stem
+    mine = [one for one in known if one.name == path.stem and one.command in FRESHENING and one.puts_out]
+    last = next((one for one in mine if one.outcome != "running"), None)
+    service = publish.in_service(home)
+    times = sorted(_fresh(mine, home))
+    fresh = times[-1] if times and service is not None else None
+    age = None if fresh is None else (now - fresh).total_seconds()
+    found = Standing(
+        str(path),
+        path.stem,
+        None if service is None else service.name,
+        None if fresh is None else fresh.isoformat(timespec="seconds"),
+        None if age is None else round(max(age, 0.0)),
+        last.outcome if last else None,
+        last.id if last else None,
+        any(one.outcome == "running" for one in mine),
+        locked,
+        [broken] if broken else [],
+    )
+    if service is None:
+        found.problems.append(f"nothing is in service in {home}")
+    elif age is None:
+        found.problems.append("nobody knows when it was last fresh")
+    elif age > most:
+        found.problems.append(f"it was last fresh {ago(age)} ago, {ago(most)} at most")
+    elif age < -SKEW:
+        found.problems.append(f"it was last fresh {ago(-age)} from now: is the clock right?")
+    if last is not None and last.outcome != "done":
+        code = "" if last.exit_code is None else f" ({last.exit_code})"
+        found.problems.append(f"the last {last.command} {last.outcome}{code}: {last.says or last.id}")
+    return found
+
+
+def _lock(path: Path) -> tuple[Literal["fresh", "stale", "missing", "unknown"], str]:
+    """Hold a recipe against its lock; return how that went, and what keeps it from being told."""
+    try:
+        loaded = load_recipe(path)
+        place = lock.place(loaded.path)
+        if not place.exists():
+            return "missing", ""
+        return ("stale" if lock.drift(lock.read(place), wiring.plan(loaded)) else "fresh"), ""
+    except PipelineError as error:
+        if not path.exists() and path.suffix:
+            raise
+        return "unknown", str(error).partition("\n")[0]
+
+
+def _fresh(mine: Sequence[Entry], home: Path) -> Iterator[datetime]:
+    """Give the times at which what is in service was known to be as its recipe says."""
+    texts = [one.finished for one in mine if one.outcome == "done"]
+    # The history stays on the machine that made it; the promotions go with the artifacts.
+    texts += [one.when for one in publish.promoted(home) if one.by in FRESHENING]
+    for text in texts:
+        try:
+            when = datetime.fromisoformat(text or "")
+        except ValueError:
+            continue
+        yield when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def ago(seconds: float) -> str:
+    """Write a duration for people."""
+    for unit, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} seconds"
