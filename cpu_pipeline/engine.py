@@ -201,13 +201,16 @@ class _Build:
             again = self.remeasure and node.stage.host() == "machine"
             if not again and key not in self.absent and (found := self.lease.find(key)) is not None:
                 self._done(node, key, found)
-                self.tell(Event(node.id, "kept"))
+                self.tell(Event(node.id, "kept", self._brought(key)))
                 return True
             self.absent.add(key)
             return self._launch(node, key, again)
         except PipelineError as error:
             self._fail(node, error)
             return True
+
+    def _brought(self, key: str) -> tuple[str, ...]:
+        return ("the remote store had it",) if key in self.lease.brought else ()
 
     def _launch(self, node: Node, key: str, again: bool) -> bool:
         """Start a node, unless something it needs is taken just now."""

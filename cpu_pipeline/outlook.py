@@ -39,9 +39,10 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
                 yield Outlook(node, "depends", tuple(f"on what `{n}` becomes" for n in waits))
             continue
         needed = needs(plan, node, known)
-        if (found := store.find(digest_json(needed))) is not None:
+        key = digest_json(needed)
+        if (found := store.foresee(key)) is not None:
             known[node.id] = found
-            yield Outlook(node, "kept")
+            yield Outlook(node, "kept", () if store.find(key) is not None else ("in the remote store",))
         else:
             changed.add(node.id)
             yield Outlook(node, "build", reasons(before, needed))

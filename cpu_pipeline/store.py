@@ -9,6 +9,7 @@ work/<lease>/             half-done work of one running build; swept when the bu
 leases/<lease>.lock       held by the system for as long as that build lives; .uses lists what it uses
 locks/ab/<key>.lock       held while a key is being built, to save double work
 damaged/                  objects and records set aside because they are not what they claim
+roots/<digest>            the path of a lock or of a folder of versions: what they name is never collected
 
 Correctness comes from the order of writing and from verifying. Locks save double work, and keep `gc` off what is in
 use: whoever adds to a lease, and whoever removes an object, does so under `store.lock`.
@@ -24,7 +25,7 @@ import secrets
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -34,9 +35,9 @@ from cpu_pipeline.disk import disk_error, make_dir, remove_tree, seal, sizes, sy
 from cpu_pipeline.errors import PipelineError, RecipeError, StageFailed, TryAgain
 from cpu_pipeline.record import Action, parse_record, record_text
 
-__all__ = ["Action", "Lease", "Store", "default_root", "disk_error"]
+__all__ = ["Action", "Lease", "Remote", "Store", "default_root", "disk_error"]
 
-ROOMS = ("actions", "objects", "last", "logs", "scratch", "work", "leases", "locks", "damaged")
+ROOMS = ("actions", "objects", "last", "logs", "scratch", "work", "leases", "locks", "damaged", "roots")
 TAG = "CACHEDIR.TAG"
 """The first file of a store: it tells a store from any other directory, and backups to leave it out."""
 PATIENCE = 120.0
@@ -51,11 +52,29 @@ def default_root() -> Path:
     return Path(platformdirs.user_cache_dir("cpu-pipeline")) / "store"
 
 
-class Store:
-    """A content-addressed store in one directory, used by many processes at once. Opening it writes nothing."""
+class Remote(Protocol):
+    """Another store, far away, that is only read; nothing it says is believed before it was verified here."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.expanduser().absolute()
+    def action(self, key: str) -> Action | None:
+        """Return the record of `key`; None for one that is absent, damaged or out of reach."""
+
+    def fetch(self, key: str, action: Action, into: Path) -> bool:
+        """Write the object's files below `into`; False when they can't be had."""
+
+    def warn(self, key: str, says: str) -> None:
+        """Tell the user that something of `key` is not what it claims to be."""
+
+
+class Store:
+    """A content-addressed store in one directory, used by many processes at once. Opening it writes nothing.
+
+    Args:
+        root: the directory.
+        remote: where a build looks for what is not here.
+    """
+
+    def __init__(self, root: Path, remote: Remote | None = None) -> None:
+        self.root, self.remote = root.expanduser().absolute(), remote
         self._prepared = False
         self._checked: set[str] = set()
         if os.path.lexists(self.root) and not os.path.isdir(self.root):  # noqa: PTH112 - says False, never raises
@@ -68,6 +87,10 @@ class Store:
     def record_of(self, key: str) -> Path:
         """Say where the record of this key is, or would be."""
         return self.root / "actions" / key[:2] / f"{key}.json"
+
+    def keys(self) -> list[str]:
+        """List the keys that have a record, whole or not."""
+        return sorted(p.stem for p in (self.root / "actions").glob("??/*.json") if _DIGEST.fullmatch(p.stem))
 
     def action(self, key: str) -> Action | None:
         """Return the record of `key`; one that is damaged in any way counts as none."""
@@ -86,6 +109,14 @@ class Store:
         if sizes(path) != {name: size for name, (size, _) in action.files.items()}:
             return None
         return Artifact(action.format, path, action.object, action.facts)
+
+    def foresee(self, key: str) -> Artifact | None:
+        """Return what a build would find for `key`: here, or by its record in the remote. Moves nothing."""
+        if (found := self.find(key)) is not None or self.remote is None:
+            return found
+        if (action := self.remote.action(key)) is None:
+            return None
+        return Artifact(action.format, self.path_of(action.object), action.object, action.facts)
 
     def check(self, artifact: Artifact) -> bool:
         """Read an object whole, once per `Store`; if it is not what its digest says, set it aside and say False."""
@@ -181,6 +212,14 @@ class Store:
             temporary.write_text(key, encoding="ascii")
             temporary.replace(path)
 
+    def root_at(self, path: Path) -> None:
+        """Register a lock, or an artifacts folder (out/NAME): `gc` keeps what it names for as long as it is there."""
+        here = str(path.absolute())
+        place = self.root / "roots" / root_name(here)
+        if not place.is_file() or place.read_bytes() != here.encode():
+            with self.locked(), writing(self.root):
+                write_file(place, here, self.root / "work" / "root")  # one name: nobody else is inside the lock
+
     def _label_path(self, label: str) -> Path:
         name = urllib.parse.quote(label, safe="").replace(".", "%2E")
         if len(name) > 120:
@@ -258,6 +297,9 @@ class Lease:
         self.trash = self.room / "trash"
         self.swept = 0
         """Bytes that dead builds had left."""
+        self.brought = set[str]()
+        """Keys whose objects came from the remote."""
+        self._asked = set[str]()
 
     def hold(self, key: str) -> None:
         """Keep everything of `key` from `gc`."""
@@ -265,11 +307,14 @@ class Lease:
             self._note(key=key)
 
     def find(self, key: str) -> Artifact | None:
-        """Find and hold in one, and note the use."""
+        """Find and hold in one, and note the use; the remote is asked once for what is not here."""
         with self.store.locked():
             found = self.store.find(key)
             if found is not None:
                 self._note(key=key, digest=found.digest)
+        if found is None and self.store.remote is not None and key not in self._asked:
+            self._asked.add(key)
+            return self.bring(key, self.store.remote)
         if found is not None:
             with contextlib.suppress(OSError):
                 os.utime(self.store.record_of(key))
@@ -309,13 +354,40 @@ class Lease:
             raise StageFailed(f"its facts are not plain JSON: {error}") from error
         action = Action(ingredients, format, digest_listing(files), files, facts, run)
         artifact = Artifact(format, store.path_of(action.object), action.object, facts)
-        while not self._place(key, artifact, work):
-            store._checked.discard(artifact.digest)  # what was whole earlier may have been damaged since
-            if store.check(artifact):  # the same content is there already
+        self._settle(key, artifact, work)
+        self._record(key, action)
+        return artifact
+
+    def bring(self, key: str, remote: Remote) -> Artifact | None:
+        """Take what a remote has for `key` into the store, verified and recorded as what is built here.
+
+        Returns None when it has nothing, or nothing that holds.
+
+        Raises:
+            TryAgain: The disk is full.
+        """
+        if (action := remote.action(key)) is None:
+            return None
+        store = self.store
+        artifact = Artifact(action.format, store.path_of(action.object), action.object, action.facts)
+        with store.locked():
+            self._note(key=key, digest=artifact.digest)
+        store._checked.discard(artifact.digest)  # it may be gone since it was read
+        if not store.check(artifact):
+            work = self.work(key)
+            try:
+                with writing(store.root):
+                    if not remote.fetch(key, action, work):
+                        return None
+                    files = seal(work)
+                if files != action.files:
+                    remote.warn(key, f"the files of its object {action.object[:12]} are not what its record says")
+                    return None
+                self._settle(key, artifact, work)
+            finally:
                 remove_tree(work)
-                break
-        with writing(store.root):
-            write_file(store.record_of(key), record_text(key, action), self.room / f"{secrets.token_hex(8)}.json")
+        self._record(key, action)
+        self.brought.add(key)
         return artifact
 
     def sweep(self) -> None:
@@ -343,6 +415,20 @@ class Lease:
         except OSError:
             return None
 
+    def _settle(self, key: str, artifact: Artifact, work: Path) -> None:
+        """Make a sealed directory an object of the store."""
+        while not self._place(key, artifact, work):
+            self.store._checked.discard(artifact.digest)  # what was whole earlier may have been damaged since
+            if self.store.check(artifact):  # the same content is there already
+                remove_tree(work)
+                break
+
+    def _record(self, key: str, action: Action) -> None:
+        """Say that `key` came to an object, which is in its place by now."""
+        store = self.store
+        with writing(store.root):
+            write_file(store.record_of(key), record_text(key, action), self.room / f"{secrets.token_hex(8)}.json")
+
     def _place(self, key: str, artifact: Artifact, work: Path) -> bool:
         """Hold the object, then move it in; False when there is one already."""
         with self.store.locked():
@@ -358,6 +444,11 @@ class Lease:
     def _note(self, **uses: str) -> None:
         with self.list.open("a", encoding="ascii") as file:
             file.write("".join(f"\n{kind} {name}" for kind, name in uses.items()))
+
+
+def root_name(path: str) -> str:
+    """Name the file in `roots/` that holds a path."""
+    return digest_json(["root", path])[:32]
 
 
 def intact(path: Path, digest: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from cpu_pipeline import roots
 from cpu_pipeline.disk import remove_tree, tree_bytes, writing
 from cpu_pipeline.errors import RecipeError, TryAgain
 from cpu_pipeline.record import Action, parse_record
@@ -71,7 +72,7 @@ class Problem:
 class Removal:
     """Something that `gc` removed, or would remove."""
 
-    kind: Literal["record", "object", "work", "scratch", "log", "last", "damaged"]
+    kind: Literal["record", "object", "work", "scratch", "log", "last", "damaged", "root"]
     path: Path
     bytes: int
 
@@ -123,22 +124,26 @@ def verify(store: Store, repair: bool = False) -> list[Problem]:
 
 
 def gc(store: Store, keep_days: float = 30, dry_run: bool = False) -> list[Removal]:
-    """Remove records not used for `keep_days`, objects without a record, and leftovers; never what a build uses.
+    """Remove records not used for `keep_days`, objects without a record, and leftovers.
+
+    What a running build uses stays, and what the locks and versions name that `Store.root_at` was told of.
 
     Raises:
         TryAgain: Another gc is running; the message says whose.
+        RecipeError: One of those can't be read, so nothing is removed.
     """
     if not keep_days >= 0:
         raise RecipeError(f"--keep-days {keep_days} is not a number of days")
     if not store.root.is_dir():
         return []
     with _alone(store):
-        known: Known = {}
+        known, named = Known(), roots.Known()
         _records(store, known)  # read now, so that little is left to read inside the lock
+        roots.read(store, named)
         if dry_run:
             with store.locked():
                 living = store.living()
-                planned = _plan(store, living, keep_days, known)
+                planned = _plan(store, living, roots.read(store, named), keep_days, known)
                 dead = [path for path in (store.root / "work").iterdir() if path.name not in living]
             planned += [Removal("work", path, 0) for path in dead]
             return [replace(each, bytes=tree_bytes(each.path)) for each in planned]
@@ -146,15 +151,18 @@ def gc(store: Store, keep_days: float = 30, dry_run: bool = False) -> list[Remov
             removed = [Removal("work", store.root / "work", lease.swept)] if lease.swept else []
             with store.locked():
                 living = store.living()
-                moved = [(lease.discard(each.path), each) for each in _plan(store, living, keep_days, known)]
+                plan = _plan(store, living, roots.read(store, named), keep_days, known)
+                moved = [(lease.discard(each.path), each) for each in plan]
                 _drop_locks(store, living)
             removed += [replace(each, bytes=remove_tree(place)) for place, each in moved if place is not None]
             return removed
 
 
-def _plan(store: Store, living: set[str], keep_days: float, known: Known) -> list[Removal]:
+def _plan(store: Store, living: set[str], rooted: roots.Roots, keep_days: float, known: Known) -> list[Removal]:
     """List what may go, records before the objects they name. The caller holds the store's lock."""
     held_keys, held_digests = store.held(living)
+    # Objects too: a lock names what came out, which has to stay even where its record is lost.
+    held_keys, held_digests = held_keys | rooted.keys, held_digests | rooted.digests
 
     def old(path: Path) -> bool:
         return time.time() - _modified(path) >= keep_days * DAY  # what seems to come from the future stays
@@ -174,6 +182,7 @@ def _plan(store: Store, living: set[str], keep_days: float, known: Known) -> lis
     plan += [Removal("log", p, 0) for p in _below(store.root / "logs") if p.stem not in kept_keys and old(p)]
     plan += [Removal("last", path, 0) for path in (store.root / "last").iterdir() if _first_line(path) not in kept_keys]
     plan += [Removal("damaged", path, 0) for path in (store.root / "damaged").iterdir()]
+    plan += [Removal("root", path, 0) for path in rooted.gone]
     return plan
 
 

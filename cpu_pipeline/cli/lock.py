@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cpu_pipeline.cli.options import Recipes, StoreOption
+from cpu_pipeline.cli.options import Recipes, RemoteOption, StoreOption, open_store
 
 
 def lock(
@@ -15,6 +15,7 @@ def lock(
         bool, typer.Option("--check", help="Build nothing: exit 5 when a lock is stale, and say in what.")
     ] = False,
     store: StoreOption = None,
+    store_remote: RemoteOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="How many steps may run at once.")] = 1,
     create_envs: Annotated[
         bool, typer.Option("--create-envs", help="Make the environments that steps need and that are not here.")
@@ -25,10 +26,11 @@ def lock(
     from cpu_pipeline.cli.output import Progress
 
     planned = [api.plan(api.load_recipe(recipe)) for recipe in recipes]
+    opened = open_store(store, store_remote)
     for plan in planned:
         if check:
             print(f"fresh  {api.check_lock(plan)}")
             continue
         with Progress() as tell:
-            place, new = api.write_lock(plan, store, jobs, create_envs, tell)
+            place, new = api.write_lock(plan, opened, jobs, create_envs, tell)
         print(f"{'wrote' if new else 'unchanged'}  {place}")

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from cpu_pipeline.cli.options import Json, Sets, StoreOption, Until, open_store, parse_sets
+from cpu_pipeline.cli.options import Json, RemoteOption, Sets, StoreOption, Until, open_store, parse_sets
 
 
 def plan(
     recipe: Annotated[Path, typer.Argument(help="A recipe file, or the bare name of a shipped one (quickstart).")],
     store: StoreOption = None,
+    store_remote: RemoteOption = None,
     until: Until = None,
     sets: Sets = None,
     as_json: Json = False,
@@ -23,7 +24,7 @@ def plan(
     from cpu_pipeline.cli.output import columns
 
     planned = api.plan(api.load_recipe(recipe, parse_sets(sets)), until)
-    seen = list(outlook.look(planned, open_store(store)))
+    seen = list(outlook.look(planned, open_store(store, store_remote)))
     if as_json:
         print_json(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,13 @@ Recipes = Annotated[list[Path], typer.Argument(help="Recipe files, or the bare n
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="Where built steps are kept [env: CPU_PIPELINE_STORE].")
 ]
+RemoteOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store-remote", metavar="URL", envvar="CPU_PIPELINE_STORE_REMOTE",
+        help="Another store, a folder or any fsspec address: read for what is not kept here, never written.",
+    ),
+]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="STEP.OPTION=VALUE", help="Set one option; may be repeated.")
@@ -22,11 +30,23 @@ Sets = Annotated[
 Until = Annotated[str | None, typer.Option("--until", metavar="STEP", help="Stop at this step; nothing is put out.")]
 
 
-def open_store(path: Path | None) -> Store:
-    """Open the store that was named, or the user's own."""
+def open_store(path: Path | None, remote: str | None = None) -> Store:
+    """Open the store that was named, or the user's own, with the remote one to look into; nothing is asked yet."""
     from cpu_pipeline.store import Store, default_root
 
-    return Store(path or default_root())
+    if remote is None:
+        return Store(path or default_root())
+    from cpu_pipeline.remote import Remote
+
+    return Store(path or default_root(), Remote(remote, warn, lenient=True))
+
+
+def warn(says: str) -> None:
+    """Tell of something that is wrong and does not stop the command."""
+    from cpu_pipeline.cli.output import patient, plain
+
+    with patient(sys.stderr):
+        print(plain(f"warning   {says}"), file=sys.stderr, flush=True)
 
 
 def parse_sets(sets: Sequence[str] | None) -> dict[str, dict[str, Any]]:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cpu_pipeline.cli.options import Json, Recipes, Sets, StoreOption, Until, open_store, parse_sets
+from cpu_pipeline.cli.options import Json, Recipes, RemoteOption, Sets, StoreOption, Until, open_store, parse_sets
 
 if TYPE_CHECKING:
     from cpu_pipeline.api import Outcome
     from cpu_pipeline.errors import PipelineError
     from cpu_pipeline.graph import Plan
+    from cpu_pipeline.store import Store
 
 
 def run(
     recipes: Recipes,
     store: StoreOption = None,
+    store_remote: RemoteOption = None,
     out: Annotated[Path, typer.Option(help="Where NAME/<version>/ and NAME/latest go.")] = Path("artifacts"),
     jobs: Annotated[int, typer.Option(min=1, help="How many steps may run at once.")] = 1,
     until: Until = None,
@@ -54,12 +56,13 @@ def run(
     results: list[dict[str, Any]] = []
     # Every recipe is read before the first is built: a typo in the last one costs nothing.
     planned = [api.plan(api.load_recipe(recipe, options), until) for recipe in recipes]
+    opened = open_store(store, store_remote)
     if rebuild:
-        return _rebuild(planned, store, jobs, as_json)
+        return _rebuild(planned, opened, jobs, as_json)
     for plan in planned:
         try:
             with Progress() as tell:
-                outcome = api.build(plan, store, out, jobs, force, remeasure, create_envs, locked, tell)
+                outcome = api.build(plan, opened, out, jobs, force, remeasure, create_envs, locked, tell)
         except Interrupted:
             raise
         except PipelineError as error:
@@ -84,14 +87,14 @@ def run(
     return PartlyDone.exit_code if keep_going and len(failed) < len(planned) else failed[0].exit_code
 
 
-def _rebuild(planned: list[Plan], store: Path | None, jobs: int, as_json: bool) -> int:
+def _rebuild(planned: list[Plan], store: Store, jobs: int, as_json: bool) -> int:
     from cpu_pipeline import rebuild
     from cpu_pipeline.cli.output import Progress, columns
     from cpu_pipeline.cli.output import as_json as print_json
 
     for plan in planned:
         with Progress() as tell:
-            found = rebuild.rebuild(plan, open_store(store), tell, jobs)
+            found = rebuild.rebuild(plan, store, tell, jobs)
         if as_json:
             print_json({"recipe": plan.name, "steps": [vars(one) for one in found]})
         else:

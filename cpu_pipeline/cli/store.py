@@ -1,15 +1,30 @@
-"""`cpu-pipeline store`: what the store holds, whether it is sound, and making room."""
+"""`cpu-pipeline store`: what the store holds, whether it is sound, making room, and sharing it."""
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cpu_pipeline.cli.options import Json, StoreOption, open_store
+from cpu_pipeline.cli.options import Json, StoreOption, open_store, warn
 
-app = typer.Typer(help="Look into the store, verify it, make room.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from cpu_pipeline.graph import Plan
+    from cpu_pipeline.share import Moved, Step
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="A folder, or an address that fsspec opens: s3://, gs://, ...")]
+Chosen = Annotated[
+    list[Path] | None,
+    typer.Option("--recipe", metavar="RECIPE", help="The steps of this recipe and its lock alone; may be repeated."),
+]
+
+app = typer.Typer(
+    help="Look into the store, verify it, make room, share it.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.command("list")
@@ -83,19 +98,82 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove what was not used for a while, and leftovers; never what a running build uses."""
-    from cpu_pipeline import upkeep
+    """Remove what was not used for a while, and leftovers; never what builds, locks or published versions use."""
+    from cpu_pipeline import roots, upkeep
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.markdown import size
 
-    gone = upkeep.gc(open_store(store), keep_days, dry_run)
+    opened = open_store(store)
+    gone = upkeep.gc(opened, keep_days, dry_run)
+    rooted = len(roots.read(opened).places)
     if as_json:
-        print_json([vars(r) for r in gone])
+        print_json({"roots": rooted, "removed": [vars(r) for r in gone]})
         return
     for removal in gone:
         print(f"{removal.kind:8} {removal.path.name}  {size(removal.bytes)}")
     total = size(sum(r.bytes for r in gone))
-    print(f"{'would remove' if dry_run else 'removed'} {len(gone)} things, {total}")
+    kept = f"; kept what {rooted} locks and artifacts name" if rooted else ""
+    print(f"{'would remove' if dry_run else 'removed'} {len(gone)} things, {total}{kept}")
+
+
+@app.command("push")
+def push(
+    url: Url,
+    recipe: Chosen = None,
+    store: StoreOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over what is there: what a pull called damaged, or other outcomes.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Put what is kept into another store, each record after its object; what is there already is not moved."""
+    from cpu_pipeline import share
+    from cpu_pipeline.remote import Remote
+
+    plans, remote = _plans(recipe), Remote(url, warn)
+    _tell("pushed", remote.shown, share.push(open_store(store), remote, plans, force, _line("pushed")), as_json)
+
+
+@app.command("pull")
+def pull(url: Url, recipe: Chosen = None, store: StoreOption = None, as_json: Json = False) -> None:
+    """Bring what another store has into this one, verified; what is damaged there is left out with a warning."""
+    from cpu_pipeline import share
+    from cpu_pipeline.remote import Remote
+
+    plans, remote = _plans(recipe), Remote(url, warn)
+    _tell("pulled", remote.shown, share.pull(open_store(store), remote, plans, _line("pulled")), as_json)
+
+
+def _plans(recipes: list[Path] | None) -> list[Plan]:
+    from cpu_pipeline import api
+
+    return [api.plan(api.load_recipe(recipe)) for recipe in recipes or ()]
+
+
+def _line(what: str) -> Callable[[Step], None]:
+    from cpu_pipeline.cli.output import patient, plain
+    from cpu_pipeline.markdown import size
+
+    def tell(step: Step) -> None:
+        with patient(sys.stderr):
+            print(plain(f"{what:9} {step.name}  {step.key[:12]}  {size(step.bytes)}"), file=sys.stderr, flush=True)
+
+    return tell
+
+
+def _tell(what: str, place: str, done: Moved, as_json: bool) -> None:
+    from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.markdown import size
+
+    if as_json:
+        steps = {part: [vars(step) for step in getattr(done, part)] for part in ("moved", "there", "lacking")}
+        print_json({"remote": place, "bytes": done.bytes, **steps})
+        return
+    for step in done.lacking:
+        print(f"lacking   {step.name}  {step.key[:12]}")
+    print(
+        f"{what} {len(done.moved)} steps, {size(done.bytes)}; {len(done.there)} were there, {len(done.lacking)} lacking"
+    )
 
 
 def _date(seconds: float) -> str:

@@ -1,0 +1,189 @@
+"""Another store at a place that many machines reach: records and objects go there and come back, verified.
+
+It mirrors the store: objects/ab/<digest>/<files> and actions/ab/<key>.json. A record is written after every file of its
+object, so that it is only there when its object is whole. Nothing that is read is believed: a record has to be what
+was written for its key, and the store that takes files in holds them against it. What no digest can tell is who wrote
+it all: whoever may write to a remote is trusted like one who may write to the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cpu_pipeline.artifact import digest_json
+from cpu_pipeline.place import Denied, Place, Unreachable, open_place, shown
+from cpu_pipeline.record import Action, parse_record, record_text
+
+RECORD_LIMIT = 16 << 20
+"""Bytes of a record; a longer one was not written by a store."""
+NAME_LIMIT = 1000
+"""Bytes of a file's name within an object."""
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+class Remote:
+    """One remote store.
+
+    Args:
+        url: a folder, or any address that fsspec can open.
+        warn: called with each thing that is not what it claims to be.
+        lenient: a remote that can't be reached is told once and then has nothing, instead of being an error.
+    """
+
+    def __init__(self, url: str, warn: Callable[[str], None], lenient: bool = False) -> None:
+        self.url, self.shown = url, shown(url)
+        self.lenient, self.down = lenient, False
+        self._warn = warn
+        self._place: Place | None = None
+
+    @property
+    def place(self) -> Place:
+        """Open the place, at the first question."""
+        if self._place is None:
+            self._place = open_place(self.url)
+        return self._place
+
+    def action(self, key: str) -> Action | None:
+        """Return the record of `key`; None, with a warning, for one that is not exactly what was written for it.
+
+        Raises:
+            Unreachable, Denied: unless lenient.
+            BackendMissing, RecipeError: its address can't be opened.
+        """
+        if self.down:
+            return None
+        with self._asking():
+            if (text := self._record(key)) is None:
+                return None
+            if (action := read_record(key, text)) is None:
+                self.warn(key, "its record is damaged, or was written for something else")
+            return action
+        return None
+
+    def fetch(self, key: str, action: Action, into: Path) -> bool:
+        """Write the object's files below `into`, each as long as its record says; False, with a warning, if one is not.
+
+        Raises:
+            Unreachable, Denied: unless lenient.
+            OSError: `into` can't be written.
+        """
+        with self._asking():
+            for name, (size, _) in action.files.items():
+                path = into / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file:
+                    got = self.place.read(f"{folder_of(action)}/{name}", size, file.write)
+                if got != size:
+                    what = "is not there" if got is None else f"is not the {size:,} bytes that its record says"
+                    self.warn(key, f"{name} of its object {action.object[:12]} {what}")
+                    return False
+            return True
+        return False
+
+    def warn(self, key: str, says: str) -> None:
+        """Tell that something of `key` is not what it claims to be."""
+        self._warn(f"{self.shown}: {key[:12]}: {says}; passed over (`store push --force` puts it there anew)")
+
+    def keys(self) -> list[str]:
+        """List the keys that have a record.
+
+        Raises:
+            Unreachable, Denied: it can't be listed.
+        """
+        found = []
+        for path in self.place.shelves("actions"):
+            shelf, _, name = path.partition("/")
+            key = name.removesuffix(".json")
+            if name.endswith(".json") and _HEX.fullmatch(key) and shelf == key[:2]:
+                found.append(key)
+        return sorted(set(found))
+
+    def lacks(self, key: str, action: Action, force: bool = False) -> dict[str, int] | None:
+        """Name the files, with their bytes, that have to go there before the record may; None when it is all there.
+
+        What is there stays, and so does a record that names another object, unless forced.
+
+        Raises:
+            Unreachable, Denied: it can't be asked.
+        """
+        if force:
+            return {name: size for name, (size, _) in action.files.items()}
+        text = self._record(key)
+        there = None if text is None else read_record(key, text)
+        if there is not None and there.object != action.object:
+            self._warn(
+                f"{self.shown}: {key[:12]}: came out as {there.object[:12]} elsewhere, here as {action.object[:12]}; "
+                f"left as it is (`store push --force` replaces it)"
+            )
+            return None
+        has = self.place.sizes(folder_of(action), action.files)
+        absent = {name: size for name, (size, _) in action.files.items() if has.get(name) != size}
+        return None if there is not None and not absent else absent
+
+    def put(self, key: str, action: Action, path: Path, names: Iterable[str]) -> None:
+        """Put these files of an object there, then its record.
+
+        Raises:
+            Unreachable, Denied: it can't be written.
+            TryAgain: its disk is full.
+        """
+        for name in names:
+            self.place.send(path / name, f"{folder_of(action)}/{name}")
+        self.place.send(record_text(key, action).encode(), f"actions/{key[:2]}/{key}.json")
+
+    def _record(self, key: str) -> bytes | None:
+        """Read the record of `key`, whatever it holds; one that is too long is cut, and so no record."""
+        found = bytearray()
+        there = self.place.read(f"actions/{key[:2]}/{key}.json", RECORD_LIMIT, found.extend)
+        return None if there is None else bytes(found if there <= RECORD_LIMIT else b"")
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Let a lenient remote that can't be reached have nothing from now on."""
+        try:
+            yield
+        except (Unreachable, Denied) as error:
+            if not self.lenient:
+                raise
+            self.down = True
+            self._warn(f"{error}; going on without it")
+
+
+def folder_of(action: Action) -> str:
+    """Name the folder of an object, in a store as in a remote."""
+    return f"objects/{action.object[:2]}/{action.object}"
+
+
+def read_record(key: str, text: bytes) -> Action | None:
+    """Read a record that came from elsewhere; None when it is not what a store writes for `key`, in every part."""
+    action = parse_record(key, text)
+    return action if action is not None and _sound(key, action) else None
+
+
+def _sound(key: str, action: Action) -> bool:
+    """Hold a record against what a store writes: its types, names that stay inside, ingredients that make the key."""
+    said: Any = vars(action)
+    if not all(isinstance(said[part], dict) for part in ("ingredients", "facts", "run", "files")):
+        return False
+    if not isinstance(said["format"], str) or not action.files or digest_json(said["ingredients"]) != key:
+        return False
+    for name, (size, sha) in said["files"].items():
+        if type(size) is not int or size < 0 or not isinstance(sha, str) or not _HEX.fullmatch(sha):
+            return False
+        if not _stays_inside(name) or any(str(above) in said["files"] for above in PurePosixPath(name).parents):
+            return False
+    return True
+
+
+def _stays_inside(name: str) -> bool:
+    """Say whether a relative POSIX name leads to a file below its folder, on every system."""
+    try:
+        long = len(name.encode()) > NAME_LIMIT or any(len(part.encode()) > 255 for part in name.split("/"))
+    except UnicodeEncodeError:
+        return False
+    parts = name.split("/")
+    return not long and not {"", ".", ".."} & set(parts) and not re.search(r"[\\:\x00-\x1f]", name)
