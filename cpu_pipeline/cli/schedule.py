@@ -1,0 +1,69 @@
+"""`cpu-pipeline schedule`: a ready file for a scheduler that is there already."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from cpu_pipeline.cli.options import StoreOption
+
+KINDS = ("github-actions", "cron", "systemd", "kubernetes")
+
+
+def _kind(text: str) -> str:
+    if text not in KINDS:
+        raise typer.BadParameter(f"{text!r} is none of {', '.join(KINDS)}")
+    return text
+
+
+def schedule(
+    kind: Annotated[str, Option("--for", metavar="|".join(KINDS), callback=_kind, help="Who is to run it.")],
+    recipes: Annotated[
+        list[Path] | None, typer.Argument(help="Recipe files; those of recipes/ that have a schedule unless given.")
+    ] = None,
+    store_remote: Annotated[
+        str | None, Option("--store-remote", metavar="URL", help="Pull built steps from here before, push them after.")
+    ] = None,
+    out: Annotated[Path, Option(help="Where NAME/<version>/ and NAME/latest go, below this folder.")] = Path(
+        "artifacts"
+    ),
+    store: StoreOption = None,
+    install: Annotated[
+        str | None,
+        Option(
+            metavar="COMMAND", help="How cpu-pipeline gets onto GitHub's machine [default: pip install '.[build]']."
+        ),
+    ] = None,
+    image: Annotated[str | None, Option(help="Container image that holds cpu-pipeline, for kubernetes.")] = None,
+    write: Annotated[
+        Path | None, Option(metavar="FOLDER", help="Write the files into this folder instead of printing them.")
+    ] = None,
+) -> None:
+    """Print a ready file with which cron, systemd, GitHub Actions or Kubernetes refresh recipes by their `refresh.cron`."""
+    from cpu_pipeline import schedule as scheduling
+
+    project = Path.cwd()
+    kept = store or (Path(said) if (said := os.environ.get("CPU_PIPELINE_STORE")) else None)
+    order = scheduling.Order(
+        scheduling.jobs(recipes or scheduling.find_recipes(project), project),
+        project,
+        scheduling.this_program(),
+        scheduling.below(out, project),
+        None if kept is None else kept.expanduser().absolute(),
+        scheduling.address(store_remote),
+        install,
+        image,
+    )
+    made = scheduling.files(scheduling.Kind(kind), order)
+    if write is not None:
+        for path in scheduling.write(made, write):
+            print(f"wrote  {path}")
+        return
+    for name, text in made.items():
+        if len(made) > 1:
+            print(f"# ==> {name}")
+        print(text, end="" if len(made) == 1 else "\n")

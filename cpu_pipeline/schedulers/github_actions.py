@@ -1,0 +1,207 @@
+"""GitHub Actions: one workflow; what passed is committed by its bot, and the job fails when a gate did."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from cpu_pipeline.place import PACKAGES, protocol_of
+from cpu_pipeline.schedule import REFRESH, Job, Order
+from cpu_pipeline.schedulers._yaml import dump, note
+
+INSTALL = "pip install '.[build]'"
+STORE = ".cpu-pipeline"
+CHECKOUT, PYTHON, RESTORE, SAVE, UPLOAD = (
+    "actions/checkout@v7",
+    "actions/setup-python@v7",
+    "actions/cache/restore@v6",
+    "actions/cache/save@v6",
+    "actions/upload-artifact@v7",
+)
+ALWAYS = "${{ !cancelled() }}"
+"""Runs after a failed step too: what passed is kept although something else failed."""
+SECRETS = {"s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "s3a": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+           "az": ("AZURE_STORAGE_CONNECTION_STRING",), "abfs": ("AZURE_STORAGE_CONNECTION_STRING",)}  # fmt: skip
+"""Protocol of a remote store -> the secrets that its client reads from the environment."""
+HEAD = """\
+Keeps artifacts fresh. Made by `cpu-pipeline schedule --for github-actions`: make it again when a schedule changes.
+It goes to .github/workflows/{name}.yml on the default branch; GitHub runs it in UTC, and late when it is busy.
+Secrets of the repository that it takes when they are there: {secrets}."""
+
+
+def files(order: Order) -> dict[str, str]:
+    """Return the workflow of an order."""
+    secrets = ", ".join(["HF_TOKEN (for gated and private repositories)", *_secrets(order)])
+    name = f"{REFRESH}.yml"
+    return {name: dump([_workflow(order)], HEAD.format(name=REFRESH, secrets=secrets))}
+
+
+def _workflow(order: Order) -> dict[str, Any]:
+    watches = list(dict.fromkeys(_glob(path) for job in order.jobs for path in job.watches))
+    pushed = {"push": {**note("recipes that say nothing else in `on:` are refreshed when they change as well"),
+                       "paths": watches}}  # fmt: skip
+    crons = dict.fromkeys(job.cron.text for job in order.jobs)
+    moved = dict.fromkeys(job.moved for job in order.jobs if job.moved)
+    return {
+        "name": "Refresh artifacts",
+        "on": {
+            **note("\n".join(moved)),
+            "schedule": [{"cron": text} for text in crons],
+            "workflow_dispatch": None,
+            **(pushed if watches else {}),
+        },
+        **note("to commit recipes that moved, and their locks"),
+        "permissions": {"contents": "write"},
+        "defaults": {"run": {"shell": "bash"}},
+        "jobs": {job.name: _job(order, job) for job in order.jobs},
+    }
+
+
+def _job(order: Order, job: Job) -> dict[str, Any]:
+    when = _when(order, job)
+    return {
+        **({"if": when} if when else {}),
+        "runs-on": "ubuntu-24.04",
+        "timeout-minutes": 350,
+        **note("one at a time; what waits is not lost, since the next refresh does all there is to do"),
+        "concurrency": {"group": f"{job.name}-${{{{ github.ref }}}}", "cancel-in-progress": False},
+        "env": {"CPU_PIPELINE_STORE": f"${{{{ github.workspace }}}}/{STORE}"},
+        "steps": [*_prepare(order, job), *_refresh(order, job), *_keep(order, job)],
+    }
+
+
+def _when(order: Order, job: Job) -> str:
+    """Say which events are this job's."""
+    found = []
+    if len({one.cron.text for one in order.jobs}) > 1:
+        found.append(f"(github.event_name != 'schedule' || github.event.schedule == '{job.cron.text}')")
+    if job.watches:
+        found.append("(github.event_name != 'push' || github.ref_name == github.event.repository.default_branch)")
+    elif any(one.watches for one in order.jobs):
+        found.append("github.event_name != 'push'")
+    return f"${{{{ {' && '.join(found)} }}}}" if found else ""
+
+
+def _prepare(order: Order, job: Job) -> list[dict[str, Any]]:
+    scheme = protocol_of(order.store_remote or "")
+    client = f"\npython -m pip install {PACKAGES[scheme]}" if scheme in PACKAGES else ""
+    cached = {"path": _cached(order), "key": f"{job.name}-${{{{ github.run_id }}}}-${{{{ github.run_attempt }}}}"}
+    restored = {
+        "name": "Bring back earlier versions and runs",
+        "uses": RESTORE,
+        "with": {**cached, "restore-keys": f"{job.name}-"},
+    }
+    pull = order.on("cpu-pipeline").pull(job)
+    pulled = {
+        "name": "Pull built steps",
+        **note("costs time when it fails, nothing else"),
+        "continue-on-error": True,
+        **_env(order),
+        "run": _shell(pull or []),
+    }
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    python = {**note("another version is another toolchain: everything would be built anew"), "python-version": version}
+    return [
+        {"uses": CHECKOUT},
+        {"uses": PYTHON, "with": python},
+        {"name": "Install", "run": (order.install or INSTALL) + client},
+        restored,
+        *([pulled] if pull else []),
+    ]
+
+
+def _refresh(order: Order, job: Job) -> list[dict[str, Any]]:
+    commands = order.on("cpu-pipeline")
+    push = commands.push(job)
+    refreshed = {
+        "name": "Refresh",
+        **note("writes its summary to the page of the run by itself"),
+        "env": {"HF_TOKEN": "${{ secrets.HF_TOKEN }}", **_env(order).get("env", {})},
+        "run": _shell(commands.refresh(job)),
+    }
+    pushed = {"name": "Push built steps", "if": ALWAYS, **_env(order), "run": _shell(push or [])}
+    return [refreshed, *([pushed] if push else [])]
+
+
+def _keep(order: Order, job: Job) -> list[dict[str, Any]]:
+    names = [recipe.rpartition("/")[2].removesuffix(".yaml") for recipe in job.recipes]
+    key = f"{job.name}-${{{{ github.run_id }}}}-${{{{ github.run_attempt }}}}"
+    latest = _literal("\n".join(_glob(f"{order.out}/{name}/latest/") for name in names))
+    return [
+        {
+            "name": "Commit what moved",
+            **note("also when another recipe's gate failed; a push with this token starts no workflow"),
+            "if": ALWAYS,
+            "run": _commit(job, names),
+        },
+        {
+            "name": "Keep versions and runs",
+            "if": ALWAYS,
+            "uses": SAVE,
+            "with": {"path": _cached(order), "key": key},
+        },
+        {
+            "name": "Hand out what is in service",
+            "if": ALWAYS,
+            "uses": UPLOAD,
+            "with": {"name": job.name, "path": latest, "if-no-files-found": "ignore"},
+        },
+        {
+            "name": "Is everything fresh?",
+            **note("a dead man's switch: fails when a version is too old, whatever the reason"),
+            "if": ALWAYS,
+            "run": _shell(order.on("cpu-pipeline").status(job)),
+        },
+    ]
+
+
+def _commit(job: Job, names: Sequence[str]) -> str:
+    moving = [path for recipe in job.recipes for path in (recipe, recipe.removesuffix(".yaml") + ".lock")]
+    return "\n".join([
+        "git config user.name 'github-actions[bot]'",
+        "git config user.email '41898282+github-actions[bot]@users.noreply.github.com'",
+        f"for path in {_shell(moving)}; do",
+        '  if [ -e "$path" ]; then git --literal-pathspecs add -- "$path"; fi',
+        "done",
+        "if git diff --cached --quiet; then exit 0; fi",
+        f"git commit --quiet --message {_shell(['Refresh ' + ', '.join(names)])}",
+        "for pause in 0 5 10 20 40; do",
+        '  sleep "$pause"',
+        "  if git pull --quiet --rebase && git push --quiet; then exit 0; fi",
+        "done",
+        "exit 1",
+    ])  # fmt: skip
+
+
+def _cached(order: Order) -> str:
+    """Name what a throwaway machine has to remember: a remote store holds the built steps, but neither of these."""
+    return "\n".join([_literal(_glob(order.out)), STORE if order.store_remote is None else f"{STORE}/runs"])
+
+
+def _secrets(order: Order) -> tuple[str, ...]:
+    return SECRETS.get(protocol_of(order.store_remote or ""), ())
+
+
+def _env(order: Order) -> dict[str, Any]:
+    named = {name: f"${{{{ secrets.{name} }}}}" for name in _secrets(order)}
+    return {"env": named} if named else {}
+
+
+def _shell(words: Sequence[str]) -> str:
+    """Quote words for the shell, and keep `${{` in a name from being read as an expression before the shell sees it."""
+    return shlex.join(words).replace("${{", "$''{{")
+
+
+def _literal(text: str) -> str:
+    """Keep `${{` in the input of an action from being read as an expression."""
+    return text.replace("${{", "${{ '${{' }}")
+
+
+def _glob(path: str) -> str:
+    """Write a path as GitHub's filters take it literally, but for the `**` that we put at its end."""
+    path = path.removeprefix("./")
+    stem = path.removesuffix("/**")
+    return re.sub(r"([\\*?+\[\]!])", r"\\\1", stem) + path[len(stem) :]
