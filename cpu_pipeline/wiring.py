@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cpu_pipeline import host, registry
+from cpu_pipeline import cron, host, registry
 from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.graph import APART, NOT_MODELS, Node, Plan
 from cpu_pipeline.keys import Context
@@ -79,6 +79,7 @@ class _Wiring:
     def plan(self, until: str | None) -> Plan:
         if self.value.tune is not None:
             self._problem(("tune",), "no stage of this version tunes; leave it out")
+        self._schedule()
         steps: list[Step] = self.pipeline.value.stages or []
         self._names(steps)
         task = self._task()
@@ -95,6 +96,16 @@ class _Wiring:
         made = Plan(self.recipe.name, self.recipe.path, self.value, self.nodes, self._outputs(steps), context)
         self._stop_on_problems()
         return made if until is None else made.until(until)
+
+    def _schedule(self) -> None:
+        """Check the schedule now: a wrong one would be found out only by nothing happening."""
+        refresh = self.value.refresh
+        if refresh is None or refresh.cron is None:
+            return
+        try:
+            cron.read(refresh.cron)
+        except ValueError as error:
+            self._problem(("refresh", "cron"), str(error))
 
     def _problem(self, keys: Keys, says: str, paper: Paper[Any] | None = None) -> None:
         self.problems.append((paper or self.recipe, Problem(keys, says)))
