@@ -19,7 +19,7 @@ from cpu_pipeline.artifact import Card
 from cpu_pipeline.engine import Built
 from cpu_pipeline.graph import Node
 from cpu_pipeline.markdown import code, escape, table
-from cpu_pipeline.origin import Origin
+from cpu_pipeline.origin import Origin, maker, used
 from cpu_pipeline.store import Store
 
 FILE = "README.md"
@@ -38,6 +38,10 @@ def render(built: Built, store: Store, manifest: Mapping[str, Any], origins: Seq
     lines += [f"# {escape(manifest['name'])}: {escape(output)}", ""]
     if about := manifest["recipe"].get("about"):
         lines += [escape(about), ""]
+    _, places = used(built, store, ancestors)
+    for place in sorted(places):
+        if warning := manifest["environments"][place]["warning"]:
+            lines += [f"**Warning:** {escape(warning)}", ""]
     lines += _made(built, manifest, made_of, output)
     lines += ["## How good it is", "", *_judged(built, store, gates)]
     lines += _use(built, output)
@@ -92,18 +96,18 @@ def _dataset(place: Mapping[str, Any], role: str) -> dict[str, Any]:
         return {"type": place["hub"], "name": place["hub"], **said}
     path = place.get("file", role)
     first = PurePosixPath(path if isinstance(path, str) else path[0])
-    return {"type": first.stem, "name": f"{first.name} of the recipe's folder"}
+    return {"type": first.stem, "name": f"{first.name} (local)"}
 
 
 def _made(built: Built, manifest: Mapping[str, Any], made_of: Sequence[Origin], output: str) -> list[str]:
     """Tell which steps made it, in their stages' words, and of what."""
     ancestors = built.plan.ancestors(output)
     steps = [n for n in built.plan.nodes.values() if n.id in ancestors and not n.stage.internal]
-    lines = [f"A model in the format {code(built.artifacts[output].format)}, made by cpu-pipeline "
-             f"{escape(manifest['packages']['cpu-pipeline'])} in these steps:", ""]  # fmt: skip
+    by = escape(" ".join(filter(None, ("cpu-pipeline", maker(manifest)))))
+    lines = [f"A model in the format {code(built.artifacts[output].format)}, made by {by} in these steps:", ""]
     for node in steps:
         said = (type(node.stage).__doc__ or "").strip().partition("\n")[0]
-        lines.append(f"- {code(node.id)} ({code(node.use)}): {escape(said)}")
+        lines.append(f"- {code(node.id)} ({code(node.use)}): {said}")
         if chosen := node.stage.model_dump(mode="json", exclude_defaults=True):
             lines.append("  Options: " + ", ".join(code(f"{key}: {value}") for key, value in chosen.items()) + ".")
     rows = [
@@ -122,9 +126,8 @@ def _judged(built: Built, store: Store, gates: Sequence[Node]) -> Iterator[str]:
         against = f", against {code(reference)}" if reference else ""
         yield from (f"### {code(gate.id)} ({code(gate.use)}){against}", "")
         yield from (f"- {escape(verdict.says)}" for verdict in built.verdicts[gate.id])
-        yield ""
-        if told := gate.stage.tells(built.artifacts[gate.id].facts):
-            yield from (*told, "")
+        told = gate.stage.tells(built.artifacts[gate.id].facts)
+        yield from ("", *told[told[:1] == [""] :], *([""] if told else []))
         action = store.action(built.keys[gate.id])
         where = action.ingredients.get("host") if action else None
         if isinstance(where, Mapping) and "cpu" in where:
@@ -139,7 +142,7 @@ def _use(built: Built, output: str) -> list[str]:
         f"It needs a CPU with {', '.join(code(need.replace('|', ' or ')) for need in needs)}; "
         "without, it answers wrongly or not at all."
         if needs
-        else "It relies on no instruction set that its runtime would not check for itself."
+        else "It asks for no instruction set of its own: any CPU that its runtime supports can run it."
     )
     usage = registry.backend(artifact.format).usage(".", built.plan.context.task).strip()
     return ["## How to load", "", "In this folder:", "", *_fenced(usage, "python"), "", says, ""]

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 from cpu_pipeline.artifact import list_tree
 from cpu_pipeline.engine import Built
 from cpu_pipeline.graph import Plan
-from cpu_pipeline.keys import made_with
+from cpu_pipeline.keys import ABSENT, made_with
 from cpu_pipeline.sources._files import is_tokenizer
 from cpu_pipeline.store import Store
 
@@ -114,6 +114,12 @@ def times(manifest: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
     began = min(run["when"] - run.get("seconds", 0) for run in runs)
     ended = max(run["when"] for run in runs)
     return datetime.fromtimestamp(int(began), UTC), datetime.fromtimestamp(int(ended), UTC)
+
+
+def maker(manifest: Mapping[str, Any]) -> str | None:
+    """Return the version of cpu-pipeline that made a version; None where it was run without being installed."""
+    said: str = manifest["packages"]["cpu-pipeline"]
+    return None if said == ABSENT else said
 
 
 def pypi(name: str, version: str) -> str:

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from cpu_pipeline.artifact import digest_listing
 from cpu_pipeline.keys import ABSENT
-from cpu_pipeline.origin import Origin, pypi, times
+from cpu_pipeline.origin import Origin, maker, pypi, times
 
 FILE = "provenance.json"
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -58,7 +58,7 @@ def make(manifest: Manifest, origins: Iterable[Origin]) -> dict[str, Any]:
                 "resolvedDependencies": [*_fetched(origins), *_packages(manifest)],
             },
             "runDetails": {
-                "builder": {"id": BUILDER, "version": {"cpu-pipeline": manifest["packages"]["cpu-pipeline"]}},
+                "builder": {"id": BUILDER, "version": {"cpu-pipeline": maker(manifest) or "unknown"}},
                 "metadata": dict(zip(("startedOn", "finishedOn"), stamps, strict=False)),
                 "byproducts": _resources(rest),
             },

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import BackendMissing
 from cpu_pipeline.keys import ABSENT, installed
-from cpu_pipeline.origin import Origin, pypi, times, used
+from cpu_pipeline.origin import Origin, maker, pypi, times, used
 from cpu_pipeline.store import Store
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def render(built: Built, store: Store, manifest: Mapping[str, Any], origins: Seq
         components=outputs.values(),
     )
     stamps = times(manifest)
-    tool = Component(type=ComponentType.APPLICATION, name="cpu-pipeline", version=manifest["packages"]["cpu-pipeline"])
+    tool = Component(type=ComponentType.APPLICATION, name="cpu-pipeline", version=maker(manifest))
     bom = Bom(
         serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"pkg:generic/{manifest['name']}@{manifest['version']}"),
         metadata=BomMetaData(

@@ -90,6 +90,9 @@ def verify(folder: Path) -> Verified:
         listed = {file: tuple(manifest["files"][f"{name}/{file}"]) for file in artifact_files(manifest, name)}
         if not listed or digest_listing(listed) != output["digest"]:
             raise Refused(f"{folder}: the files of {name} are not the artifact that {MANIFEST} names by its digest")
+    missing = {
+        name: host.missing(_card(folder / name, said["format"]).needs) for name, said in manifest["outputs"].items()
+    }
     if provenance.FILE not in manifest["files"]:
         raise Refused(
             f"{folder}: no {provenance.FILE}: it was written before versions had one; move the folder away and run its "
@@ -98,9 +101,6 @@ def verify(folder: Path) -> Verified:
     text = (folder / provenance.FILE).read_text(encoding="utf-8", errors="replace")
     if wrong := provenance.check(text, manifest):
         raise Refused(f"{folder}: {provenance.FILE}: {wrong[0]}")
-    missing = {
-        name: host.missing(_card(folder / name, said["format"]).needs) for name, said in manifest["outputs"].items()
-    }
     return Verified(manifest["name"], version, len(manifest["files"]), missing)
 
 

@@ -1,0 +1,103 @@
+"""A version of a build that is pretended: objects in a real store, repositories that were never asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cpu_pipeline import api
+from cpu_pipeline.artifact import digest_file, digest_json
+from cpu_pipeline.engine import Built
+from cpu_pipeline.publish import MANIFEST, publish, read_manifest
+from cpu_pipeline.store import Store
+
+MODEL, ROWS = "a" * 40, "12" * 19 + "e5"
+RECIPE: dict[str, Any] = {
+    "about": "A toy.",
+    "model": {"hub": "acme/small", "revision": MODEL},
+    "task": "question-answering",
+    "data": {
+        "calibration": {"hub": "acme/rows", "revision": ROWS, "split": "train"},
+        "validation": {"file": "rows.jsonl"},
+    },
+    "stages": [
+        {"id": "float", "use": "export.onnx"},
+        {"id": "int8", "use": "quantize.onnx", "with": {"mode": "static", "per_channel": True}},
+        {"id": "accuracy", "use": "validate.accuracy", "from": {"reference": "model"}, "with": {"max_drop": 0.01}},
+    ],
+    "outputs": ["float", "int8"],
+}
+ACCURACY: dict[str, Any] = {
+    "rows": 200, "metric": "f1", "confidence": 0.95,
+    "metrics": {
+        "f1": {"candidate": 0.8123456, "reference": 0.82, "difference": -0.0076544, "low": -0.009, "high": 0.001},
+        "exact_match": {"candidate": None, "reference": 0.7, "difference": None, "low": None, "high": None},
+    },
+    "counts": {side: {"missing": 0, "unknown": 0, "nan": 0} for side in ("candidate", "reference")},
+}  # fmt: skip
+
+
+class Made:
+    """Pretends builds below a folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        home.mkdir(exist_ok=True)
+
+    def build(
+        self, files: Mapping[str, str] | None = None, content: str = "weights", host: Any = None, **recipe: Any
+    ) -> tuple[Built, Store]:
+        """Put an object for each step of a recipe into a store; `files` join those of `int8`, `host` is the gate's."""
+        path = self.home / "toy.yaml"
+        path.write_text(json.dumps({**RECIPE, **recipe}), encoding="utf-8")
+        (self.home / "rows.jsonl").write_text('{"id": "1"}\n')
+        plan = api.plan(api.load_recipe(path))
+        built, store = Built(plan), Store(self.home / "store")
+        with store.lease() as lease:
+            for number, node in enumerate(plan.nodes.values()):
+                key = digest_json([node.id, content, dict(files or {}), host])
+                work = lease.work(key)
+                (work / "sub").mkdir()
+                (work / "sub" / "file.txt").write_text(f"{node.id} {content}\n")
+                if node.id == "model:files":
+                    (work / "model.safetensors").write_text(content)
+                    (work / "config.json").write_text("{}")
+                for file, text in (files or {}).items() if node.id == "int8" else ():
+                    (work / file).write_text(text)
+                facts = ACCURACY if node.id == "accuracy" else {"rows": 200} if node.gives == "rows" else {}
+                run = {"seconds": 1.5, "peak_memory": 3 << 20, "when": 1_700_000_000 + 100 * number}
+                needed: dict[str, Any] = {"stage": node.use, "packages": {"onnx": "1.23"}, "backends": {}}
+                needed |= {"host": host} if node.id == "accuracy" else {}
+                if node.id == "data.calibration:files":
+                    needed["identity"] = {"what": {"endpoint": "https://joe:hush@hub.example/?token=hush"}}
+                built.artifacts[node.id] = lease.commit(key, needed, node.gives, facts, run, work)
+                built.keys[node.id] = key
+                if verdicts := node.stage.judge(built.artifacts[node.id].facts) if facts else []:
+                    built.verdicts[node.id] = verdicts
+        return built, store
+
+    def put(self, out: Path | None = None, **how: Any) -> Path:
+        """Build, and put the outputs out; return the version's folder."""
+        return self.publish(*self.build(**how), out)
+
+    def publish(self, built: Built, store: Store, out: Path | None = None) -> Path:
+        """Put the outputs of a build out; return the version's folder."""
+        found = publish(built, store, out or self.home / "out")
+        assert found is not None
+        return found[0]
+
+
+def dressed(folder: Path, files: Mapping[str, str | None] | None = None, **manifest: Any) -> None:
+    """Change files of a version (None removes one), and its manifest so that it lists them as they are."""
+    said = read_manifest(folder)
+    for name, text in (files or {}).items():
+        path = folder / name
+        if text is None:
+            path.unlink()
+            del said["files"][name]
+        else:
+            path.write_text(text, encoding="utf-8")
+            said["files"][name] = [path.stat().st_size, digest_file(path)]
+    (folder / MANIFEST).write_text(json.dumps({**said, **manifest}), encoding="utf-8")

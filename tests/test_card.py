@@ -1,0 +1,167 @@
+"""A model card is one that the Hub reads, says what is known and no more, and shows nothing that outside text asks for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import EvalResult, ModelCard
+from markdown_it import MarkdownIt
+from publishing import ACCURACY, MODEL, Made
+
+from cpu_pipeline import registry
+from cpu_pipeline.card import FILE, _fenced, _yaml
+from cpu_pipeline.loader import scalar
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return Made(tmp_path / "project")
+
+
+def card(version: Path, output: str = "int8") -> ModelCard:
+    return ModelCard.load(version / output / FILE)
+
+
+def test_the_hub_reads_it(made: Made) -> None:
+    data = card(made.put()).data
+    assert data.base_model == "acme/small" and data["base_model_relation"] == "quantized"
+    assert data.library_name == "onnx" and data.pipeline_tag == "question-answering"
+    assert {"cpu-pipeline", "onnx"} <= set(data.tags)
+    assert data.license is None and data.language is None
+    assert data.datasets == ["acme/rows"]
+    assert data.model_name == "toy-int8"
+    [result] = data.eval_results
+    assert isinstance(result, EvalResult)
+    assert (result.task_type, result.dataset_type, result.metric_type) == ("question-answering", "rows", "f1")
+    assert result.metric_value == round(100 * ACCURACY["metrics"]["f1"]["candidate"], 4)
+
+
+def test_what_was_only_converted_is_no_relation_of_the_hubs(made: Made) -> None:
+    """Nor does it say what nothing measured, nor name data that it did not learn from."""
+    data = card(made.put(), "float").data
+    assert data.base_model == "acme/small"
+    assert "base_model_relation" not in data and "quantized" not in data.tags
+    assert data.eval_results is None and data.datasets is None
+
+
+def test_a_checkpoint_is_of_the_library_that_loads_it(made: Made) -> None:
+    stages = [{"id": "sparse", "use": "prune.magnitude", "with": {"sparsity": 0.5}}]
+    data = card(made.put(stages=stages, outputs=["sparse"], data={}), "sparse").data
+    assert data.library_name == "transformers"
+
+
+def test_a_local_model_has_no_base_on_the_hub(made: Made) -> None:
+    (made.home / "model").mkdir()
+    (made.home / "model" / "config.json").write_text("{}")
+    found = card(made.put(model={"folder": "model"}))
+    assert found.data.base_model is None and "base_model_relation" not in found.data
+    assert "| `model` | `model` | content `" in found.text
+    assert str(made.home) not in found.content
+
+
+def test_rows_of_the_hub_are_named_with_split_and_commit(made: Made) -> None:
+    rows = {"hub": "acme/rows", "revision": "0" * 40, "split": "validation"}
+    [result] = card(made.put(data={"calibration": {"file": "rows.jsonl"}, "validation": rows})).data.eval_results
+    assert (result.dataset_type, result.dataset_split) == ("acme/rows", "validation")
+    assert result.dataset_revision == "0" * 40
+
+
+def test_it_says_what_it_is_how_good_and_how_to_go_on(made: Made) -> None:
+    version = made.put()
+    text = card(version).text
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
+        "Made of",
+        "How good it is",
+        "How to load",
+        "How to rebuild",
+    ]
+    for use in ("export.onnx", "quantize.onnx"):
+        said = str(registry.stage_class(use).__doc__).partition("\n")[0]
+        assert f"(`{use}`): {said}" in text
+    assert "`mode: static`, `per_channel: True`" in text
+    assert f"| `model` | `acme/small` | `{MODEL}` |" in text
+    assert "data.validation" not in text.partition("## How good it is")[0]
+    assert "### `accuracy` (`validate.accuracy`), against `model`" in text
+    assert "| f1 | 0.8123 | 0.8200 | -0.0077 | -0.0090 to 0.0010 |" in text
+    assert "It asks for no instruction set" in text
+    assert version.name in text
+    python = text.partition("```python\n")[2].partition("```")[0]
+    compile(python, "card", "exec")
+
+
+def test_an_output_that_nothing_checked_says_so(made: Made) -> None:
+    text = card(made.put(), "float").text
+    assert "No check of the recipe looked at this output: nothing here is proved." in text
+    assert "0.8123" not in text
+
+
+def test_its_recipe_is_the_recipe(made: Made) -> None:
+    built, store = made.build()
+    text = card(made.publish(built, store)).text
+    block = text.partition("```yaml\n")[2].partition("\n```")[0]
+    path = made.home / "again.yaml"
+    path.write_text(block)
+    from cpu_pipeline import api
+
+    assert api.load_recipe(path).value == built.plan.recipe
+
+
+def test_what_it_needs_of_a_cpu(made: Made) -> None:
+    said = '{"format": "onnx", "needs": ["avx512_vnni|avx_vnni"], "runtime": {}}'
+    text = card(made.put(files={"cpu_pipeline.json": said})).text
+    assert "It needs a CPU with `avx512_vnni or avx_vnni`; without, it answers wrongly or not at all." in text
+
+
+def test_it_says_on_which_machine_something_was_timed(made: Made) -> None:
+    host = {"cpu": "A *fast* CPU", "cores": 4, "threads": 2, "isa": [], "memory_gib": 1}
+    assert "Measured on A \\*fast\\* CPU, 2 of 4 cores." in card(made.put(host=host)).text
+    assert "Measured on" not in card(made.put(content="elsewhere")).text
+
+
+NASTY = "<script>alert(1)</script> ![x](http://evil/x.png) [y](javascript:alert(1)) ``` | `code` **b** # h\n---\nx: y"
+
+
+def test_it_escapes_what_came_from_outside(made: Made) -> None:
+    found = card(made.put(about=NASTY))
+    markup = MarkdownIt("commonmark", {"html": True}).enable("table").render(found.text)
+    outside = re.sub(r"<pre>.*?</pre>", "", markup, flags=re.DOTALL)
+    for tag in ("<script", "<img", "<a ", "<strong", "<hr"):
+        assert tag not in markup
+    assert outside.count("<h1>") == 1 and "&lt;script&gt;alert(1)&lt;/script&gt;" in outside
+    assert markup.count("<pre>") == 3
+    assert found.data.base_model == "acme/small"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["no", "y", "NULL", "12e3", "1e5", "0x1f", "1_000", "2024-01-01", "12:30", "1.5", "- a", "a: b", "a #b", "", " a",
+     "~", "true", "é", "a\nb", "a`b", "@x", "acme/rows", "rows.jsonl", "5" * 40, ".inf", "infinity", "a\u2028b"],
+)  # fmt: skip
+def test_text_stays_text_whatever_reads_it(value: str) -> None:
+    """YAML 1.1, YAML 1.2, and the reader of our own recipes."""
+    [(key, text)] = [_yaml({"key": value}).split(": ", 1)]
+    assert yaml.safe_load(f"{key}: {text}") == {"key": value}
+    if not text.startswith(('"', "'")):
+        assert scalar(text) == value
+
+
+@pytest.mark.parametrize("text", ["plain", "```", "a ````` b", "`"])
+def test_a_fence_holds(text: str) -> None:
+    [token] = MarkdownIt("commonmark").parse("\n".join(_fenced(text, "yaml")))
+    assert token.type == "fence" and token.content == text + "\n"
+
+
+def test_every_format_has_a_library(made: Made) -> None:
+    from cpu_pipeline import card as module
+
+    assert module.LIBRARIES.keys() <= set(registry.formats())
+
+
+def test_the_same_scores_as_the_gate(made: Made) -> None:
+    """What is no number is not put into the header."""
+    stage: Any = registry.stage_class("validate.accuracy").model_construct(max_drop=0.1)
+    assert stage.scores(ACCURACY) == {"f1": ACCURACY["metrics"]["f1"]["candidate"]}

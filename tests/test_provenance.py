@@ -1,0 +1,264 @@
+"""The statement about a version is what the standard asks, says what was done, and is not believed unread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+from in_toto_attestation.v1 import statement_pb2
+from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
+from in_toto_attestation.v1.statement import Statement
+from packageurl import PackageURL
+from publishing import Made, dressed
+
+from cpu_pipeline import provenance
+from cpu_pipeline.artifact import digest_file, digest_listing
+from cpu_pipeline.errors import RecipeError, Refused
+from cpu_pipeline.origin import pypi
+from cpu_pipeline.publish import MANIFEST, artifact_files, read_manifest, version_of
+from cpu_pipeline.verify import verify
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return Made(tmp_path / "project")
+
+
+@pytest.fixture
+def version(made: Made) -> Path:
+    return made.put()
+
+
+def said(version: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((version / provenance.FILE).read_text())
+    return read
+
+
+def test_the_library_of_the_standard_reads_every_field(version: Path) -> None:
+    """Unknown fields, wrong types and wrong times are errors to the parser of the standard's own messages."""
+    text = (version / provenance.FILE).read_text()
+    message = json_format.Parse(text, statement_pb2.Statement())
+    Statement.copy_from_pb(message).validate()
+    predicate = json_format.ParseDict(said(version)["predicate"], provenance_pb2.Provenance())
+    definition = predicate.build_definition
+    assert message.predicate_type == "https://slsa.dev/provenance/v1"
+    assert definition.build_type == provenance.BUILD_TYPE and predicate.run_details.builder.id == provenance.BUILDER
+    assert json_format.MessageToDict(definition.external_parameters)["recipe"] == read_manifest(version)["recipe"]
+    for one in (*definition.resolved_dependencies, *predicate.run_details.byproducts):
+        ResourceDescriptor.copy_from_pb(one).validate()
+    began, ended = predicate.run_details.metadata.started_on, predicate.run_details.metadata.finished_on
+    assert ended.seconds - began.seconds == 2 + 100 * (len(read_manifest(version)["steps"]) - 1)
+
+
+def test_its_subjects_are_the_files_of_the_outputs(version: Path) -> None:
+    files = [p for name in ("float", "int8") for p in (version / name).rglob("*") if p.is_file()]
+    expected = {p.relative_to(version).as_posix(): digest_file(p) for p in files}
+    assert "int8/README.md" in expected
+    assert {one["name"]: one["digest"]["sha256"] for one in said(version)["subject"]} == expected
+
+
+def test_its_byproducts_are_what_else_was_written(version: Path) -> None:
+    found = {one["name"]: one["digest"]["sha256"] for one in said(version)["predicate"]["runDetails"]["byproducts"]}
+    evidence = {f"checks/accuracy{side}/sub/file.txt" for side in ("", "/candidate", "/reference")}
+    assert found.keys() == {"report.md", "sbom.json", *evidence}
+    assert all(digest_file(version / name) == sha for name, sha in found.items())
+
+
+def test_it_says_how(version: Path) -> None:
+    parameters = said(version)["predicate"]["buildDefinition"]["internalParameters"]
+    manifest = read_manifest(version)
+    step = parameters["steps"]["int8"]
+    assert step["use"] == "quantize.onnx" and step["inputs"]["model"] == "float"
+    assert step["options"]["per_channel"] is True
+    assert step["key"] == manifest["steps"]["int8"]["key"] and step["digest"] == manifest["outputs"]["int8"]["digest"]
+    assert parameters["isa"] == manifest["host"]["isa"]
+
+
+def test_it_says_of_what(version: Path) -> None:
+    found = said(version)["predicate"]["buildDefinition"]["resolvedDependencies"]
+    named = {one["name"]: one for one in found if "name" in one}
+    model = named["model:files"]
+    assert model["uri"] == f"git+https://huggingface.co/acme/small@{'a' * 40}"
+    assert model["digest"] == {"gitCommit": "a" * 40}
+    assert named["data.calibration:files"]["uri"].startswith("git+https://hub.example/datasets/acme/rows@")
+    weights = named["model:files/model.safetensors"]
+    assert weights["uri"] == f"https://huggingface.co/acme/small/resolve/{'a' * 40}/model.safetensors"
+    assert len(weights["digest"]["sha256"]) == 64
+    local = named["data.validation:files/sub/file.txt"]
+    assert local.keys() == {"name", "digest"}
+    assert "data.validation:files" not in named
+    packages = {one["uri"] for one in found if "name" not in one}
+    assert pypi("onnx", read_manifest(version)["packages"]["onnx"]) in packages
+
+
+@pytest.mark.parametrize(("name", "said"), [("onnx_ir", "1.0+cpu"), ("PyYAML", "6.0.1"), ("a.b-c", "1!2.0rc1")])
+def test_package_urls_are_those_of_the_standard(name: str, said: str) -> None:
+    assert pypi(name, said) == PackageURL("pypi", None, name, said).to_string()
+    assert PackageURL.from_string(pypi(name, said)).version == said
+
+
+def test_the_same_store_gives_the_same_bytes(made: Made, tmp_path: Path) -> None:
+    one, two = made.put(tmp_path / "one"), made.put(tmp_path / "two")
+    assert one.name == two.name
+    names = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file())
+    assert [(one / n).read_bytes() for n in names] == [(two / n).read_bytes() for n in names]
+
+
+def test_no_credentials_of_the_hubs_address(version: Path) -> None:
+    """The endpoint in the fetch's record has a user, a password and a query."""
+    for path in version.rglob("*"):
+        assert path.is_dir() or b"hush" not in path.read_bytes()
+
+
+def test_a_version_as_written(version: Path) -> None:
+    found = verify(version)
+    assert found.version == version.name and found.missing == {"float": [], "int8": []}
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def definition(statement: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = statement["predicate"]["buildDefinition"]
+    return found
+
+
+def dependency(statement: dict[str, Any], name: str) -> dict[str, Any]:
+    [found] = [one for one in definition(statement)["resolvedDependencies"] if one.get("name") == name]
+    named: dict[str, Any] = found
+    return named
+
+
+WRONG: dict[str, tuple[Change, str]] = {
+    "type": (lambda s: s.update(_type="https://in-toto.io/Statement/v0.1"), "_type"),
+    "predicate": (lambda s: s.update(predicateType="https://slsa.dev/provenance/v0.2"), "predicateType"),
+    "no subject": (lambda s: s.update(subject=[]), "subject"),
+    "no predicate": (lambda s: s.pop("predicate"), "predicate"),
+    "digest is no text": (lambda s: s["subject"][0].update(digest={"sha256": 1}), "subject.0.digest.sha256"),
+    "time is none": (lambda s: s["predicate"]["runDetails"]["metadata"].update(startedOn="soon"), "startedOn"),
+    "subject gone": (lambda s: s["subject"].pop(), "its subjects lack int8/sub/file.txt"),
+    "subject more": (lambda s: s["subject"].append({"name": "x", "digest": {"sha256": "0"}}), "its subjects have x"),
+    "subject twice": (lambda s: s["subject"].append(s["subject"][0]), "names a subject twice"),
+    "subject other": (lambda s: s["subject"][0].update(digest={"sha256": "0" * 64}), "another digest than the file"),
+    "build type": (lambda s: definition(s).update(buildType="https://example.com"), "its buildType is not"),
+    "recipe": (lambda s: definition(s)["externalParameters"]["recipe"].update(about="x"), "its externalParameters"),
+    "step": (
+        lambda s: definition(s)["internalParameters"]["steps"]["int8"].update(use="x"), "its internalParameters"
+    ),
+    "builder": (lambda s: s["predicate"]["runDetails"]["builder"].update(id="https://example.com"), "its builder"),
+    "time": (
+        lambda s: s["predicate"]["runDetails"]["metadata"].update(startedOn="2020-01-01T00:00:00Z"), "its metadata"
+    ),
+    "byproduct": (lambda s: s["predicate"]["runDetails"]["byproducts"].pop(), "its byproducts"),
+    "package": (lambda s: definition(s)["resolvedDependencies"].pop(), "its packages are not"),
+    "commit": (
+        lambda s: dependency(s, "model:files")["digest"].update(gitCommit="b" * 40), "its dependencies lack acme/small at"
+    ),
+    "repository": (
+        lambda s: definition(s)["resolvedDependencies"].append(
+            {"uri": "git+https://x.example/evil/more@main", "digest": {"gitCommit": "c" * 40}}
+        ),
+        "which the recipe does not name",
+    ),
+    "file": (
+        lambda s: dependency(s, "model:files/model.safetensors")["digest"].update(sha256="0" * 64),
+        "the files of its dependency model:files are not those that were fetched",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_statement_that_says_something_else(what: str, version: Path) -> None:
+    change, says = WRONG[what]
+    statement = said(version)
+    change(statement)
+    dressed(version, {provenance.FILE: json.dumps(statement)})
+    with pytest.raises(Refused, match=r"provenance.json: ") as caught:
+        verify(version)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '"x"', "null", "[" * 100_000, '{"_type": NaN}', "\x00"])
+def test_a_statement_that_is_none(text: str, version: Path) -> None:
+    dressed(version, {provenance.FILE: text})
+    with pytest.raises(Refused, match=r"provenance.json: "):
+        verify(version)
+
+
+def test_a_version_from_before_there_were_statements(version: Path) -> None:
+    dressed(version, {provenance.FILE: None})
+    with pytest.raises(Refused, match=r"no provenance.json: it was written before versions had one"):
+        verify(version)
+
+
+def test_a_manifest_that_was_rewritten_whole(version: Path) -> None:
+    """Every digest fits; the version is not what its recipe, steps and outputs make."""
+    manifest = read_manifest(version)
+    manifest["recipe"]["about"] = "Something else."
+    (version / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(Refused, match=rf"says version {version.name}, and its recipe, steps and outputs are "):
+        verify(version)
+
+
+def test_an_output_that_was_exchanged(version: Path) -> None:
+    """The weights, their digest in the manifest and the statement's subject are another's."""
+    (version / "int8/sub/file.txt").write_text("poison\n")
+    statement = said(version)
+    for one in statement["subject"]:
+        if one["name"] == "int8/sub/file.txt":
+            one["digest"]["sha256"] = digest_file(version / "int8/sub/file.txt")
+    dressed(version, {"int8/sub/file.txt": "poison\n", provenance.FILE: json.dumps(statement)})
+    with pytest.raises(Refused, match="the files of int8 are not the artifact"):
+        verify(version)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"manifest": 1, "name": 5}', "[" * 100_000])
+def test_a_manifest_that_is_none(text: str, version: Path) -> None:
+    (version / MANIFEST).write_text(text)
+    with pytest.raises(Refused, match=r"manifest.json: damaged"):
+        verify(version)
+
+
+def test_a_manifest_of_a_newer_format(version: Path) -> None:
+    dressed(version, manifest=99)
+    with pytest.raises(RecipeError, match="written by a newer cpu-pipeline"):
+        verify(version)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "onnx"}', '{"format": "onnx", "needs": 5, "runtime": {}}'])
+def test_a_card_of_ours_that_is_damaged(text: str, made: Made) -> None:
+    """Its digests fit: whoever wrote it knew how."""
+    version = made.put(files={"cpu_pipeline.json": '{"format": "onnx", "needs": [], "runtime": {}}'})
+    dressed(version, {"int8/cpu_pipeline.json": text})
+    manifest = read_manifest(version)
+    listing = {name: manifest["files"][f"int8/{name}"] for name in artifact_files(manifest, "int8")}
+    manifest["outputs"]["int8"]["digest"] = digest_listing(listing)
+    dressed(version, outputs=manifest["outputs"], version=version_of(manifest))
+    with pytest.raises(Refused, match=r"its cpu_pipeline.json is damaged"):
+        verify(version)
+
+
+def test_an_output_of_no_files(version: Path) -> None:
+    manifest = read_manifest(version)
+    manifest["outputs"]["../elsewhere"] = {"format": "onnx", "digest": "0" * 64}
+    dressed(version, outputs=manifest["outputs"], version=version_of(manifest))
+    with pytest.raises(Refused, match=r"the files of ../elsewhere are not the artifact"):
+        verify(version)
+
+
+def test_the_files_of_an_artifact_are_those_of_its_digest(version: Path) -> None:
+    manifest = read_manifest(version)
+    assert artifact_files(manifest, "int8") == ["sub/file.txt"]
+    assert artifact_files({**manifest, "cards": {}}, "int8") == ["README.md", "sub/file.txt"]
+
+
+def test_an_artifact_keeps_a_readme_of_its_own(made: Made) -> None:
+    version = made.put(files={"README.md": "mine\n"})
+    assert (version / "int8/README.md").read_text() == "mine\n"
+    assert artifact_files(read_manifest(version), "int8") == ["README.md", "sub/file.txt"]
+    verify(version)
