@@ -22,6 +22,7 @@ from cpu_pipeline.cli import (
     init,
     lock,
     look,
+    refresh,
     run,
     schedule,
     score,
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("plan")(look.plan)
 app.command("lock")(lock.lock)
+app.command("refresh")(refresh.refresh)
 app.command("check")(look.check)
 app.command("init")(init.init)
 app.command("pin")(init.pin)

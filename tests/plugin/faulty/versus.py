@@ -18,9 +18,11 @@ class FaultyVersus(Stage):
     """How far below the reference the candidate may be."""
     afraid_of: float | None = None
     """A score of a reference at which it fails to run."""
+    runs: Path | None = None
+    """A file that gets a line for each run."""
 
     takes: ClassVar = {"candidate": {"hf", "onnx"}, "reference": {"hf", "onnx"}}
-    unkeyed: ClassVar = frozenset({"max_drop"})
+    unkeyed: ClassVar = frozenset({"max_drop", "runs"})
 
     def gives(self) -> str:
         return "report"
@@ -30,6 +32,9 @@ class FaultyVersus(Stage):
         scores = {side: _score(inputs[side]) for side in ("candidate", "reference")}
         if scores["reference"] == self.afraid_of:
             raise StageFailed("this reference can't be run any more")
+        if self.runs is not None:
+            with self.runs.open("a", encoding="utf-8") as file:
+                file.write(f"compared {scores['candidate']} {scores['reference']}\n")
         (out / "scores.json").write_text(json.dumps(scores) + "\n", encoding="utf-8")
         return scores
 

@@ -1,0 +1,310 @@
+"""Refresh makes things fresh from wherever they stand, and lets nothing take the place of what is better."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.bench import Bench, Ended
+
+from cpu_pipeline import follow, lock, refresh, versions
+from cpu_pipeline.sources import _api
+
+SCORED = ({"id": "made"}, {"id": "gate", "use": "faulty.versus", "from": {"reference": "model"}})
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "project")
+
+
+def call(bench: Bench, *arguments: object, **env: str) -> Ended:
+    return bench.call("refresh", *arguments, "--store", bench.store, "--out", bench.out, **env)
+
+
+def said(ended: Ended) -> dict[str, Any]:
+    """Read the one line of JSON."""
+    [line] = ended.out.splitlines()
+    read: dict[str, Any] = json.loads(line)
+    return read
+
+
+def in_service(bench: Bench, name: str = "small") -> str:
+    version = versions.in_service(bench.out / name)
+    assert version is not None
+    assert versions.edited(version) == []
+    return version.name
+
+
+def upstream(bench: Bench, **config: Any) -> None:
+    """Change the model that recipes of the bench are made of."""
+    path = bench.home / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config, indent=2), encoding="utf-8")
+
+
+def test_the_first_refresh_builds_promotes_and_locks(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    ended = call(bench, recipe).says(0, "promoted  small: nothing → ", "because it was never locked")
+    done = said(ended)
+    assert (done["outcome"], done["version_before"], done["version"]) == ("promoted", None, in_service(bench))
+    assert done["built"] == 4
+    held = lock.read(recipe.with_suffix(".lock"))
+    assert held["steps"]["made"]["output"]
+    assert versions.promoted(bench.out / "small")[-1].by == "refresh"
+
+
+def test_what_is_fresh_stays_as_it_is(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    first = said(call(bench, recipe).says(0))
+    before = {path: path.stat().st_mtime_ns for path in bench.out.rglob("*")}
+    text = recipe.with_suffix(".lock").read_bytes()
+    second = said(call(bench, recipe).says(0, "fresh  small: nothing has moved"))
+    assert (second["outcome"], second["causes"], second["built"]) == ("fresh", [], 0)
+    assert second["version"] == first["version"]
+    assert {path: path.stat().st_mtime_ns for path in bench.out.rglob("*")} == before
+    assert recipe.with_suffix(".lock").read_bytes() == text
+
+
+def test_a_model_that_moved_is_rebuilt_compared_and_promoted(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    first = said(call(bench, recipe).says(0))
+    upstream(bench, score=1.5)
+    done = said(call(bench, recipe).says(0, "gate@service: score: 1.0 → 1.5"))
+    assert done["outcome"] == "promoted"
+    assert done["version_before"] == first["version"]
+    assert done["version"] == in_service(bench) != first["version"]
+    assert any(says.startswith("model: steps.model:files.key") for says in done["causes"])
+    assert done["changes"] == {"gate@service": ["score: 1.0 → 1.5"]}
+    assert (bench.out / "small" / first["version"]).is_dir(), "the earlier version is kept"
+    assert said(call(bench, recipe).says(0))["outcome"] == "fresh"
+
+
+def test_a_poisoned_upstream_is_refused_and_the_old_stays(bench: Bench) -> None:
+    """The rebuilt artifact is as good as its own float model, which answers wrongly: only what is in service tells."""
+    upstream(bench, score=1.0)
+    recipe = bench.recipe(*SCORED)
+    first = said(call(bench, recipe).says(0))
+    text = recipe.with_suffix(".lock").read_bytes()
+    upstream(bench, score=0.2)
+    ended = call(bench, recipe).says(
+        3, f"{first['version']} stays in service", "a drop of 0.80", "because model: steps.model:files.key",
+        "score: 1.0 → 0.2",
+    )  # fmt: skip
+    done = said(ended)
+    assert (done["outcome"], done["exit_code"], done["version"]) == ("refused", 3, first["version"])
+    assert done["failed"] == ["gate@service: a drop of 0.80"]
+    assert in_service(bench) == first["version"]
+    assert recipe.with_suffix(".lock").read_bytes() == text
+    assert said(call(bench, recipe))["exit_code"] == 3, "it is refused as often as it is asked"
+    upstream(bench, score=1.0)
+    assert said(call(bench, recipe).says(0))["outcome"] == "fresh"
+
+
+def test_a_gate_against_the_float_model_refuses_too(bench: Bench) -> None:
+    gates = ({"id": "made"}, {"id": "gate", "use": "faulty.gate", "score": 0.9})
+    recipe = bench.recipe(*gates)
+    first = said(call(bench, recipe).says(0))
+    bench.recipe({"id": "made", "text": "new"}, {"id": "gate", "use": "faulty.gate", "score": 0.1})
+    done = said(call(bench, recipe).says(3, "score 0.1, at least 0.5 asked"))
+    assert done["failed"] == ["gate: score 0.1, at least 0.5 asked"]
+    assert in_service(bench) == first["version"]
+
+
+def test_without_a_gate_that_compares_it_says_so(bench: Bench) -> None:
+    recipe = bench.recipe({"id": "made"}, {"id": "gate", "use": "faulty.gate"})
+    call(bench, recipe).says(0)
+    bench.recipe({"id": "made", "text": "new"}, {"id": "gate", "use": "faulty.gate"})
+    done = said(call(bench, recipe).says(0, "no gate of this recipe compares `made`"))
+    assert done["warnings"] == ["no gate of this recipe compares `made` with what is in service"]
+
+
+def test_what_is_in_service_and_cannot_run_any_more_blocks(bench: Bench) -> None:
+    gate = {"id": "gate", "use": "faulty.versus", "from": {"reference": "model"}, "afraid_of": 7.0}
+    upstream(bench, score=6.0)
+    recipe = bench.recipe({"id": "made"}, gate)
+    call(bench, recipe).says(0)
+    gate["afraid_of"] = 6.0
+    bench.recipe({"id": "made", "text": "new"}, gate)
+    upstream(bench, score=6.5)
+    call(bench, recipe).says(1, "`gate@service`", "this reference can't be run any more")
+    gate["afraid_of"] = 0.0
+    second = {**gate, "id": "second", "afraid_of": 6.0}
+    bench.recipe({"id": "made", "text": "new"}, gate, second)
+    done = said(call(bench, recipe).says(0, "`second@service` could not be compared"))
+    assert list(done["changes"]) == ["gate@service"], "one that could is enough, and the other is told"
+
+
+def test_only_what_it_reacts_to(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    call(bench, recipe).says(0)
+    upstream(bench, score=1.2)
+    done = said(call(bench, recipe, "--only", "data,recipe").says(0, "not reacted to: model: "))
+    assert done["outcome"] == "fresh"
+    assert done["ignored"]
+    assert said(call(bench, recipe, "--only", "model").says(0))["outcome"] == "promoted"
+    call(bench, recipe, "--only", "modle").says(2, "did you mean `model`?")
+
+
+def test_the_recipe_says_what_it_reacts_to(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED, refresh={"on": ["recipe"]})
+    call(bench, recipe).says(0)
+    upstream(bench, score=1.2)
+    assert said(call(bench, recipe).says(0))["outcome"] == "fresh"
+    assert said(call(bench, recipe, "--only", "model").says(0))["outcome"] == "promoted"
+
+
+def test_a_stage_that_writes_something_else_now_is_toolchain(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    call(bench, recipe).says(0)
+    done = said(call(bench, recipe, FAULTY_VERSION="2").says(0))
+    assert "toolchain: steps.made.version: 1 → 2" in done["causes"]
+    assert done["outcome"] == "unchanged", "the same bytes came out"
+    assert lock.read(recipe.with_suffix(".lock"))["steps"]["made"]["version"] == 2
+    assert said(call(bench, recipe, FAULTY_VERSION="2").says(0))["outcome"] == "fresh"
+
+
+def test_a_dry_run_writes_nothing(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    done = said(call(bench, recipe, "--dry-run").says(0, "stale  small: 4 steps would be built"))
+    assert (done["outcome"], done["built"]) == ("stale", 4)
+    assert sorted(p.name for p in bench.home.iterdir()) == ["model", "small.yaml"]
+    call(bench, recipe).says(0)
+    before = sorted(bench.store.rglob("*"))
+    assert said(call(bench, recipe, "--dry-run").says(0))["outcome"] == "fresh"
+    assert sorted(bench.store.rglob("*")) == before
+
+
+def test_artifacts_that_are_lost_are_put_back(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    first = said(call(bench, recipe).says(0))
+    shutil.rmtree(bench.out)
+    done = said(call(bench, recipe).says(0, "nothing is in service in "))
+    assert (done["version"], done["built"]) == (first["version"], 0)
+    assert in_service(bench) == first["version"]
+
+
+def test_another_version_than_the_lock_says_is_replaced(bench: Bench) -> None:
+    """As after a kill between the promotion and the writing of the lock, or a `run` of something else."""
+    recipe = bench.recipe(*SCORED)
+    first = said(call(bench, recipe).says(0))
+    text = recipe.read_text()
+    bench.recipe({"id": "made", "text": "else"}, SCORED[1])
+    bench.built(recipe)
+    recipe.write_text(text)
+    done = said(call(bench, recipe).says(0, "is not what the lock says"))
+    assert done["version"] == first["version"] == in_service(bench)
+
+
+def test_a_machine_without_artifacts_compares_with_what_lock_and_store_tell(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    call(bench, recipe).says(0)
+    shutil.rmtree(bench.out)
+    upstream(bench, score=0.2)
+    done = said(call(bench, recipe).says(3))
+    assert done["failed"] == ["gate@service: a drop of 0.80"]
+    assert not (bench.out / "small").exists()
+    shutil.rmtree(bench.store)
+    done = said(call(bench, recipe).says(0, "neither here nor in the store"))
+    assert done["outcome"] == "promoted"
+
+
+def test_what_was_rolled_back_is_not_promoted_again(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    first = said(call(bench, recipe).says(0))["version"]
+    upstream(bench, score=1.5)
+    second = said(call(bench, recipe).says(0))["version"]
+    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    assert in_service(bench) == first
+    done = said(call(bench, recipe).says(0, f"held  small: {first} was put back by hand and stays"))
+    assert (done["outcome"], done["version"]) == ("held", first)
+    recipe.with_suffix(".lock").unlink()
+    done = said(call(bench, recipe).says(0, f"{second} was taken out of service by hand"))
+    assert (done["outcome"], in_service(bench)) == ("held", first)
+    upstream(bench, score=1.6)
+    done = said(call(bench, recipe).says(0))
+    assert done["outcome"] == "promoted", "what comes after is another thing"
+    assert in_service(bench) not in (first, second)
+
+
+def test_versions_beyond_keep_go(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED, refresh={"keep": 2})
+    made = []
+    for score in (1.0, 1.1, 1.2):
+        upstream(bench, score=score)
+        done = said(call(bench, recipe).says(0))
+        made.append(done["version"])
+    assert done["removed"] == [made[0]]
+    there = sorted(p.name for p in (bench.out / "small").iterdir() if p.is_dir() and not p.is_symlink())
+    assert there == sorted(made[1:])
+
+
+def test_an_edited_version_in_service_is_not_compared_with(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    version = said(call(bench, recipe).says(0))["version"]
+    (bench.out / "small" / version / "made" / "marker.txt").write_text("mine\n")
+    upstream(bench, score=1.5)
+    done = said(call(bench, recipe).says(7, "was edited (made/marker.txt)"))
+    assert (done["outcome"], done["error"]) == ("failed", "Refused")
+    assert (bench.out / "small" / version / "made" / "marker.txt").read_text() == "mine\n"
+
+
+def test_all_recipes_of_the_folder_and_going_on(bench: Bench) -> None:
+    folder = bench.home / "recipes"
+    folder.mkdir()
+    shutil.move(bench.home / "model", folder / "model")
+    for name, act in (("a", "raise"), ("b", "nothing")):
+        bench.recipe({"id": "made", "act": act}, name=f"recipes/{name}")
+    stopped = bench.call("refresh", "--store", bench.store, "--out", bench.out).says(1)
+    assert [json.loads(line)["recipe"] for line in stopped.out.splitlines()] == ["a"]
+    summary = bench.home / "summary.md"
+    ended = bench.call(
+        "refresh", "--keep-going", "--json", "--store", bench.store, "--out", bench.out,
+        GITHUB_STEP_SUMMARY=str(summary),
+    ).says(6)  # fmt: skip
+    done = [json.loads(line) for line in ended.out.splitlines()]
+    assert [(one["recipe"], one["outcome"], one["exit_code"]) for one in done] == [
+        ("a", "failed", 1),
+        ("b", "promoted", 0),
+    ]
+    assert ended.err.count("\n") < 30
+    assert "building" not in ended.err, "--json leaves stderr to errors"
+    text = summary.read_text()
+    assert "| a | **failed** | nothing | 0 | 0 |" in text
+    assert f"| b | promoted | `{in_service(bench, 'b')}` | 1 | 2 |" in text
+    assert "**StageFailed**" in text
+    shutil.rmtree(folder)
+    bench.call("refresh", "--store", bench.store).says(2, "no recipe is named")
+
+
+def test_each_refresh_is_remembered(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    call(bench, recipe).says(0)
+    upstream(bench, score=0.2)
+    call(bench, recipe).says(3)
+    runs = bench.call("history", "--json", "--store", bench.store).says(0).said["runs"]
+    assert [(one["command"], one["exit_code"]) for one in runs] == [("refresh", 3), ("refresh", 0)]
+    assert "a drop of 0.80" in (bench.store / "runs" / runs[0]["id"] / "run.json").read_text()
+
+
+COMMITS = ["1" * 40, "2" * 40]
+
+
+def test_a_followed_branch_moves_recipe_and_lock_only_with_a_promotion(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub is played by folders; the real one, on loopback, by tests/loopback/test_refresh.py."""
+    recipe = bench.recipe({"id": "made", "use": "export.onnx"}, refresh={"follow": "main"})
+    text = recipe.read_text().replace("folder: model", f"hub: own/model\n  revision: '{COMMITS[0]}'")
+    recipe.write_text(text)
+    monkeypatch.setattr(_api, "resolve", lambda *_: COMMITS[1])
+    seen = refresh.survey(recipe, bench.out)
+    assert [(move.old, move.new) for move in seen.moves] == [tuple(COMMITS)]
+    assert seen.text == text.replace(*COMMITS)
+    assert seen.plan.recipe.model["revision"] == COMMITS[1]
+    assert seen.causes[0] == f"model: main of own/model moved: {COMMITS[0][:12]} → {COMMITS[1][:12]}"
+    assert recipe.read_text() == text
+    assert refresh.survey(recipe, bench.out, ["toolchain"]).moves == []
+    assert follow.moves(seen.recipe, {"model"}) == []
