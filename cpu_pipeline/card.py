@@ -33,8 +33,11 @@ def render(built: Built, store: Store, manifest: Mapping[str, Any], origins: Seq
     """Write the card of one output."""
     ancestors = built.plan.ancestors(output)
     made_of = [origin for origin in origins if origin.node in ancestors]
-    gates = [built.plan.nodes[name] for name in built.verdicts if _side(built.plan.nodes[name], "candidate") == output]
-    lines = ["---", _yaml(_header(built, manifest, made_of, gates, output)), "---", ""]
+    gates = {name: built.plan.nodes[name] for name in built.verdicts}
+    own = [gate for gate in gates.values() if _side(gate, "candidate") == output]
+    # What looked at a step on the way looked at what this was made of.
+    others = [gate for gate in gates.values() if _side(gate, "candidate") in ancestors - {output}]
+    lines = ["---", _yaml(_header(built, manifest, made_of, own, output)), "---", ""]
     lines += [f"# {escape(manifest['name'])}: {escape(output)}", ""]
     if about := manifest["recipe"].get("about"):
         lines += [escape(about), ""]
@@ -43,7 +46,7 @@ def render(built: Built, store: Store, manifest: Mapping[str, Any], origins: Seq
         if warning := manifest["environments"][place]["warning"]:
             lines += [f"**Warning:** {escape(warning)}", ""]
     lines += _made(built, manifest, made_of, output)
-    lines += ["## How good it is", "", *_judged(built, store, gates)]
+    lines += ["## How good it is", "", *_judged(built, store, output, [*own, *others])]
     lines += _use(built, output)
     lines += _rebuild(manifest, output)
     return "\n".join(lines)
@@ -117,14 +120,16 @@ def _made(built: Built, manifest: Mapping[str, Any], made_of: Sequence[Origin], 
     return [*lines, "", "## Made of", *table(("what", "from", "commit"), rows)]
 
 
-def _judged(built: Built, store: Store, gates: Sequence[Node]) -> Iterator[str]:
-    """Tell what every check of this output said, and what it measured beside its reference."""
-    if not gates:
+def _judged(built: Built, store: Store, output: str, gates: Sequence[Node]) -> Iterator[str]:
+    """Tell what every check of this output and of its steps said, and what it measured beside its reference."""
+    if not any(_side(gate, "candidate") == output for gate in gates):
         yield from ("No check of the recipe looked at this output: nothing here is proved.", "")
     for gate in gates:
+        candidate = _side(gate, "candidate")
+        of = "" if candidate == output else f", of {code(candidate)}"
         reference = _side(gate, "reference")
         against = f", against {code(reference)}" if reference else ""
-        yield from (f"### {code(gate.id)} ({code(gate.use)}){against}", "")
+        yield from (f"### {code(gate.id)} ({code(gate.use)}){of}{against}", "")
         yield from (f"- {escape(verdict.says)}" for verdict in built.verdicts[gate.id])
         told = gate.stage.tells(built.artifacts[gate.id].facts)
         yield from ("", *told[told[:1] == [""] :], *([""] if told else []))
@@ -161,8 +166,8 @@ def _rebuild(manifest: Mapping[str, Any], output: str) -> list[str]:
                  f"cpu-pipeline run --locked {recipe}   # the same, refusing what differs from its lock", "bash"),
         "",
         f"This is version {code(manifest['version'])}, output {code(output)} "
-        f"(digest {code(manifest['outputs'][output]['digest'])}). Its folder also holds what it was made of and with "
-        f"(`provenance.json`, `sbom.json`, `manifest.json`) and the whole report (`report.md`).",
+        f"(digest {code(manifest['outputs'][output]['digest'])}). Beside its folder lies what it was made of and with "
+        "(`provenance.json`, `sbom.json`, `manifest.json`), and the report of the whole build (`report.md`).",
         "",
     ]  # fmt: skip
 

@@ -66,7 +66,7 @@ class Made:
                     (work / "config.json").write_text("{}")
                 for file, text in (files or {}).items() if node.id == "int8" else ():
                     (work / file).write_text(text)
-                facts = ACCURACY if node.id == "accuracy" else {"rows": 200} if node.gives == "rows" else {}
+                facts = ACCURACY if node.use == "validate.accuracy" else {"rows": 200} if node.gives == "rows" else {}
                 run = {"seconds": 1.5, "peak_memory": 3 << 20, "when": 1_700_000_000 + 100 * number}
                 needed: dict[str, Any] = {"stage": node.use, "packages": {"onnx": "1.23"}, "backends": {}}
                 needed |= {"host": host} if node.id == "accuracy" else {}

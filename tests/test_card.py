@@ -1,4 +1,4 @@
-"""A model card is one that the Hub reads, says what is known and no more, and shows nothing that outside text asks for."""
+"""A model card is one that the Hub reads, says what is known and no more, and obeys no text from outside."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard
 from markdown_it import MarkdownIt
-from publishing import ACCURACY, MODEL, Made
+from publishing import ACCURACY, MODEL, RECIPE, Made
 
 from cpu_pipeline import registry
 from cpu_pipeline.card import FILE, _fenced, _yaml
@@ -97,6 +97,19 @@ def test_an_output_that_nothing_checked_says_so(made: Made) -> None:
     text = card(made.put(), "float").text
     assert "No check of the recipe looked at this output: nothing here is proved." in text
     assert "0.8123" not in text
+
+
+def test_a_check_on_the_way_is_told_after_its_own(made: Made) -> None:
+    """What it measured is not this output's, and does not get into the header."""
+    gate = {"id": "early", "use": "validate.accuracy", "from": {"candidate": "float", "reference": "model"}}
+    stages = [*RECIPE["stages"][:2], {**gate, "with": {"at_least": 0.1}}, RECIPE["stages"][2]]
+    found = card(made.put(stages=stages))
+    headings = re.findall(r"^### (.*)$", found.text, re.MULTILINE)
+    assert headings == [
+        "`accuracy` (`validate.accuracy`), against `model`",
+        "`early` (`validate.accuracy`), of `float`, against `model`",
+    ]
+    assert len(found.data.eval_results) == 1
 
 
 def test_its_recipe_is_the_recipe(made: Made) -> None:

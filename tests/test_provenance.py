@@ -157,7 +157,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "byproduct": (lambda s: s["predicate"]["runDetails"]["byproducts"].pop(), "its byproducts"),
     "package": (lambda s: definition(s)["resolvedDependencies"].pop(), "its packages are not"),
     "commit": (
-        lambda s: dependency(s, "model:files")["digest"].update(gitCommit="b" * 40), "its dependencies lack acme/small at"
+        lambda s: dependency(s, "model:files")["digest"].update(gitCommit="b" * 40), "dependencies lack acme/small at"
     ),
     "repository": (
         lambda s: definition(s)["resolvedDependencies"].append(
