@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from publishing import ACCURACY, MODEL, RECIPE, Made
 
 from cpu_pipeline import registry
-from cpu_pipeline.card import FILE, _fenced, _yaml
+from cpu_pipeline.card import FILE, LIBRARIES, _fenced, _yaml
 from cpu_pipeline.loader import scalar
 
 
@@ -22,12 +22,18 @@ def made(tmp_path: Path) -> Made:
     return Made(tmp_path / "project")
 
 
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a version, not to be changed."""
+    return Made(tmp_path_factory.mktemp("made") / "project").put()
+
+
 def card(version: Path, output: str = "int8") -> ModelCard:
     return ModelCard.load(version / output / FILE)
 
 
-def test_the_hub_reads_it(made: Made) -> None:
-    data = card(made.put()).data
+def test_the_hub_reads_it(version: Path) -> None:
+    data = card(version).data
     assert data.base_model == "acme/small" and data["base_model_relation"] == "quantized"
     assert data.library_name == "onnx" and data.pipeline_tag == "question-answering"
     assert {"cpu-pipeline", "onnx"} <= set(data.tags)
@@ -40,9 +46,9 @@ def test_the_hub_reads_it(made: Made) -> None:
     assert result.metric_value == round(100 * ACCURACY["metrics"]["f1"]["candidate"], 4)
 
 
-def test_what_was_only_converted_is_no_relation_of_the_hubs(made: Made) -> None:
+def test_what_was_only_converted_is_no_relation_of_the_hubs(version: Path) -> None:
     """Nor does it say what nothing measured, nor name data that it did not learn from."""
-    data = card(made.put(), "float").data
+    data = card(version, "float").data
     assert data.base_model == "acme/small"
     assert "base_model_relation" not in data and "quantized" not in data.tags
     assert data.eval_results is None and data.datasets is None
@@ -70,8 +76,7 @@ def test_rows_of_the_hub_are_named_with_split_and_commit(made: Made) -> None:
     assert result.dataset_revision == "0" * 40
 
 
-def test_it_says_what_it_is_how_good_and_how_to_go_on(made: Made) -> None:
-    version = made.put()
+def test_it_says_what_it_is_how_good_and_how_to_go_on(version: Path) -> None:
     text = card(version).text
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
         "Made of",
@@ -93,8 +98,8 @@ def test_it_says_what_it_is_how_good_and_how_to_go_on(made: Made) -> None:
     compile(python, "card", "exec")
 
 
-def test_an_output_that_nothing_checked_says_so(made: Made) -> None:
-    text = card(made.put(), "float").text
+def test_an_output_that_nothing_checked_says_so(version: Path) -> None:
+    text = card(version, "float").text
     assert "No check of the recipe looked at this output: nothing here is proved." in text
     assert "0.8123" not in text
 
@@ -129,10 +134,10 @@ def test_what_it_needs_of_a_cpu(made: Made) -> None:
     assert "It needs a CPU with `avx512_vnni or avx_vnni`; without, it answers wrongly or not at all." in text
 
 
-def test_it_says_on_which_machine_something_was_timed(made: Made) -> None:
+def test_it_says_on_which_machine_something_was_timed(made: Made, version: Path) -> None:
     host = {"cpu": "A *fast* CPU", "cores": 4, "threads": 2, "isa": [], "memory_gib": 1}
     assert "Measured on A \\*fast\\* CPU, 2 of 4 cores." in card(made.put(host=host)).text
-    assert "Measured on" not in card(made.put(content="elsewhere")).text
+    assert "Measured on" not in card(version).text
 
 
 NASTY = "<script>alert(1)</script> ![x](http://evil/x.png) [y](javascript:alert(1)) ``` | `code` **b** # h\n---\nx: y"
@@ -168,13 +173,10 @@ def test_a_fence_holds(text: str) -> None:
     assert token.type == "fence" and token.content == text + "\n"
 
 
-def test_every_format_has_a_library(made: Made) -> None:
-    from cpu_pipeline import card as module
-
-    assert module.LIBRARIES.keys() <= set(registry.formats())
+def test_libraries_are_of_formats_that_there_are() -> None:
+    assert LIBRARIES.keys() <= set(registry.formats())
 
 
-def test_the_same_scores_as_the_gate(made: Made) -> None:
-    """What is no number is not put into the header."""
+def test_scores_are_those_that_are_numbers() -> None:
     stage: Any = registry.stage_class("validate.accuracy").model_construct(max_drop=0.1)
     assert stage.scores(ACCURACY) == {"f1": ACCURACY["metrics"]["f1"]["candidate"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,16 @@ def made(tmp_path: Path) -> Made:
     return Made(tmp_path / "project")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a version, not to be changed."""
+    return Made(tmp_path_factory.mktemp("made") / "project").put()
+
+
 @pytest.fixture
-def version(made: Made) -> Path:
-    return made.put()
+def version(whole: Path, tmp_path: Path) -> Path:
+    """Give a copy of it, to be changed."""
+    return Path(shutil.copytree(whole, tmp_path / whole.name))
 
 
 def said(version: Path) -> dict[str, Any]:

@@ -24,9 +24,10 @@ def made(tmp_path: Path) -> Made:
     return Made(tmp_path / "project")
 
 
-@pytest.fixture
-def version(made: Made) -> Path:
-    return made.put()
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a version, not to be changed."""
+    return Made(tmp_path_factory.mktemp("made") / "project").put()
 
 
 def said(version: Path) -> dict[str, Any]:
