@@ -17,9 +17,10 @@ from cpu_pipeline import api, host
 from cpu_pipeline.artifact import digest_file, digest_json
 from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import GateFailed, RecipeError, Refused, StageFailed
-from cpu_pipeline.publish import MANIFEST, REPORT, edited, publish, read_manifest
+from cpu_pipeline.publish import MANIFEST, REPORT, edited, in_service, promoted, publish, read_manifest
 from cpu_pipeline.stage import Verdict
 from cpu_pipeline.store import Store
+from cpu_pipeline.versions import PROMOTIONS
 
 RECIPE = """\
 about: {about}
@@ -139,7 +140,18 @@ def test_the_same_build_is_the_same_version(made: Maker, out: Path) -> None:
     assert first is not None and publish(*made(), out) == (first[0], False)
     other = put(made(content="other"), out)
     assert other != first[0] and first[0].is_dir()
-    assert sorted(p.name for p in (out / "toy").iterdir()) == sorted([first[0].name, other.name, "latest"])
+    assert sorted(p.name for p in (out / "toy").iterdir()) == sorted([first[0].name, other.name, "latest", PROMOTIONS])
+
+
+def test_says_by_whom_each_version_was_put_out(made: Maker, out: Path) -> None:
+    first = put(made(), out)
+    built, store = made(content="other")
+    assert publish(built, store, out, by="refresh") is not None
+    publish(*made(), out)
+    publish(*made(), out)
+    said = [(one.version == first.name, one.by) for one in promoted(out / "toy")]
+    assert said == [(True, "run"), (False, "refresh"), (True, "run")]
+    assert in_service(out / "toy") == first
 
 
 def test_latest_names_the_version_that_was_put_out_last(made: Maker, out: Path) -> None:
@@ -171,7 +183,7 @@ def test_a_gate_that_fails_puts_nothing_out_and_keeps_the_earlier_version(made: 
     with pytest.raises(GateFailed, match=r"step `same`: cosine 0.5 over 4 sequences, at least 0.9 asked"):
         publish(built, store, out)
     assert (out / "toy" / "latest").resolve() == first.resolve()
-    assert sorted(p.name for p in (out / "toy").iterdir()) == sorted([first.name, "latest"])
+    assert sorted(p.name for p in (out / "toy").iterdir()) == sorted([first.name, "latest", PROMOTIONS])
 
 
 def test_every_gate_that_fails_is_told(made: Maker, out: Path) -> None:
