@@ -22,7 +22,7 @@ CROWDED = frozenset({0, 30})
 """Minutes at which everybody's jobs start: GitHub starts those late or, at worst, not at all."""
 
 _VALUE = r"(?:\d{1,2}|[a-z]{3})"
-_TERM = re.compile(rf"\*(?:/(\d{{1,2}}))?|{_VALUE}(?:-{_VALUE}(?:/(\d{{1,2}}))?)?")
+_TERM = re.compile(rf"\*(?:/(\d{{1,2}}))?|{_VALUE}(?:-{_VALUE}(?:/(\d{{1,2}}))?)?", re.ASCII)
 _FROM = datetime(2026, 1, 1, tzinfo=UTC)
 """Where looking for gaps begins; nine years on hold two leap days and every fall of weekdays on dates but a few."""
 _SPAN = timedelta(days=9 * 366)

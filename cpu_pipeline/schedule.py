@@ -14,7 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import cron, paper, wiring
+from cpu_pipeline import paper, wiring
+from cpu_pipeline.cron import Cron
+from cpu_pipeline.cron import read as read_cron
 from cpu_pipeline.disk import make_dir, write_file, writing
 from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.errors import RecipeError
@@ -45,7 +47,7 @@ class Job:
     """Small letters, digits and `-`, of 52 characters at most: a name for every scheduler."""
     asked: str
     """The cron that the recipes have."""
-    cron: cron.Cron
+    cron: Cron
     """The cron that is run: off the full and half hours."""
     recipes: tuple[str, ...]
     """Paths below the project's folder, with `/`."""
@@ -64,14 +66,14 @@ class Job:
     @property
     def moved(self) -> str:
         """Say that the minute was moved, or nothing."""
-        if self.cron.minutes == cron.read(self.asked).minutes:
+        if self.cron.minutes == read_cron(self.asked).minutes:
             return ""
         return f"`{self.cron.text}` stands for `{self.asked}`: off the full and half hours, when everybody's jobs start"
 
     @property
-    def watch(self) -> cron.Cron:
+    def watch(self) -> Cron:
         """Return when to look whether anything is too old: once a day."""
-        return cron.read("0 12 * * *").off_minute(self.name)
+        return read_cron("0 12 * * *").off_minute(self.name)
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def jobs(recipes: Sequence[Path], project: Path) -> tuple[Job, ...]:
             raise RecipeError(f'{path}: has no schedule; write `refresh: {{cron: "17 3 * * 1"}}` into it')
         if (other := seen.setdefault(plan.name, path)) != path:
             raise RecipeError(f"{path}: {other} has the same name, and both would be {OUT}/{plan.name}; rename one")
-        together.setdefault(cron.read(refresh.cron).text, []).append(plan)
+        together.setdefault(read_cron(refresh.cron).text, []).append(plan)
     made: list[Job] = []
     for text, plans in sorted(together.items(), key=lambda item: min(p.name for p in item[1])):
         plans.sort(key=lambda plan: plan.name)
@@ -190,7 +192,7 @@ def _job(name: str, text: str, plans: Sequence[Plan], project: Path) -> Job:
     return Job(
         name,
         text,
-        cron.read(text).off_minute(plans[0].name),
+        read_cron(text).off_minute(plans[0].name),
         tuple(below(plan.path, project) for plan in plans),
         any(environments(n.stage, plan.formats(n)) - {DEFAULT} for plan in plans for n in plan.nodes.values()),
         tuple(dict.fromkeys(path for plan in reacting for path in _watched(plan, project))),
@@ -278,7 +280,13 @@ def files(kind: Kind, order: Order) -> dict[str, str]:
 
 
 def write(made: dict[str, str], folder: Path) -> list[Path]:
-    """Write files into a folder, each whole or not at all."""
+    """Write files into a folder, each whole or not at all.
+
+    Raises:
+        RecipeError: it is no folder, or not writable.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"{folder} is not a directory; name another place")
     with writing(folder):
         make_dir(folder)
         for name, text in made.items():

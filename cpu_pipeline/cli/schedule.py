@@ -43,7 +43,7 @@ def schedule(
         Path | None, Option(metavar="FOLDER", help="Write the files into this folder instead of printing them.")
     ] = None,
 ) -> None:
-    """Print a ready file with which cron, systemd, GitHub Actions or Kubernetes refresh recipes by their `refresh.cron`."""
+    """Print a ready file with which cron, systemd, GitHub Actions or Kubernetes refresh recipes when they are due."""
     from cpu_pipeline import schedule as scheduling
 
     project = Path.cwd()

@@ -42,7 +42,7 @@ def files(order: Order) -> dict[str, str]:
 
 def _refresh(order: Order, job: Job) -> str:
     log = f"{job.name}.log"
-    script = "; ".join([*order.on().script(job, check=False), "exit ${code:-0}"])
+    script = "; ".join([*order.on().script(job, check=False), 'exit "${code:-0}"'])
     return f"cd {shlex.quote(str(order.project))} && {{ ( {script} ) >>{log} 2>&1 || tail -n 20 {log}; }}"
 
 

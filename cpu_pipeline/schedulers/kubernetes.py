@@ -76,7 +76,7 @@ def _pod(order: Order, job: Job) -> dict[str, Any]:
 
 
 def _container(order: Order, job: Job) -> dict[str, Any]:
-    script = "\n".join([*order.on("cpu-pipeline").script(job, check=True), "exit ${code:-0}"])
+    script = "\n".join([*order.on("cpu-pipeline").script(job, check=True), 'exit "${code:-0}"'])
     resources = {"cpu": str(job.threads or CPUS), "memory": MEMORY}
     store = f"{PROJECT}/.cpu-pipeline" if order.store_remote is None else STORE
     places = {"project": PROJECT, "tmp": "/tmp", "home": HOME}
