@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from cpu_pipeline import lock, publish, wiring
+from cpu_pipeline import lock, versions, wiring
 from cpu_pipeline.errors import PipelineError, RecipeError
 from cpu_pipeline.history import Entry, runs
 from cpu_pipeline.paper import load_recipe
 from cpu_pipeline.store import Store
+from cpu_pipeline.versions import Promotion
 
 FOLDER = Path("recipes")
 FRESHENING = ("run", "refresh")
@@ -31,6 +32,8 @@ class Standing:
     name: str
     version: str | None
     """What is in service."""
+    rolled_back: bool
+    """True when it was put back into service by a rollback."""
     fresh: str | None
     """When it was last known to be fresh: UTC, ISO 8601."""
     age: float | None
@@ -92,14 +95,16 @@ def _standing(path: Path, known: Sequence[Entry], out: Path, most: float, now: d
     home = out / path.stem
     mine = [one for one in known if one.name == path.stem and one.command in FRESHENING and one.puts_out]
     last = next((one for one in mine if one.outcome != "running"), None)
-    service = publish.in_service(home)
-    times = sorted(_fresh(mine, home))
+    service = versions.in_service(home)
+    order = versions.promoted(home)
+    times = sorted(_fresh(mine, order))
     fresh = times[-1] if times and service is not None else None
     age = None if fresh is None else (now - fresh).total_seconds()
     found = Standing(
         str(path),
         path.stem,
-        None if service is None else service.name,
+        versions.label(service.name) if service else None,
+        bool(order) and order[-1].by == "rollback",
         None if fresh is None else fresh.isoformat(timespec="seconds"),
         None if age is None else round(max(age, 0.0)),
         last.outcome if last else None,
@@ -136,11 +141,11 @@ def _lock(path: Path) -> tuple[Literal["fresh", "stale", "missing", "unknown"], 
         return "unknown", str(error).partition("\n")[0]
 
 
-def _fresh(mine: Sequence[Entry], home: Path) -> Iterator[datetime]:
+def _fresh(mine: Sequence[Entry], order: Sequence[Promotion]) -> Iterator[datetime]:
     """Give the times at which what is in service was known to be as its recipe says."""
     texts = [one.finished for one in mine if one.outcome == "done"]
     # The history stays on the machine that made it; the promotions go with the artifacts.
-    texts += [one.when for one in publish.promoted(home) if one.by in FRESHENING]
+    texts += [one.when for one in order if one.by in FRESHENING]
     for text in texts:
         try:
             when = datetime.fromisoformat(text or "")

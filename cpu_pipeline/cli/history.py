@@ -100,7 +100,8 @@ def status(
             last = "no run is known" if one.last is None else f"last run {one.last}"
             now = ", one is running" if one.running else ""
             state = "wrong" if one.problems else "ok"
-            rows.append((state, one.name, one.version or "none", age, f"lock {one.lock}", last + now))
+            service = (one.version or "none") + (" (rolled back)" if one.rolled_back else "")
+            rows.append((state, one.name, service, age, f"lock {one.lock}", last + now))
         columns(rows)
     wrong = [f"{one.name}: {says}" for one in found for says in one.problems]
     return fail(Stale(plain("\n".join(wrong)))) if wrong else 0

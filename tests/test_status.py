@@ -1,0 +1,193 @@
+"""A dead man's switch: too old, failing, or nothing in service is told, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.bench import Bench
+
+from cpu_pipeline import lock, status
+from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.history import recording
+from cpu_pipeline.status import Standing, ago, duration, recipes
+from cpu_pipeline.store import Store
+
+DAY = 86_400.0
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+RECIPE = "model: {folder: model}\ntask: text-classification\nstages: [{id: one, use: export.onnx}]\n"
+EMPTY = {key: {} for key in ("recipe", "made_with", "packages", "environments", "steps", "sources", "rows", "gates")}
+Look = Callable[..., Standing]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A recipe whose version `v1` came into service nine days ago."""
+    bench = Bench(tmp_path)
+    (bench.home / "small.yaml").write_text(RECIPE)
+    home = bench.out / "small"
+    (home / "v1").mkdir(parents=True)
+    (home / "latest").symlink_to("v1")
+    promoted(bench, "run", NOW - timedelta(days=9))
+    return bench
+
+
+def promoted(bench: Bench, by: str, when: datetime) -> None:
+    said = {"version": "v1", "when": when.isoformat(), "by": by, "instead_of": None}
+    with (bench.out / "small" / "promotions.jsonl").open("a") as file:
+        file.write(json.dumps(said) + "\n")
+
+
+def ran(bench: Bench, when: datetime, command: str = "refresh", name: str = "small", **facts: Any) -> None:
+    """Leave the record of a run that ended then."""
+    store = Store(bench.store)
+    with recording(store, command, name, None) as run:
+        run.note(**{"exit_code": 0, **facts})
+    path = run.folder / "run.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({**said, "finished": when.isoformat()}))
+
+
+@pytest.fixture
+def look(bench: Bench) -> Look:
+    def look(most: float = 8 * DAY, now: datetime = NOW) -> Standing:
+        [found] = status.status([bench.home / "small.yaml"], Store(bench.store), bench.out, most, now)
+        return found
+
+    return look
+
+
+def test_too_old(look: Look) -> None:
+    found = look()
+    assert (found.version, found.age, found.last, found.lock) == ("v1", 9 * DAY, None, "missing")
+    assert found.problems == ["it was last fresh 9 days ago, 8 days at most"]
+    assert look(10 * DAY).problems == []
+
+
+def test_a_run_that_found_everything_fresh_counts(bench: Bench, look: Look) -> None:
+    ran(bench, NOW - timedelta(hours=3))
+    found = look(DAY)
+    assert found.age == 3 * 3600 and found.last == "done" and found.fresh == "2026-11-22T09:00:00+00:00"
+    assert found.problems == []
+
+
+@pytest.mark.parametrize(
+    ("command", "facts"),
+    [
+        ("lock", {}),
+        ("rollback", {"version": "v1"}),
+        ("run", {"puts_out": []}),
+        ("refresh", {"exit_code": 3, "says": "no"}),
+        ("refresh", {"name": "other"}),
+    ],
+)
+def test_what_leaves_nothing_fresh_does_not_count(
+    bench: Bench, look: Look, command: str, facts: dict[str, Any]
+) -> None:
+    ran(bench, NOW, command, **facts)
+    assert look().age == 9 * DAY
+
+
+def test_a_promotion_counts_where_its_history_is_not_known_but_no_rollback(bench: Bench, look: Look) -> None:
+    promoted(bench, "rollback", NOW)
+    assert look().age == 9 * DAY and look().rolled_back
+    promoted(bench, "refresh", NOW - timedelta(days=1))
+    assert look().age == DAY
+
+
+def test_the_last_run_failed(bench: Bench, look: Look) -> None:
+    ran(bench, NOW)
+    ran(bench, NOW, exit_code=3, says="small: v1 stays in service:\nmore")
+    assert look().problems == ["the last refresh failed (3): small: v1 stays in service:"]
+    ran(bench, NOW, "run", exit_code=1, puts_out=[], says="an experiment that puts nothing out")
+    assert len(look().problems) == 1
+    ran(bench, NOW, "run", puts_out=["one"], version="v1")
+    assert look().problems == [] and look().last == "done"
+
+
+def test_the_last_run_died_and_one_that_lives_is_no_failure(bench: Bench, look: Look) -> None:
+    ran(bench, NOW)
+    with recording(Store(bench.store), "refresh", "small", None) as run:
+        found = look()
+        assert found.running and found.last == "done" and found.problems == []
+    (run.folder / "run.json").unlink()
+    found = look()
+    assert not found.running and found.last == "died"
+    assert found.problems == ["the last refresh died: killed, or the machine went down"]
+
+
+def test_nothing_is_in_service(bench: Bench, look: Look) -> None:
+    ran(bench, NOW)
+    (bench.out / "small" / "latest").unlink()
+    found = look()
+    assert found.version is None and found.age is None
+    assert found.problems == [f"nothing is in service in {bench.out / 'small'}"]
+    (bench.out / "small" / "latest").symlink_to("gone")
+    assert look().version is None
+
+
+def test_nobody_knows_when(bench: Bench, look: Look) -> None:
+    promoted(bench, "hand", NOW)
+    for text in ("", '{"version": "v1", "when": "yesterday", "by": "run", "instead_of": null}\n'):
+        (bench.out / "small" / "promotions.jsonl").write_text(text + '{"version": "v0", "when": "", "by": "run"}\n')
+        if text:
+            assert look().problems == ["nobody knows when it was last fresh"]
+        else:  # the link's own time is what is known
+            assert look(now=datetime.now(UTC)).age < 3600  # type: ignore[operator]
+
+
+def test_a_clock_that_is_wrong_does_not_hide_what_is_old(bench: Bench, look: Look) -> None:
+    ran(bench, NOW + timedelta(days=300))
+    assert look().problems == ["it was last fresh 300 days from now: is the clock right?"]
+    assert look(now=NOW + timedelta(days=300, minutes=-30)).problems == []
+
+
+def test_how_the_lock_stands(bench: Bench, look: Look) -> None:
+    assert look().lock == "missing" and look(10 * DAY).problems == []
+    place = lock.place(bench.home / "small.yaml")
+    place.write_text("lock: 9\n")
+    assert look().lock == "unknown" and "newer cpu-pipeline" in look().problems[0]
+    place.write_text(json.dumps({"lock": 1, **EMPTY}))
+    assert look().lock == "stale" and look(10 * DAY).problems == []
+    (bench.home / "small.yaml").write_text(RECIPE.replace("export.onnx", "export.onx"))
+    found = look(10 * DAY)
+    assert found.lock == "unknown" and found.version == "v1" and found.problems[0].startswith(f"{found.recipe}:3:")
+
+
+def test_which_recipes_are_meant(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "recipes"
+    with pytest.raises(RecipeError, match="no recipe is named, and none in"):
+        recipes(bench.out, folder)
+    folder.mkdir()
+    for name in ("small", "locked", "new"):
+        (folder / f"{name}.yaml").touch()
+    (folder / "locked.lock").touch()
+    assert [path.stem for path in recipes(bench.out, folder)] == ["locked", "small"]
+
+
+def test_a_recipe_that_is_not_there_is_an_error(bench: Bench) -> None:
+    with pytest.raises(RecipeError, match=r"smal\.yaml: no such file"):
+        status.status([bench.home / "smal.yaml"], Store(bench.store), bench.out, DAY)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90m", 5400), ("36h", 36 * 3600), ("8d", 8 * DAY), ("1.5w", 10.5 * DAY)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "8", "d", "-8d", "0d", "8 d d", "1e3d", "8D", "nan", "infd", "8,5d"])
+def test_what_is_no_duration_is_told(text: str) -> None:
+    with pytest.raises(RecipeError, match="is no duration; write a number and m, h, d or w"):
+        duration(text)
+
+
+def test_durations_for_people() -> None:
+    assert [ago(s) for s in (1, 119, 120, 3 * 3600, 47 * 3600, 8 * DAY)] == [
+        "1 seconds", "119 seconds", "2 minutes", "3 hours", "47 hours", "8 days",
+    ]  # fmt: skip
