@@ -18,7 +18,7 @@ from cpu_pipeline.stage import Stage
 STAGES = registry.stage_names(internal=True)
 HEAVY = {
     "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "datasets", "scipy", "numpy",
-    "pyarrow", "tokenizers", "huggingface_hub", "safetensors", "seqeval", "optimum", "sklearn", "pandas",
+    "pyarrow", "tokenizers", "huggingface_hub", "safetensors", "seqeval", "optimum", "sklearn", "pandas", "cyclonedx",
 }  # fmt: skip
 TESTS = Path(__file__).parent
 READS = {"task", "task.head", "target", "allow", *(f"data.{role}{mark}" for role in

@@ -1,12 +1,15 @@
-"""`verify` re-hashes a version and says whether this CPU may run it."""
+"""`verify` re-hashes a version, reads its provenance, and says whether this CPU may run it."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from conftest import Cli
 from faults.bench import Bench
+from publishing import dressed
 
 
 def latest(bench: Bench) -> Path:
@@ -19,6 +22,7 @@ def test_a_version_as_written(cli: Cli, whole: Bench) -> None:
     assert said.out.splitlines()[1:] == ["two: runs on this CPU"]
     found = cli("verify", latest(whole), "--json").json
     assert found["missing_instruction_sets"] == {"two": []}
+    assert (found["name"], found["version"]) == ("small", latest(whole).resolve().name)
     assert found["files"] == len(json.loads((latest(whole) / "manifest.json").read_text())["files"])
 
 
@@ -26,6 +30,31 @@ def test_a_version_that_was_edited(cli: Cli, built: Bench) -> None:
     (latest(built) / "two" / "marker.txt").write_text("owt\n")
     said = cli("verify", latest(built))
     assert said.code == 7 and "differs from its manifest: two/marker.txt" in said.err
+
+
+def test_a_statement_that_was_edited_with_its_digest(cli: Cli, built: Bench) -> None:
+    statement = json.loads((latest(built) / "provenance.json").read_text())
+    statement["subject"][0]["digest"]["sha256"] = "0" * 64
+    dressed(latest(built), {"provenance.json": json.dumps(statement)})
+    said = cli("verify", latest(built), "--json")
+    assert said.code == 7 and said.json["exit_code"] == 7
+    assert "provenance.json: its subject two/README.md has another digest than the file" in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_a_version_from_before_there_were_statements(cli: Cli, built: Bench) -> None:
+    dressed(latest(built), {"provenance.json": None})
+    said = cli("verify", latest(built))
+    assert said.code == 7 and "no provenance.json: it was written before versions had one" in said.err
+
+
+def test_the_base_install_is_enough(whole: Bench) -> None:
+    """Whatever the extras bring cannot be imported."""
+    extras = ("cyclonedx", "packageurl", "in_toto_attestation", "google", "numpy", "torch", "onnx", "huggingface_hub")
+    block = f"import sys; sys.modules.update(dict.fromkeys({extras!r})); from cpu_pipeline.cli import main; "
+    run = [sys.executable, "-c", f"{block}raise SystemExit(main(['verify', {str(latest(whole))!r}]))"]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, env=whole.environment())
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_version_for_another_cpu(cli: Cli, built: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Tokens reach no offline child, no log, no record, no manifest; accelerators are hidden from every child."""
+"""Tokens reach no offline child, no log, no record, nothing put out; accelerators are hidden from every child."""
 
 from __future__ import annotations
 
@@ -14,19 +14,27 @@ SECRETS = {
          "OPENAI_API_KEY", "SMTP_PASSWORD", "DB_PASSWD", "MY_CREDENTIALS", "SSH_PRIVATE")
     )
 }  # fmt: skip
-PROXY = {"https_proxy": "http://somebody:hush-proxy@proxy.example:8080"}
+ADDRESSES = {
+    "https_proxy": "http://somebody:hush-proxy@proxy.example:8080",
+    "HF_ENDPOINT": "https://somebody:hush-endpoint@hub.example",
+    "PIP_INDEX_URL": "https://somebody:hush-index@packages.example/simple",
+}
+OUT = {"manifest.json", "provenance.json", "sbom.json", "report.md", "one/README.md"}
+"""What is said about a version, all of which is looked at."""
 
 
 def test_no_secret_gets_anywhere(bench: Bench, tmp_path: Path) -> None:
     """A stage that prints and writes its whole environment finds none; nor does anything that is kept."""
     to = tmp_path / "environment.json"
     recipe = bench.recipe({"id": "one", "act": "tell", "to": to})
-    said = bench.built(recipe, **SECRETS, **PROXY, HARMLESS="yes")
+    said = bench.built(recipe, **SECRETS, **ADDRESSES, HARMLESS="yes")
     seen = json.loads(to.read_text(encoding="utf-8"))
     assert seen["HARMLESS"] == "yes"
     assert not {name: value for name, value in seen.items() if "hush" in value}
     written = [p for room in (bench.store, bench.out) for p in room.rglob("*") if p.is_file()]
     assert [p for p in written if p.suffix == ".log" and b"HARMLESS" in p.read_bytes()], "the log is not looked at"
+    home = (bench.out / "small" / "latest").resolve()
+    assert {p.relative_to(home).as_posix() for p in written if p.is_relative_to(home)} >= OUT
     assert not [p for p in written if b"hush" in p.read_bytes()]
     assert "hush" not in said.out + said.err
 
