@@ -27,6 +27,8 @@ from cpu_pipeline.errors import StageFailed, error_class
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE", re.IGNORECASE)
 CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 """A user and a password in an address, as proxies have them."""
+SHAPING = ("TORCHINDUCTOR_", "AOT_INDUCTOR_", "AOTINDUCTOR_", "TORCHDYNAMO_")
+"""What begins the names of settings that change how torch compiles: a recipe says that, not who happens to run it."""
 SEEN_BY_FETCH = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 TAIL = 15
 """Lines of a dead child's log that its error shows."""
@@ -34,12 +36,19 @@ TAIL = 15
 
 def variables(paths: Sequence[str], online: bool = False, timing: bool = False) -> dict[str, str]:
     """Return the environment variables of a child: no accelerators, no tokens, offline unless it fetches."""
-    env = {k: v for k, v in os.environ.items() if not SECRET.search(k) or (online and k in SEEN_BY_FETCH)}
+    env = {
+        k: v
+        for k, v in os.environ.items()
+        if (not SECRET.search(k) or (online and k in SEEN_BY_FETCH)) and not k.startswith(SHAPING)
+    }
+    env.pop("CPU_PIPELINE_STORE_REMOTE", None)  # its address may hold a secret, and no child asks it
     env |= {
         "CUDA_VISIBLE_DEVICES": "",
         "HIP_VISIBLE_DEVICES": "",
         "ROCR_VISIBLE_DEVICES": "",
         "PYTHONHASHSEED": "0",
+        # Libraries read their own files in the locale's encoding, and Inductor's are no ASCII.
+        "PYTHONUTF8": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": os.environ.get("PYTHONDONTWRITEBYTECODE", ""),
         "TOKENIZERS_PARALLELISM": "false",

@@ -276,7 +276,8 @@ class _Build:
         places = {name: environment.interpreter(name) for name in {DEFAULT, *environments(node.stage, formats)}}
         child = self._child(places[where], node.stage.online)
         context = self.plan.context
-        threads = context.threads if node.stage.alone else max(1, host.cores() // self.jobs)
+        # Not a share of the cores: sums of floats follow the number of threads, and no output may follow --jobs.
+        threads = context.threads if node.stage.alone else host.cores()
         task = context.task
         child.ask(
             request(

@@ -108,6 +108,9 @@ class Stage(BaseModel, ABC):
     """True when the model it gives is stored or computed in fewer bits than the one it takes, for model cards."""
     version: ClassVar[int] = 1
     """Raise by one whenever `run` starts writing something different."""
+    reproducible: ClassVar[str] = ""
+    """Empty when equal inputs give equal bytes on one machine, whatever its path, user, locale, time zone or run order;
+    else why not, in one sentence for people."""
     unkeyed: ClassVar[Set[str]] = frozenset()
     """Options that `judge` uses and `run` does not."""
 

@@ -110,6 +110,9 @@ def test_promises_fit_together(name: str) -> None:
         assert list(cls.takes)[:1] == ["candidate"]
     if cls.alone:
         assert cls.host is not Stage.host
+        assert cls.reproducible, "what measures time says that it cannot come out the same"
+    why = cls.reproducible
+    assert not why or (why.endswith(".") and "\n" not in why and len(why) > 20)
 
 
 @pytest.mark.parametrize("name", [n for n in STAGES if n.startswith("validate.")])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from faults.bench import Bench
 
+from cpu_pipeline import host
 from cpu_pipeline.artifact import Artifact, digest_tree
 from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import Stale
@@ -39,6 +40,14 @@ def test_the_same_comes_out_and_nothing_is_left_or_put_out(bench: Bench) -> None
     assert len(bench.lines("began")) == before + 2 and len(bench.lines("ended measure")) == 1
     assert (bench.out / "small" / "latest").readlink() == version
     assert not list(bench.home.glob("store-cold-*"))
+
+
+def test_what_else_runs_is_no_difference(bench: Bench) -> None:
+    """Sums of floats follow the number of threads, so that it may not follow --jobs."""
+    recipe = bench.recipe(STEPS[0])
+    alone = bench.built(recipe).said["steps"]["one"]["facts"]
+    beside = bench.built(recipe, "--jobs", "4", "--store", bench.home / "other").said["steps"]["one"]["facts"]
+    assert alone["threads"] == beside["threads"] == host.cores()
 
 
 def test_what_is_not_kept_is_built_twice(bench: Bench) -> None:

@@ -88,20 +88,24 @@ def schema(
 
 
 def docs(
-    write: Annotated[bool, typer.Option("--write", help="Write the tables into README.md.")] = False,
-    path: Annotated[Path, typer.Option(help="The README.")] = Path("README.md"),
+    write: Annotated[bool, typer.Option("--write", help="Write the tables into the documents.")] = False,
+    path: Annotated[
+        list[Path] | None, typer.Option(help="A document; without any, README.md and docs/reproducible.md.")
+    ] = None,
 ) -> int:
-    """Check that README's generated tables are up to date, or write them."""
+    """Check that the generated tables of README and docs are up to date, or write them."""
     from cpu_pipeline.cli.tables import filled
 
-    text = path.read_text(encoding="utf-8")
-    made = filled(text)
-    if write:
-        path.write_text(made, encoding="utf-8", newline="\n")
-    elif made != text:
-        typer.echo(f"{path}: its tables are out of date; run `cpu-pipeline docs --write`", err=True)
-        return 5
-    return 0
+    code = 0
+    for document in path or (Path("README.md"), Path("docs", "reproducible.md")):
+        text = document.read_text(encoding="utf-8")
+        made = filled(text)
+        if write:
+            document.write_text(made, encoding="utf-8", newline="\n")
+        elif made != text:
+            typer.echo(f"{document}: its tables are out of date; run `cpu-pipeline docs --write`", err=True)
+            code = 5
+    return code
 
 
 def options(model: type[BaseModel]) -> list[dict[str, Any]]:

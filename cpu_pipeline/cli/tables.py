@@ -1,4 +1,4 @@
-"""README's generated tables of stages, tasks and ways to run a model."""
+"""The generated tables of README and docs: stages, which of them give the same bytes, tasks, ways to run a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL
 
 def filled(text: str) -> str:
     """Return the text with each `<!-- generated: NAME -->` block made anew."""
-    made = {"stages": _stages, "tasks": _tasks, "ways": _ways}
+    made = {"stages": _stages, "reproducible": _reproducible, "tasks": _tasks, "ways": _ways}
     return _BLOCK.sub(lambda m: m[1] + made[m[2]]() + m[3], text)
 
 
@@ -23,6 +23,14 @@ def _stages() -> str:
         takes = ", ".join(f"{key}: {_formats(formats)}" for key, formats in stage.takes.items())
         rows.append(f"| `{name}` | {takes} | {_line(stage)} |")
     return "\n".join(["| stage | takes | what it does |", "|---|---|---|", *rows]) + "\n"
+
+
+def _reproducible() -> str:
+    rows = []
+    for name in registry.stage_names(internal=True):
+        why = registry.stage_class(name).reproducible
+        rows.append(f"| `{name}` | {'no' if why else 'yes'} | {why.replace('|', chr(92) + '|')} |")
+    return "\n".join(["| stage | the same bytes | why not |", "|---|---|---|", *rows]) + "\n"
 
 
 def _formats(formats: object) -> str:

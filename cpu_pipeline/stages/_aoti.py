@@ -48,6 +48,8 @@ LEVELS = (
 )
 """Best first. Instructions for tiles and dot products are left to oneDNN, which finds them when it runs: the loops that
 Inductor generates have no use for them, and an artifact that does not name them runs on more processors."""
+THREADS = 2
+"""How many Inductor sees when it decides how deep to part a loop among them; any number can run it."""
 BFLOAT16 = {"avx512_bf16": "-mavx512bf16", "bf16": "-march=armv8.2-a+bf16"}
 """Instruction set -> the compiler's flag for it, where bfloat16 has a use for it."""
 
@@ -175,7 +177,13 @@ def compile(
         "aot_inductor.enable_frame_pointer": False,
         **(more or {}),
     }
-    with tempfile.TemporaryDirectory(prefix="cpu-pipeline-") as folder, _apart(Path(folder)), _vectors(built) as width:
+    with (
+        tempfile.TemporaryDirectory(prefix="cpu-pipeline-", dir=_room()) as folder,
+        _apart(Path(folder)),
+        _vectors(built) as width,
+        _quoted(),
+        threads(THREADS),
+    ):
         from torch._inductor.package import package_aoti
 
         options |= {"cpp.simdlen": width, "cpp.cxx": (str(_wrap(Path(folder), cxx)),)}
@@ -264,6 +272,38 @@ def _apart(folder: Path) -> Iterator[None]:
         os.environ.pop("TORCHINDUCTOR_CACHE_DIR")
         if before is not None:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
+
+
+def _room() -> str:
+    """Name a folder for temporary files whose path is one word: Inductor does not quote those in its commands."""
+    folder = tempfile.gettempdir()
+    return folder if shlex.quote(folder) == folder or os.name == "nt" else "/tmp"
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads, and afterwards what it used before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _quoted() -> Iterator[None]:
+    """Let torch lie in a folder whose name has a space: Inductor puts it unquoted into a command that it splits."""
+    from torch.utils import cpp_extension
+
+    before = cpp_extension.TORCH_LIB_PATH
+    cpp_extension.TORCH_LIB_PATH = shlex.quote(before)
+    try:
+        yield
+    finally:
+        cpp_extension.TORCH_LIB_PATH = before
 
 
 @contextlib.contextmanager

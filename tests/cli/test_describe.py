@@ -91,7 +91,7 @@ def test_schema_is_the_file(cli: Cli) -> None:
 
 def test_docs_fills_tables_and_sees_old_ones(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "README.md"
-    blocks = [f"<!-- generated: {name} -->\nold\n<!-- end -->\n" for name in ("stages", "tasks", "ways")]
+    blocks = [f"<!-- generated: {name} -->\nold\n<!-- end -->\n" for name in ("stages", "reproducible", "tasks", "ways")]
     path.write_text("# Title\n" + "\n".join(blocks) + "after\n")
     said = cli("docs", "--path", path)
     assert said.code == 5 and "out of date" in said.err
@@ -103,6 +103,27 @@ def test_docs_fills_tables_and_sees_old_ones(cli: Cli, tmp_path: Path) -> None:
     assert cli("docs", "--path", path).code == 0
 
 
-def test_the_tables_of_the_readme_are_up_to_date(cli: Cli) -> None:
+def test_the_tables_of_readme_and_docs_are_up_to_date(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "<!-- generated: stages -->" in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert cli("docs", "--path", ROOT / "README.md").code == 0
+    assert "<!-- generated: reproducible -->" in (ROOT / "docs" / "reproducible.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    assert cli("docs").code == 0
+
+
+def test_every_document_is_looked_at(cli: Cli, tmp_path: Path) -> None:
+    fresh, stale = tmp_path / "fresh.md", tmp_path / "stale.md"
+    fresh.write_text("nothing generated\n")
+    stale.write_text("<!-- generated: tasks -->\n<!-- end -->\n")
+    said = cli("docs", "--path", stale, "--path", fresh)
+    assert said.code == 5 and "stale.md" in said.err and "fresh.md" not in said.err
+
+
+def test_the_table_says_of_every_stage_whether_its_bytes_are_the_same(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "table.md"
+    path.write_text("<!-- generated: reproducible -->\n<!-- end -->\n")
+    assert cli("docs", "--write", "--path", path).code == 0
+    rows = {row.split("`")[1]: row for row in path.read_text().splitlines() if row.startswith("| `")}
+    assert list(rows) == registry.stage_names(internal=True)
+    for name, row in rows.items():
+        why = registry.stage_class(name).reproducible
+        assert row == f"| `{name}` | {'no' if why else 'yes'} | {why} |"

@@ -25,6 +25,7 @@ class CompileAoti(Stage):
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head", "target"})
     packages: ClassVar = ("torch", "transformers")
+    version: ClassVar = 2
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What matrix products are computed in; bfloat16 is fast on a CPU with instructions for it alone."""

@@ -35,6 +35,7 @@ class QuantizePt2e(Stage):
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
     packages: ClassVar = ("torch", "transformers", "torchao")
+    version: ClassVar = 2
     quantizes: ClassVar = True
 
     activations: Literal["static", "dynamic"] = "static"
@@ -87,7 +88,7 @@ class QuantizePt2e(Stage):
 
         exported = _aoti.export(WHERE, module, names, example)
         with _torchao() as options:
-            quantized = self._quantize(exported, batches, reduced)
+            quantized = self._quantize(exported, batches, reduced, job.threads)
             program = _aoti.export(WHERE, quantized, names, example)
             text = _aoti.compile(WHERE, program, out, built, cxx, freezing=True, mixed=self.dtype, more=options)
         count = text.count(f"{CALL}_") + text.count(f"{CALL}(")
@@ -122,7 +123,7 @@ class QuantizePt2e(Stage):
             raise RecipeError(f"{WHERE}: `activations: static` needs rows in `data.calibration`, at least one")
         return feed(job.task, source, job.data["calibration"], self.samples, 1, names)
 
-    def _quantize(self, exported: Any, batches: Sequence[Arrays], reduced: bool) -> Any:
+    def _quantize(self, exported: Any, batches: Sequence[Arrays], reduced: bool, threads: int) -> Any:
         """Put observers on the linear layers, show them the batches, and turn what they saw into int8."""
         import torch
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -134,7 +135,8 @@ class QuantizePt2e(Stage):
         # Linear layers alone: the default also observes what it finds between them, such as integer positions.
         quantizer = x86.X86InductorQuantizer().set_function_type_qconfig(torch.nn.functional.linear, config)
         try:
-            with torch.no_grad():
+            # Ranges follow sums, and these the number of threads.
+            with torch.no_grad(), _aoti.threads(threads):
                 prepared = prepare_pt2e(exported.module(check_guards=False), quantizer)
                 if not batches:
                     # Observers see weights on a call, too: without one, their scales would be made up.

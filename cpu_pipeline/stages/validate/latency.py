@@ -56,6 +56,7 @@ class ValidateLatency(Stage):
     packages: ClassVar = ("numpy", "scipy")
     alone: ClassVar = True
     version: ClassVar = 2
+    reproducible: ClassVar = "It measures time, which no two measurements take alike."
     unkeyed: ClassVar = frozenset({"min_speedup", "max_median"})
 
     @model_validator(mode="after")
