@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from cpu_pipeline.artifact import list_tree
+from cpu_pipeline.artifact import digest_listing, list_tree
 from cpu_pipeline.engine import Built
+from cpu_pipeline.errors import Refused
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.keys import ABSENT, made_with
 from cpu_pipeline.sources._files import is_tokenizer
@@ -59,15 +60,22 @@ class Origin:
 
 
 def origins(built: Built, store: Store) -> list[Origin]:
-    """List everything that was fetched, in the plan's order; a place that several roles share is listed once."""
+    """List everything that was fetched, in the plan's order; a place that several roles share is listed once.
+
+    Raises:
+        Refused: it is not what it was any more.
+    """
     found = []
     for node in built.plan.nodes.values():
         if not node.stage.online:
             continue
         said = node.stage.model_dump(mode="json")
         fields: Mapping[str, Any] = said["fields"]
-        action = store.action(built.keys[node.id])
         artifact = built.artifacts[node.id]
+        action = store.action(built.keys[node.id])
+        files = action.files if action and action.object == artifact.digest else list_tree(artifact.path)
+        if digest_listing(files) != artifact.digest:
+            raise Refused(f"the object of `{node.id}` in the store is damaged; mend it with `store verify --repair`")
         found.append(
             Origin(
                 node.id,
@@ -76,7 +84,7 @@ def origins(built: Built, store: Store) -> list[Origin]:
                 fields.get("revision") if "hub" in fields else None,
                 _site(action.ingredients if action else {}),
                 artifact.digest,
-                dict(action.files if action else list_tree(artifact.path)),
+                dict(files),
             )
         )
     return found
@@ -118,7 +126,7 @@ def times(manifest: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
 
 def maker(manifest: Mapping[str, Any]) -> str | None:
     """Return the version of cpu-pipeline that made a version; None where it was run without being installed."""
-    said: str = manifest["packages"]["cpu-pipeline"]
+    said: str = manifest["packages"].get("cpu-pipeline", ABSENT)
     return None if said == ABSENT else said
 
 

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
-from cpu_pipeline.artifact import digest_listing
+from cpu_pipeline.artifact import digest_json, digest_listing
 from cpu_pipeline.keys import ABSENT
 from cpu_pipeline.origin import Origin, maker, pypi, times
 
 FILE = "provenance.json"
+MANIFEST = "manifest.json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILDER = "pkg:pypi/cpu-pipeline"
@@ -60,7 +61,11 @@ def make(manifest: Manifest, origins: Iterable[Origin]) -> dict[str, Any]:
             "runDetails": {
                 "builder": {"id": BUILDER, "version": {"cpu-pipeline": maker(manifest) or "unknown"}},
                 "metadata": dict(zip(("startedOn", "finishedOn"), stamps, strict=False)),
-                "byproducts": _resources(rest),
+                "byproducts": [
+                    *_resources(rest),
+                    # The manifest lists this statement by digest, and can be in it only without that line.
+                    {"name": MANIFEST, "digest": {"canonicalJson": digest_json({**manifest, "files": files})}},
+                ],
             },
         },
     }
@@ -149,7 +154,7 @@ def check(text: str, manifest: Manifest) -> list[str]:
         statement = _Statement.model_validate(said)
     except (ValueError, RecursionError) as error:
         why = error.errors()[0] if isinstance(error, ValidationError) else None
-        return [f"{'.'.join(map(str, why['loc']))}: {why['msg']}" if why else f"not JSON: {error}"]
+        return [f"{'.'.join(map(str, why['loc']))}: {why['msg']}" if why else f"it is not JSON: {error}"]
     expected = make(manifest, [])
     problems = list(_subjects(said["subject"], expected["subject"]))
     ours, theirs = said["predicate"], expected["predicate"]
@@ -157,19 +162,16 @@ def check(text: str, manifest: Manifest) -> list[str]:
         ("buildDefinition", ("buildType", "externalParameters", "internalParameters")),
         ("runDetails", ("builder", "metadata", "byproducts")),
     ):
-        problems += [f"its {key} is not what {_MANIFEST} says" for key in keys if ours[part][key] != theirs[part][key]]
+        problems += [f"its {key} is not what {MANIFEST} says" for key in keys if ours[part][key] != theirs[part][key]]
     return problems + list(_dependencies(statement.predicate.definition.dependencies, manifest))
-
-
-_MANIFEST = "manifest.json"
 
 
 def _subjects(said: list[Any], expected: list[Any]) -> Iterator[str]:
     ours, theirs = ({one.get("name"): one.get("digest") for one in side} for side in (said, expected))
     for name in sorted(map(str, ours.keys() ^ theirs.keys())):
-        yield f"its subjects {'lack' if name in theirs else 'have'} {name}"
+        yield f"its subjects {'lack' if name in theirs else 'have'} {shown(name)}"
     for name in sorted(str(name) for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]):
-        yield f"its subject {name} has another digest than the file"
+        yield f"its subject {shown(name)} has another digest than the file"
     if len(said) != len(ours):
         yield "it names a subject twice"
 
@@ -178,17 +180,23 @@ def _dependencies(said: list[_Resource], manifest: Manifest) -> Iterator[str]:
     """Compare packages, commits and fetched files with what the manifest says of them."""
     packages = sorted(one.uri for one in said if one.uri.startswith("pkg:pypi/"))
     if packages != sorted(one["uri"] for one in _packages(manifest)):
-        yield f"its packages are not those of {_MANIFEST}"
+        yield f"its packages are not those of {MANIFEST}"
     recipe = manifest["recipe"]
-    places = [recipe.get(role) for role in ("model", "tokenizer", "teacher")] + list(recipe.get("data", {}).values())
-    asked = {(place["hub"], place["revision"]) for place in places if place and "hub" in place}
+    data = recipe.get("data")
+    places = [recipe.get(role) for role in ("model", "tokenizer", "teacher")]
+    places += data.values() if isinstance(data, Mapping) else ()
+    asked = {
+        (str(place["hub"]), str(place["revision"]))
+        for place in places
+        if isinstance(place, Mapping) and {"hub", "revision"} <= place.keys()
+    }
     commits = {(one.uri, one.digest["gitCommit"]) for one in said if "gitCommit" in one.digest}
     for hub, revision in sorted(asked):
         if not any(uri.endswith(f"/{hub}@{revision}") and commit == revision for uri, commit in commits):
-            yield f"its dependencies lack {hub} at {revision}"
+            yield f"its dependencies lack {shown(hub)} at {shown(revision)}"
     for uri, _ in sorted(commits):
         if not any(uri.endswith(f"/{hub}@{revision}") for hub, revision in asked):
-            yield f"its dependencies have {uri}, which the recipe does not name"
+            yield f"its dependencies have {shown(uri)}, which the recipe does not name"
     for name, step in manifest["steps"].items():
         if step["format"] != "files":
             continue
@@ -198,4 +206,9 @@ def _dependencies(said: list[_Resource], manifest: Manifest) -> Iterator[str]:
             if one.name.startswith(f"{name}/")
         }
         if digest_listing(files) != step["digest"]:
-            yield f"the files of its dependency {name} are not those that were fetched"
+            yield f"the files of its dependency {shown(name)} are not those that were fetched"
+
+
+def shown(text: str) -> str:
+    """Write text from a file for one line of a message: as it is, or escaped where it could do more than be read."""
+    return text if text.isprintable() else ascii(text)

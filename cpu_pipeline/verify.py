@@ -1,7 +1,7 @@
 """Is a version on disk what was written, does its provenance say so, and may this CPU run it?
 
 Nothing heavy is imported: this is what a machine does before it trusts what it was sent. What is not signed can be
-forged whole; a signature over provenance.json covers every file of the outputs.
+forged whole; a signature over provenance.json covers every file of the version.
 """
 
 from __future__ import annotations
@@ -10,52 +10,63 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cpu_pipeline import host, provenance
-from cpu_pipeline.artifact import Card, digest_listing
+from cpu_pipeline.artifact import CARD, Card, digest_listing
 from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.publish import FORMAT, MANIFEST, artifact_files, edited, version_of
 
 
-class _Step(BaseModel):
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Ran(_Strict):
+    """Times in seconds, of which dates can be made."""
+
+    when: float = Field(0, ge=0, lt=1e11)
+    seconds: float = Field(0, ge=0, lt=1e9)
+
+
+class _Step(_Strict):
     use: str
     inputs: dict[str, str]
     options: dict[str, Any]
     key: str
     digest: str
     format: str
-    run: dict[str, float]
+    run: _Ran
 
 
-class _Output(BaseModel):
+class _Output(_Strict):
     format: str
     digest: str
 
 
-class _Environment(BaseModel):
+class _Environment(_Strict):
     pins: str
     packages: dict[str, str]
 
 
-class _Host(BaseModel):
+class _Host(_Strict):
     isa: list[str]
 
 
-class _Shape(BaseModel):
+class _Shape(_Strict):
     """What a manifest holds, as far as it is looked at here."""
 
     name: str
-    version: str
+    version: str = Field(pattern=r"^[0-9a-f]{12}$")
     recipe: dict[str, Any]
     outputs: dict[str, _Output] = Field(min_length=1)
     steps: dict[str, _Step]
     packages: dict[str, str]
     environments: dict[str, _Environment]
     host: _Host
-    files: dict[str, tuple[int, str]]
+    files: dict[str, tuple[Annotated[int, Field(ge=0)], str]]
     cards: dict[str, str] = {}
 
 
@@ -81,7 +92,7 @@ def verify(folder: Path) -> Verified:
         raise RecipeError(f"{folder}: no {MANIFEST}; name a version's folder, such as artifacts/NAME/latest")
     manifest = _manifest(folder)
     if changed := edited(folder):
-        raise Refused(f"{folder}: differs from its manifest: {', '.join(changed)}")
+        raise Refused(f"{folder}: differs from its manifest: {', '.join(map(provenance.shown, changed))}")
     if (version := version_of(manifest)) != manifest["version"]:
         raise Refused(
             f"{folder}: {MANIFEST} says version {manifest['version']}, and its recipe, steps and outputs are {version}"
@@ -89,10 +100,9 @@ def verify(folder: Path) -> Verified:
     for name, output in manifest["outputs"].items():
         listed = {file: tuple(manifest["files"][f"{name}/{file}"]) for file in artifact_files(manifest, name)}
         if not listed or digest_listing(listed) != output["digest"]:
-            raise Refused(f"{folder}: the files of {name} are not the artifact that {MANIFEST} names by its digest")
-    missing = {
-        name: host.missing(_card(folder / name, said["format"]).needs) for name, said in manifest["outputs"].items()
-    }
+            says = f"the files of {provenance.shown(name)} are not the artifact that {MANIFEST} names by its digest"
+            raise Refused(f"{folder}: {says}")
+    missing = {name: _missing(folder / name, said["format"]) for name, said in manifest["outputs"].items()}
     if provenance.FILE not in manifest["files"]:
         raise Refused(
             f"{folder}: no {provenance.FILE}: it was written before versions had one; move the folder away and run its "
@@ -107,7 +117,8 @@ def verify(folder: Path) -> Verified:
 def _manifest(folder: Path) -> dict[str, Any]:
     where = folder / MANIFEST
     try:
-        said = json.loads(where.read_text(encoding="utf-8"))
+        text = where.read_text(encoding="utf-8")
+        said = json.loads(text, parse_constant=_refuse)
         number = said.get("manifest")
     except (ValueError, RecursionError, AttributeError) as error:
         raise Refused(f"{where}: damaged: it is no JSON object") from error
@@ -117,16 +128,22 @@ def _manifest(folder: Path) -> dict[str, Any]:
             "install that version"
         )
     try:
-        _Shape.model_validate(said)
+        _Shape.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        raise Refused(f"{where}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from error
+        at = provenance.shown(".".join(map(str, first["loc"])))
+        raise Refused(f"{where}: damaged: {at}: {first['msg'].lower()}") from error
     whole: dict[str, Any] = said
     return whole
 
 
-def _card(path: Path, format: str) -> Card:
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _missing(path: Path, format: str) -> list[str]:
+    """List the instruction sets that an output's card asks for and this CPU has not."""
     try:
-        return Card.read(path, format)
-    except (ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{path}: its cpu_pipeline.json is damaged") from error
+        return host.missing(Card.read(path, format).needs)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Refused(f"{path}: its {CARD} is damaged") from error

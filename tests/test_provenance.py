@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from packageurl import PackageURL
 from publishing import Made, dressed
 
 from cpu_pipeline import provenance
-from cpu_pipeline.artifact import digest_file, digest_listing
+from cpu_pipeline.artifact import digest_file, digest_json, digest_listing
 from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.origin import pypi
 from cpu_pipeline.publish import MANIFEST, artifact_files, read_manifest, version_of
@@ -71,10 +72,14 @@ def test_its_subjects_are_the_files_of_the_outputs(version: Path) -> None:
 
 
 def test_its_byproducts_are_what_else_was_written(version: Path) -> None:
-    found = {one["name"]: one["digest"]["sha256"] for one in said(version)["predicate"]["runDetails"]["byproducts"]}
+    *files, last = said(version)["predicate"]["runDetails"]["byproducts"]
+    found = {one["name"]: one["digest"]["sha256"] for one in files}
     evidence = {f"checks/accuracy{side}/sub/file.txt" for side in ("", "/candidate", "/reference")}
     assert found.keys() == {"report.md", "sbom.json", *evidence}
     assert all(digest_file(version / name) == sha for name, sha in found.items())
+    manifest = read_manifest(version)
+    del manifest["files"][provenance.FILE]
+    assert last == {"name": MANIFEST, "digest": {"canonicalJson": digest_json(manifest)}}
 
 
 def test_it_says_how(version: Path) -> None:
@@ -257,6 +262,49 @@ def test_an_output_of_no_files(version: Path) -> None:
     dressed(version, outputs=manifest["outputs"], version=version_of(manifest))
     with pytest.raises(Refused, match=r"the files of ../elsewhere are not the artifact"):
         verify(version)
+
+
+def leaves(value: Any, *at: Any) -> Iterator[tuple[Any, ...]]:
+    """Name places in a JSON value, down to the sixth level: every key of a mapping, the first items of a list."""
+    if at:
+        yield at
+    below = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, inner in below:
+        yield from leaves(inner, *at, key) if len(at) < 6 else ()
+
+
+def put(value: Any, at: tuple[Any, ...], what: Any) -> Any:
+    copy = json.loads(json.dumps(value))
+    inner = copy
+    for key in at[:-1]:
+        inner = inner[key]
+    inner[at[-1]] = what
+    return copy
+
+
+STRANGE = (None, [], {}, "x\n\ud800", -1, 1e300, float("nan"), [{}], True)
+
+
+@pytest.mark.parametrize("file", [MANIFEST, provenance.FILE])
+def test_strange_values_are_refused_never_a_traceback(file: str, version: Path) -> None:
+    """Whoever wrote them made the version fit again."""
+    whole = json.loads((version / file).read_text())
+    wrong, refused = 0, 0
+    for number, at in enumerate(leaves(whole)):
+        changed = put(whole, at, STRANGE[number % len(STRANGE)])
+        if file == MANIFEST:
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                changed["version"] = version_of(changed)
+            (version / MANIFEST).write_text(json.dumps(changed))
+        else:
+            dressed(version, {file: json.dumps(changed)})
+        wrong += changed != whole
+        try:
+            verify(version)
+        except (Refused, RecipeError) as error:
+            refused += 1
+            assert "\n" not in str(error) and "\ud800" not in str(error)
+    assert refused == wrong > 100
 
 
 def test_the_files_of_an_artifact_are_those_of_its_digest(version: Path) -> None:
