@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ def _of_run(folder: Path) -> dict[str, Any]:
         raise RecipeError(f"{folder.name}: this run ({said.get('command')}) built not everything: nothing to compare")
     if not found.keys() >= PARTS:
         raise RecipeError(f"{folder / journal.RUN}: written by another version of cpu-pipeline")
-    return found
+    read: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))  # in the order of a version's manifest
+    return read
 
 
 def _step(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Iterator[Change]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,41 @@ def test_tells_what_changed(versions: tuple[Bench, Path, Path]) -> None:
 def test_a_version_is_no_different_from_itself(versions: tuple[Bench, Path, Path]) -> None:
     bench, old, _ = versions
     assert bench.call("diff", old, old).says(0).out == "nothing changed\n"
+
+
+def test_runs_are_compared_by_their_ids_or_folders(versions: tuple[Bench, Path, Path]) -> None:
+    """What a run came to is told even where a gate refused it, and nothing came out."""
+    bench, old, new = versions
+    failed = bench.recipe(STEPS[0], {"id": "two", "text": "bad"}, {**STEPS[2], "at_least": 2.0})
+    bench.run(failed).says(3)
+    runs = json.loads(bench.call("history", "--json", "--store", bench.store).says(0).out)["runs"]
+    last, second, first = (run["id"] for run in runs)
+    store = ("--store", bench.store)
+    wanted = bench.call("diff", old, new).says(0).out
+    assert bench.call("diff", first, second, *store).says(0).out == wanted
+    assert bench.call("diff", bench.store / "runs" / first, new).says(0).out == wanted
+    out = bench.call("diff", new, last[:-3], *store).says(0).out
+    assert "step     two    text: other → bad" in out and "bound of score: 0.6 → 2.0" in out
+    bench.call("diff", first[:9], second, *store).says(2, "3 runs begin so: ", "`cpu-pipeline history` lists them")
+    bench.call("diff", "19700101T", second, *store).says(2, "no run begins so")
+    bench.run(bench.recipe(STEPS[0], {"id": "two", "text": "never", "act": "raise"})).says(1)
+    runs = json.loads(bench.call("history", "--json", *store).out)["runs"]
+    bench.call("diff", runs[0]["id"], second, *store).says(2, "this run (run) built not everything")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not a whole record of a run"),
+        ('{"run": 9}', "written by a newer cpu-pipeline"),
+        ('{"run": 1, "manifest": {"recipe": {}}}', "written by another version"),
+        ('{"run": 1, "manifest": []}', "built not everything"),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_told(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RecipeError, match=re.escape(says)):
+        diff(tmp_path, tmp_path)
 
 
 def test_what_is_no_version_is_told(versions: tuple[Bench, Path, Path], tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_completion_shows_something(command: Cli) -> None:
 
 def test_completion_knows_the_commands(command: Cli) -> None:
     env = {"_CPU_PIPELINE_COMPLETE": "complete_bash", "COMP_WORDS": "cpu-pipeline st", "COMP_CWORD": "1"}
-    assert command(env=env).out.split() == ["stages", "store"]
+    assert command(env=env).out.split() == ["status", "stages", "store"]
 
 
 def test_what_we_did_not_foresee_is_a_bug_of_ours(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

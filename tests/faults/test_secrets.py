@@ -39,6 +39,19 @@ def test_no_secret_gets_anywhere(bench: Bench, tmp_path: Path) -> None:
     assert "hush" not in said.out + said.err
 
 
+def test_no_secret_is_remembered_of_a_run(bench: Bench) -> None:
+    """What is told on the way may quote what was asked: a password in an address, or the value of a variable."""
+    text = f"s3://u:hush-a@h/{SECRETS['HF_TOKEN']}"
+    bench.built(bench.recipe({"id": "one", "text": "plain"}))
+    said = bench.run(bench.recipe({"id": "one", "text": text, "act": "raise"}), **SECRETS, **ADDRESSES).says(1)
+    assert f"options.text: plain → {text}" in said.err, "it is not told any more"
+    folder = max((bench.store / "runs").iterdir())
+    assert "options.text: plain → s3://***@h/***" in (folder / "events.jsonl").read_text(encoding="utf-8")
+    kept = [*folder.iterdir(), *bench.store.glob("runs.sqlite*")]
+    assert {"run.json", "events.jsonl", "runs.sqlite"} <= {path.name for path in kept}
+    assert not [path for path in kept if b"hush" in path.read_bytes()]
+
+
 def test_children_are_offline_without_accelerators(bench: Bench, tmp_path: Path) -> None:
     """What a stage sees: no network for the Hub's libraries, no GPU, whatever the shell says."""
     to = tmp_path / "environment.json"
