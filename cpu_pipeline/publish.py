@@ -24,13 +24,13 @@ from cpu_pipeline.versions import (
     edited,
     in_service,
     keep,
-    latest,
     moving,
     point,
     promote,
     promoted,
     read_manifest,
     rejected,
+    sweep,
 )
 
 __all__ = [
@@ -80,7 +80,7 @@ def publish(built: Built, store: Store, out: Path, force: bool = False, by: str 
     fresh = bool(changed) or not (home / version).exists()
     with writing(out):
         home.mkdir(parents=True, exist_ok=True)
-        _sweep(home)
+        sweep(home)
         work = home / f".{version}.{os.getpid()}.{secrets.token_hex(4)}"
         try:
             if fresh:
@@ -92,7 +92,7 @@ def publish(built: Built, store: Store, out: Path, force: bool = False, by: str 
                 promote(home, version, by, said)
         finally:
             remove_tree(work)
-        _sweep(home)  # what `latest` named until now
+        sweep(home)  # what `latest` named until now
     return home / version, fresh
 
 
@@ -267,15 +267,3 @@ def _swap(work: Path, version: Path) -> None:
         work.rename(version)
         point(home, version.name)
         remove_tree(stand_in)
-
-
-def _sweep(home: Path) -> None:
-    """Remove what builds that died left half-done, and versions that were overwritten; not what `latest` names."""
-    import psutil
-
-    named = latest(home)
-    for path in home.glob(".*.*.*"):
-        pid = path.name.split(".")[2]
-        done = path.suffix == ".old" or not (pid.isdigit() and psutil.pid_exists(int(pid)))
-        if pid.isdigit() and done and path.name != named:
-            remove_tree(path)

@@ -101,9 +101,10 @@ def survey(path: Path, out: Path, only: Collection[Trigger] = ()) -> Survey:
         causes.append("it was never locked")
     home = out / plan.name
     order = versions.promoted(home)
-    back = bool(order) and order[-1].by == "rollback"
-    if not back and (says := _out_of_step(home, held, plan)):
-        causes.append(says)
+    out_of_step = _out_of_step(home, held, plan)
+    back = out_of_step is not None and bool(order) and order[-1].by == "rollback"
+    if out_of_step is not None and not back:
+        causes.append(out_of_step)
     ignored = [f"{one.kind}: {one.says}" for one in drift if one.kind not in kinds]
     return Survey(recipe, text, plan, held, found, causes, ignored, back)
 
@@ -194,7 +195,7 @@ class _Refresh:
         done, seen = self.done, self.seen
         if not seen.causes:
             done.says = f"{done.version} was put back by hand and stays" if seen.rolled_back else "nothing has moved"
-            return done
+            return self._tidied()
         if self.create_envs:
             for name in outlook.lacking(seen.plan, self.store):
                 environment.create(name, lambda line: self.tell(Event(line, "making")))
@@ -285,16 +286,20 @@ class _Refresh:
         lock.write(lock.make(built), place)
         self.store.root_at(place)
         self.store.root_at(self.home)
-        keep = seen.recipe.value.refresh.keep if seen.recipe.value.refresh else None
-        if keep is not None:
-            done.removed = versions.keep(self.home, keep)
         done.outcome = "unchanged" if done.version == done.version_before else "promoted"
         done.says = (
             f"{done.version_before or 'nothing'} → {done.version}"
             if done.outcome == "promoted"
             else "the same came out"
         )
-        return done
+        return self._tidied()
+
+    def _tidied(self) -> Refreshed:
+        """Remove the versions beyond `keep`: after a promotion, and where one died before it came to this."""
+        wanted = self.seen.recipe.value.refresh
+        if wanted is not None and wanted.keep is not None and self.home.is_dir():
+            self.done.removed = versions.keep(self.home, wanted.keep)
+        return self.done
 
     def tell(self, event: Event) -> None:
         """Tell who watches, and who remembers."""

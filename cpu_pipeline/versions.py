@@ -88,7 +88,20 @@ def keep(home: Path, count: int) -> list[str]:
                 (home / name).rename(aside)
                 remove_tree(aside)
                 removed.append(name)
+    sweep(home)  # what an earlier call had set aside when it was killed
     return removed
+
+
+def sweep(home: Path) -> None:
+    """Remove what builds that died left half-done, and versions that were overwritten; not what `latest` names."""
+    import psutil
+
+    named = latest(home)
+    for path in home.glob(".*.*.*"):
+        pid = path.name.split(".")[2]
+        done = path.suffix == ".old" or not (pid.isdigit() and psutil.pid_exists(int(pid)))
+        if pid.isdigit() and done and path.name != named:
+            remove_tree(path)
 
 
 def rollback(home: Path, version: str | None = None) -> tuple[str | None, str]:

@@ -1,0 +1,84 @@
+"""F1, F2, F7, F12 for refresh: killed, twice at once, on a full disk; what is in service is always whole."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from faults.bench import Bench, ended, family, pids_in, put_down, until
+from faults.forks import Forks
+from faults.refreshing import SCORED, arguments, in_service, killing, upstream
+
+
+@pytest.fixture
+def forks(bench: Bench) -> Iterator[Forks]:
+    """A process that forks the commands of one test."""
+    made = Forks(bench.environment(), bench.home)
+    yield made
+    made.close()
+
+
+def test_a_refresh_killed_at_some_writes(bench: Bench, forks: Forks) -> None:
+    """At every 23rd; tests/sweeps kills at each."""
+    kill, at = killing(bench, forks), 23
+    while kill(at):
+        at += 23
+    assert at > 150, "the sweep has lost its grip on the writes"
+
+
+def test_the_children_of_a_killed_refresh_die_with_it(bench: Bench) -> None:
+    told = bench.home / "pids.json"
+    recipe = bench.recipe({"id": "made", "act": "hang", "to": told})
+    process = bench.start(*arguments(bench, recipe))
+    with put_down(process):
+        workers = pids_in(told)
+        there = {*workers, *family(process)}
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        until(lambda: not [pid for pid in there if psutil.pid_exists(pid)], 20)
+    bench.recipe({"id": "made"})
+    bench.call(*arguments(bench, recipe)).says(0)
+    in_service(bench)
+    runs = bench.call("history", "--json", "--store", bench.store).says(0).said["runs"]
+    assert [one["outcome"] for one in runs] == ["done", "died"]
+
+
+def test_four_refreshes_at_once(bench: Bench) -> None:
+    upstream(bench, score=1.0)
+    recipe = bench.recipe(*SCORED)
+    bench.call(*arguments(bench, recipe)).says(0)
+    old, ran = in_service(bench), len(bench.lines("began"))
+    upstream(bench, score=1.5)
+    started = [bench.start(*arguments(bench, recipe)) for _ in range(4)]
+    done = [json.loads(ended(process).says(0).out) for process in started]
+    assert sorted(one["outcome"] for one in done) == ["fresh", "fresh", "fresh", "promoted"]
+    assert {one["version"] for one in done} == {in_service(bench)} != {old}
+    assert len(bench.lines("began")) == ran + 1, "one of them built it"
+    assert bench.leftovers() == []
+
+
+def test_a_disk_that_is_full_while_it_builds(bench: Bench) -> None:
+    upstream(bench, score=1.0)
+    recipe = bench.recipe(*SCORED)
+    bench.call(*arguments(bench, recipe)).says(0)
+    old, text = in_service(bench), recipe.with_suffix(".lock").read_bytes()
+    bench.recipe({"id": "made", "text": "new", "act": "full"}, SCORED[1])
+    done = bench.call(*arguments(bench, recipe)).says(75, "no space is left")
+    assert json.loads(done.out)["exit_code"] == 75
+    assert in_service(bench) == old
+    assert recipe.with_suffix(".lock").read_bytes() == text
+    bench.recipe({"id": "made", "text": "new"}, SCORED[1])
+    bench.call(*arguments(bench, recipe)).says(0, "promoted")
+
+
+def test_a_lock_that_cannot_be_written(bench: Bench) -> None:
+    """What was promoted is told by the next refresh, which finds the lock not written."""
+    recipe = bench.recipe(*SCORED)
+    place = recipe.with_suffix(".lock")
+    place.mkdir()
+    bench.call(*arguments(bench, recipe)).says(2, "small.lock")
+    place.rmdir()
+    bench.call(*arguments(bench, recipe)).says(0, "promoted")
