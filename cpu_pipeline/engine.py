@@ -179,6 +179,8 @@ class _Build:
         """Settle what is known already, start what can be started; say whether anything moved."""
         moved = False
         for node in list(self.pending.values()):
+            if node.id not in self.pending:  # a full disk has ended it all, a moment ago
+                continue
             broken = [n for n in node.needs if n in self.built.errors or n in self.dropped]
             if broken:
                 self._drop(node, broken[0])

@@ -95,6 +95,12 @@ def test_a_run_that_is_kept_imports_nothing_heavy(imported: Command, home: Path,
     assert not HEAVY & imported(*run)
 
 
+def test_a_run_that_is_kept_does_not_ask_the_remote(imported: Command, home: Path, tmp_path: Path) -> None:
+    run = ("run", home / "toy.yaml", "--store", tmp_path / "store", "--out", tmp_path / "out", "--until", "data")
+    assert "fsspec" in imported(*run, "--store-remote", "memory://none")
+    assert not {"fsspec", "aiohttp", *HEAVY} & imported(*run, "--store-remote", "http://127.0.0.1:9/none")
+
+
 def test_a_heavy_import_would_be_seen(imported: Command, tmp_path: Path) -> None:
     assert "numpy" not in imported("--version")
     hook = tmp_path / "hooks" / "sitecustomize.py"

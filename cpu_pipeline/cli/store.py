@@ -170,7 +170,10 @@ def _tell(what: str, place: str, done: Moved, as_json: bool) -> None:
         print_json({"remote": place, "bytes": done.bytes, **steps})
         return
     for step in done.lacking:
-        print(f"lacking   {step.name}  {step.key[:12]}")
+        print(f"lacking   {step.name or 'a record'}  {step.key[:12]}")
+    if not (done.moved or done.there or done.lacking):
+        print(f"nothing to be {what}: {place}")
+        return
     print(
         f"{what} {len(done.moved)} steps, {size(done.bytes)}; {len(done.there)} were there, {len(done.lacking)} lacking"
     )

@@ -49,12 +49,74 @@ def test_verify_names_what_this_cpu_cannot_run(cli: Cli, built: Bench) -> None:
 
 
 def test_gc(cli: Cli, built: Bench) -> None:
+    for note in (built.store / "roots").iterdir():
+        note.unlink()
     assert cli("store", "gc", "--store", built.store).out == "removed 0 things, 0 bytes\n"
     said = cli("store", "gc", "--keep-days", "0", "--dry-run", "--store", built.store)
     assert "would remove" in said.out and objects(built)
     gone = cli("store", "gc", "--keep-days", "0", "--json", "--store", built.store).json
-    assert len(gone) >= 5 and not objects(built)
+    assert len(gone["removed"]) >= 5 and gone["roots"] == 0 and not objects(built)
     assert cli("store", "list", "--store", built.store, "--json").json == []
+
+
+def test_gc_keeps_what_is_published(cli: Cli, whole: Bench) -> None:
+    """The session's project, where it was built: its artifacts are a root."""
+    before = objects(whole)
+    said = cli("store", "gc", "--keep-days", "0", "--store", whole.store)
+    assert said.code == 0 and "kept what 1 locks and artifacts name" in said.out
+    assert cli("store", "gc", "--keep-days", "0", "--dry-run", "--json", "--store", whole.store).json["roots"] == 1
+    assert objects(whole) == before
+
+
+def test_push_and_pull(cli: Cli, built: Bench, tmp_path: Path) -> None:
+    far, other = tmp_path / "far", tmp_path / "other"
+    recipe = built.home / "small.yaml"
+    assert cli("store", "pull", far, "--store", other).out == f"nothing to be pulled: {far}\n"
+    said = built.call("store", "push", far, "--recipe", recipe, "--store", built.store).says(0)
+    assert "pushed 5 steps" in said.out
+    assert [line.split()[1] for line in said.err.splitlines()] == [
+        "small/model:files", "small/model", "small/one", "small/two", "small/gate",
+    ]  # fmt: skip
+    again = cli("store", "push", far, "--store", built.store, "--json").json
+    assert (again["remote"], again["bytes"], again["moved"], len(again["there"])) == (str(far), 0, [], 5)
+    pulled = built.call("store", "pull", far, "--recipe", recipe, "--store", other).says(0)
+    assert "pulled 5 steps" in pulled.out
+    assert cli("store", "verify", "--store", other).code == 0
+    assert len(cli("store", "list", "--store", other).out.splitlines()) == 5
+
+
+def test_what_is_lacking_is_named(cli: Cli, built: Bench, tmp_path: Path) -> None:
+    """A lock beside the recipe counts, too: it says what is in service, whatever would be built now."""
+    far = tmp_path / "far"
+    key = "ab" * 32
+    parts = "".join(f"{part}: {{}}\n" for part in ("recipe", "made_with", "packages", "environments", "sources"))
+    step = f"steps: {{one: {{use: faulty.copy, version: 1, key: {key}}}}}\n"
+    (built.home / "small.lock").write_text(f"lock: 1\n{parts}{step}rows: {{}}\ngates: {{}}\n")
+    said = built.call("store", "push", far, "--recipe", built.home / "small.yaml", "--store", built.store).says(0)
+    assert "pushed 5 steps" in said.out and f"lacking   small/one  {key[:12]}" in said.out
+    (built.home / "small.lock").write_text("<<<<<<< ours\n")
+    built.call("store", "pull", far, "--recipe", built.home / "small.yaml", "--store", built.store).says(
+        2, "small.lock:1"
+    )
+
+
+def test_plan_sees_what_the_remote_has(built: Bench, tmp_path: Path) -> None:
+    recipe, other = built.home / "small.yaml", tmp_path / "other"
+    said = built.call("plan", recipe, "--store", other, CPU_PIPELINE_STORE_REMOTE=str(built.store)).says(0)
+    assert "5 kept, 0 to build" in said.out and "in the remote store" in said.out
+    assert not other.exists()
+    said = built.call("plan", recipe, "--store", other, "--store-remote", tmp_path / "none").says(0)
+    assert said.err == "" and "0 kept, 5 to build" in said.out
+
+
+def test_a_remote_that_cannot_be_reached(cli: Cli, built: Bench, tmp_path: Path) -> None:
+    url = "http://user:geheim@127.0.0.1:9/store"
+    for command in (("push", url, "--store", built.store), ("pull", url, "--store", tmp_path / "other", "--json")):
+        said = cli("store", *command)
+        assert said.code == 75 and "127.0.0.1:9/store" in said.err and "geheim" not in said.err + said.out
+    recipe = built.home / "small.yaml"
+    plan = built.call("plan", recipe, "--store", tmp_path / "other", "--store-remote", url).says(0)
+    assert plan.err.count("warning") == 1 and "geheim" not in plan.err
 
 
 def test_looking_at_no_store_writes_nothing(cli: Cli, tmp_path: Path) -> None:

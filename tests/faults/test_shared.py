@@ -1,0 +1,178 @@
+"""A store that is shared: pushes killed anywhere, pulls on other machines, lies, full disks, two at once."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faults.bench import Bench, ended
+from faults.forks import Forks
+from faults.test_disk import flip, limited
+from faults.test_kills import KILLED
+
+from cpu_pipeline import upkeep
+from cpu_pipeline.store import Store
+
+CHAIN = ({"id": "one"}, {"id": "two", "text": "two"})
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Give a project that was built, and pushed into a folder; not to be changed."""
+    made = Bench(tmp_path_factory.mktemp("origin") / "project")
+    made.built(made.recipe(*CHAIN))
+    made.call("store", "push", made.home / "far", "--store", made.store).says(0)
+    return made
+
+
+@pytest.fixture
+def bench(origin: Bench, tmp_path: Path) -> Bench:
+    """Give a copy of it, to be changed."""
+    shutil.copytree(origin.home, tmp_path / "project", symlinks=True)
+    return Bench(tmp_path / "project")
+
+
+@pytest.fixture
+def far(bench: Bench) -> Path:
+    """Give the remote of that copy."""
+    return bench.home / "far"
+
+
+@pytest.fixture
+def second(bench: Bench, far: Path) -> Bench:
+    """Give another machine: the same project elsewhere, another store, another user's folder."""
+    other = Bench(bench.home.parent / "second" / "project")
+    other.env = {"HOME": str(other.home.parent / "user")}
+    other.recipe(*CHAIN)
+    return other
+
+
+@pytest.fixture
+def forks(bench: Bench) -> Iterator[Forks]:
+    """A process that forks the commands of one test."""
+    made = Forks(bench.environment(), bench.home)
+    yield made
+    made.close()
+
+
+def test_a_second_machine_builds_nothing(bench: Bench, second: Bench, far: Path) -> None:
+    recipe = second.home / "small.yaml"
+    said = second.call("store", "pull", far, "--recipe", recipe, "--store", second.store).says(0)
+    assert "pulled 4 steps" in said.out
+    assert second.built(recipe).said["built"] == []
+    assert second.lines() == [] and second.verify().code == 0
+    assert Store(second.store).keys() == Store(bench.store).keys()
+
+
+def test_a_second_machine_looks_while_it_builds(second: Bench, far: Path) -> None:
+    recipe = second.home / "small.yaml"
+    before = sorted((p, p.stat().st_mtime_ns) for p in far.rglob("*"))
+    said = second.built(recipe, "--store-remote", far)
+    assert said.said["built"] == [] and said.err.count("because the remote store had it") == 4
+    other = second.built(second.recipe(CHAIN[0], {"id": "two", "text": "other"}), "--store-remote", far)
+    assert other.said["built"] == ["two"]
+    assert sorted((p, p.stat().st_mtime_ns) for p in far.rglob("*")) == before
+    shutil.rmtree(far)  # what was brought is here now
+    assert second.built(recipe, "--store-remote", far).said["built"] == []
+    assert second.leftovers() == [] and second.verify().code == 0
+
+
+def test_a_lying_remote_costs_time_and_a_warning(bench: Bench, second: Bench, far: Path) -> None:
+    """One object's bytes are others, one record is cut: those steps are built, to the same digests."""
+    store = Store(bench.store)
+    wanted = bench.built(bench.home / "small.yaml")
+    one, two = (wanted.said["steps"][name] for name in ("one", "two"))
+    flip(far / "objects" / one["digest"][:2] / one["digest"] / "model.safetensors")
+    record = far / "actions" / two["key"][:2] / f"{two['key']}.json"
+    record.write_bytes(record.read_bytes()[:-9])
+    said = second.built(second.home / "small.yaml", "--store-remote", far)
+    assert said.said["built"] == ["one", "two"] and said.digests == wanted.digests
+    assert said.err.count("warning") == 2 and one["key"][:12] in said.err and two["key"][:12] in said.err
+    assert store.keys() == Store(second.store).keys() and second.verify().code == 0
+    pulled = bench.call("store", "pull", far, "--store", bench.home / "third").says(0, "passed over")
+    assert "pulled 2 steps" in pulled.out and "2 lacking" in pulled.out
+    assert upkeep.verify(Store(bench.home / "third")) == []
+
+
+def test_a_push_killed_at_any_write(bench: Bench, far: Path, forks: Forks) -> None:
+    """Whatever was sent by then, another machine gets nothing wrong of it, and the next push sends the rest."""
+    whole = {p.relative_to(far): p.read_bytes() for p in far.rglob("*") if p.is_file()}
+    recipe, other = bench.home / "small.yaml", bench.home / "other"
+    last = Store(bench.store).last("small/two")
+    assert last is not None
+    shutil.rmtree(far / "objects" / last.object[:2] / last.object)
+    for record in far.glob("actions/*/*.json"):
+        if last.object in record.read_text(encoding="utf-8"):
+            record.unlink()
+    shutil.copytree(far, bench.home / "prefix")
+    at = kills = 0
+    while True:
+        at += 1 if at < 16 else 3
+        shutil.rmtree(far)
+        shutil.copytree(bench.home / "prefix", far)
+        said = forks.call("store", "push", far, "--store", bench.store, kill_at=at)
+        if said["code"] != KILLED:
+            assert said["code"] == 0, said["err"]
+            break
+        kills += 1
+        shutil.rmtree(other, ignore_errors=True)
+        pulled = forks.call("store", "pull", far, "--recipe", recipe, "--store", other)
+        assert (pulled["code"], "warning" in pulled["err"]) == (0, False), f"killed before write {at}: {pulled['err']}"
+        assert len(Store(other).keys()) in (3, 4)
+        assert upkeep.verify(Store(other)) == [], f"killed before write {at}"
+        assert forks.call("store", "push", far, "--store", bench.store)["code"] == 0
+        now = {p.relative_to(far): p.read_bytes() for p in far.rglob("*") if p.is_file()}
+        assert {p: data for p, data in now.items() if p.parts[0] != "incoming"} == whole, f"killed before write {at}"
+    assert kills > 16, "the sweep has lost its grip on the writes"
+    assert upkeep.verify(Store(bench.store)) == [] and bench.leftovers() == []
+
+
+def test_a_pull_killed_at_any_write(bench: Bench, far: Path, forks: Forks) -> None:
+    recipe, other = bench.home / "small.yaml", bench.home / "other"
+    said = forks.call("store", "pull", far, "--store", other)
+    assert said["code"] == 0
+    for at in range(1, said["writes"], 11):
+        shutil.rmtree(other, ignore_errors=True)
+        assert forks.call("store", "pull", far, "--store", other, kill_at=at)["code"] == KILLED
+        assert not other.exists() or upkeep.verify(Store(other)) == [], f"killed before write {at}"
+        assert forks.call("store", "pull", far, "--recipe", recipe, "--store", other)["code"] == 0
+        assert len(Store(other).keys()) == 4 and list((other / "work").iterdir()) == [], f"killed before write {at}"
+        assert upkeep.verify(Store(other)) == []
+
+
+@pytest.mark.parametrize("most", [200, 1000])
+def test_the_disk_fills_up_while_pulling(most: int, second: Bench, far: Path) -> None:
+    """No file may grow past `most` bytes: 75, the mount is named, and nothing half-written is kept."""
+    pull = ["store", "pull", far, "--store", second.store]
+    small = limited(second, pull, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
+    small.says(75, "largest size allowed on /", "run the same command again")
+    assert second.verify().code == 0
+    run = [*second.run_arguments(second.home / "small.yaml"), "--store-remote", far]
+    limited(second, run, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))).says(
+        75, "largest size allowed"
+    )
+    second.call(*pull).says(0)
+    assert second.built(second.home / "small.yaml").said["built"] == [] and second.leftovers() == []
+
+
+def test_the_disk_of_a_folder_fills_up_while_pushing(bench: Bench, far: Path) -> None:
+    shutil.rmtree(far)
+    push = ["store", "push", far, "--store", bench.store]
+    small = limited(bench, push, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1200, 1200)))
+    small.says(75, "largest size allowed on /")
+    assert not list(far.glob("actions/*/*")) or bench.call("store", "pull", far, "--store", bench.home / "b").code == 0
+    bench.call(*push).says(0)
+    assert list((far / "incoming").iterdir()) == []
+    assert "pulled 4 steps" in bench.call("store", "pull", far, "--store", bench.home / "other").says(0).out
+
+
+def test_two_pulls_at_once(second: Bench, far: Path) -> None:
+    both = [second.start("store", "pull", far, "--store", second.store) for _ in range(2)]
+    for each in [ended(process) for process in both]:
+        each.says(0)
+        assert "warning" not in each.err
+    assert second.built(second.home / "small.yaml").said["built"] == []
+    assert second.leftovers() == [] and second.verify().code == 0
