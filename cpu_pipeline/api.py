@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import engine, environment, history, lock, outlook, paper, publish, versions, wiring
+from cpu_pipeline import engine, environment, follow, history, lock, outlook, paper, publish, versions, wiring
 from cpu_pipeline.engine import Built, Event
 from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.graph import Plan
@@ -133,6 +133,36 @@ def write_lock(
         kept.root_at(place)
         run.note(lock=str(place), lock_changed=new)
     return place, new
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """A recipe as it reads once its revisions stand where the branch that it follows does."""
+
+    recipe: Paper[Recipe]
+    says: tuple[str, ...]
+    """What moved."""
+    text: str
+
+    def write(self) -> None:
+        """Put it in the recipe's place."""
+        follow.write(self.recipe.path, self.text)
+
+
+def upgrade(loaded: Paper[Recipe]) -> Upgrade | None:
+    """Ask where the branch that a recipe follows stands, and move the recipe there, on paper; None when nothing moves.
+
+    Raises:
+        RecipeError: the recipe follows no branch, or one that is not there.
+        TryAgain: the Hub does not answer.
+    """
+    if loaded.value.refresh is None or loaded.value.refresh.follow is None:
+        raise RecipeError(f"{loaded.path}: it follows no branch; say which: `refresh: {{follow: main}}`")
+    found = follow.moves(loaded, {"model", "data"})
+    if not found:
+        return None
+    recipe, text = follow.moved(loaded, found)
+    return Upgrade(recipe, tuple(move.says for move in found), text)
 
 
 def check_lock(planned: Plan) -> Path:

@@ -185,3 +185,9 @@ def test_what_looks_like_a_number_stays_text(text: str) -> None:
     from cpu_pipeline import loader
 
     assert loader.parse(lock.dump({"fact": text}), Path("x")).value == {"fact": text}
+
+
+def test_upgrade_needs_a_branch_to_follow(bench: Bench) -> None:
+    recipe = bench.home / "small.yaml"
+    bench.call("lock", "--upgrade", recipe, "--store", bench.store).says(2, "it follows no branch", "follow: main")
+    bench.call("lock", "--upgrade", "--check", recipe, "--store", bench.store).says(2, "leave out --upgrade")

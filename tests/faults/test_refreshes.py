@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import psutil
@@ -71,6 +73,26 @@ def test_a_disk_that_is_full_while_it_builds(bench: Bench) -> None:
     assert in_service(bench) == old
     assert recipe.with_suffix(".lock").read_bytes() == text
     bench.recipe({"id": "made", "text": "new"}, SCORED[1])
+    bench.call(*arguments(bench, recipe)).says(0, "promoted")
+
+
+@pytest.mark.parametrize("most", [0, 300, 1500, 5000])
+def test_a_disk_that_is_full_at_any_file(bench: Bench, most: int) -> None:
+    """No file may grow past `most` bytes: not of the store, of the version, of the lock or of the memory of it."""
+    upstream(bench, score=1.0)
+    recipe = bench.recipe(*SCORED)
+    bench.call(*arguments(bench, recipe)).says(0)
+    old, text = in_service(bench), recipe.with_suffix(".lock").read_bytes()
+    upstream(bench, score=1.5)
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))"
+    main = "import sys; from cpu_pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", f"{limit}; {main}", *map(str, arguments(bench, recipe))]
+    full = subprocess.run(command, cwd=bench.home, env=bench.environment(), capture_output=True, text=True, check=False)
+    assert full.returncode == 75, full.stderr
+    assert "largest size allowed on /" in full.stderr
+    assert in_service(bench) == old
+    assert recipe.with_suffix(".lock").read_bytes() == text
+    assert bench.verify().code == 0
     bench.call(*arguments(bench, recipe)).says(0, "promoted")
 
 

@@ -175,3 +175,11 @@ def test_a_recipe_is_locked_rebuilt_refreshed_refused_and_rolled_back(tmp_path: 
     said, _ = there.refresh()
     assert (said["built"], said["version"], there.in_service) == (0, second, second)
     assert said["causes"] == ["nothing is in service in artifacts/sst2"]
+
+    there.recipe.write_text(RECIPE)
+    there.ok("lock", "recipes/sst2.yaml")
+    assert there.recipe.read_text() == RECIPE, "a lock alone moves nothing"
+    moved = there.ok("lock", "--upgrade", "recipes/sst2.yaml")
+    assert f"moved  model: main of {REPO} moved: {FIRST[:12]} → {BETTER[:12]}" in moved
+    assert there.recipe.read_text() == RECIPE.replace(FIRST, BETTER)
+    there.ok("lock", "--check", "recipes/sst2.yaml")
