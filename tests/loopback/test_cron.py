@@ -18,11 +18,10 @@ import models
 import numpy as np
 import pytest
 from faults.bench import until
+from loopback.test_recipes import ROOT, SERVE, free_port
 from safetensors.numpy import load_file, save_file
 
 from cpu_pipeline import lock, versions
-
-from .test_recipes import ROOT, SERVE, free_port
 
 pytestmark = pytest.mark.loopback
 
@@ -60,7 +59,7 @@ def repos(tmp_path: Path) -> Path:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     path = tmp_path / "pro ject 100%"
-    models.write_rows(path / "recipes" / "validation.jsonl", "text-classification", 24, seed=2)
+    models.write_rows(path / "recipes" / "validation.jsonl", "text-classification", 120, seed=2)
     (path / "recipes" / "small.yaml").write_text(RECIPE)
     return path
 
