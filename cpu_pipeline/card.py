@@ -78,17 +78,18 @@ def _header(
 def _results(built: Built, manifest: Mapping[str, Any], gates: Sequence[Node]) -> Iterator[dict[str, Any]]:
     """Write what the gates measured as entries of `model-index`; in percent where the field prints it so."""
     task = built.plan.context.task
+    if task is None:
+        return
     for gate in gates:
         scores = gate.stage.scores(built.artifacts[gate.id].facts)
-        for role in gate.data if scores and task else ():
-            place = manifest["recipe"]["data"][role]
-            percent = task is not None and task.percent
+        order = [name for name in task.metrics if name in scores]  # the usual one first, as the Hub shows it
+        for role in gate.data if scores else ():
             yield {
-                "task": {"type": task.pipeline_tag if task else ""},
-                "dataset": _dataset(place, role),
+                "task": {"type": task.pipeline_tag},
+                "dataset": _dataset(manifest["recipe"]["data"][role], role),
                 "metrics": [
-                    {"type": name, "value": round(value * 100, 4) if percent else round(value, 6)}
-                    for name, value in scores.items()
+                    {"type": name, "value": round(scores[name] * 100, 4) if task.percent else round(scores[name], 6)}
+                    for name in dict.fromkeys([*order, *scores])
                 ],
             }
 

@@ -154,7 +154,7 @@ def check(text: str, manifest: Manifest) -> list[str]:
         statement = _Statement.model_validate(said)
     except (ValueError, RecursionError) as error:
         why = error.errors()[0] if isinstance(error, ValidationError) else None
-        return [f"{'.'.join(map(str, why['loc']))}: {why['msg']}" if why else f"it is not JSON: {error}"]
+        return [f"{shown('.'.join(map(str, why['loc'])))}: {why['msg']}" if why else f"it is not JSON: {error}"]
     expected = make(manifest, [])
     problems = list(_subjects(said["subject"], expected["subject"]))
     ours, theirs = said["predicate"], expected["predicate"]

@@ -156,6 +156,12 @@ WRONG: dict[str, tuple[Change, str]] = {
     "time is none": (lambda s: s["predicate"]["runDetails"]["metadata"].update(startedOn="soon"), "startedOn"),
     "subject gone": (lambda s: s["subject"].pop(), "its subjects lack int8/sub/file.txt"),
     "subject more": (lambda s: s["subject"].append({"name": "x", "digest": {"sha256": "0"}}), "its subjects have x"),
+    "subject that steers": (
+        lambda s: s["subject"].append({"name": "x\n\x1b[2J", "digest": {}}), r"its subjects have 'x\n\x1b[2J'"
+    ),
+    "digest that steers": (
+        lambda s: s["subject"].append({"name": "x", "digest": {"\n\x1b": 1}}), r"subject.4.digest.\n\x1b'"
+    ),
     "subject twice": (lambda s: s["subject"].append(s["subject"][0]), "names a subject twice"),
     "subject other": (lambda s: s["subject"][0].update(digest={"sha256": "0" * 64}), "another digest than the file"),
     "build type": (lambda s: definition(s).update(buildType="https://example.com"), "its buildType is not"),
@@ -254,6 +260,13 @@ def test_a_card_of_ours_that_is_damaged(text: str, made: Made) -> None:
     dressed(version, outputs=manifest["outputs"], version=version_of(manifest))
     with pytest.raises(Refused, match=r"its cpu_pipeline.json is damaged"):
         verify(version)
+
+
+def test_a_file_whose_name_steers(version: Path) -> None:
+    (version / "x\n\x1b[2J").write_text("")
+    with pytest.raises(Refused) as caught:
+        verify(version)
+    assert r"differs from its manifest: 'x\n\x1b[2J'" in str(caught.value)
 
 
 def test_an_output_of_no_files(version: Path) -> None:
