@@ -10,7 +10,7 @@ from pathlib import Path
 
 from faults.bench import write_model
 
-ODD = 'it\'s $(HF_TOKEN) ${{ 1 }} `id` 100% "q" back\\slash *é'
+ODD = 'it\'s $(HF_TOKEN) ${{ 1 }} `id` %h% "q" back\\slash *é'
 """A file may be called so: quotes, expansions of shell, GitHub, systemd and Kubernetes, cron's `%`, a wildcard."""
 REMOTE = "s3://bucket/store"
 
@@ -41,6 +41,7 @@ def record_calls(folder: Path, codes: Mapping[str, int]) -> Path:
     script = folder / "cpu-pipeline"
     script.write_text(
         f"#!{sys.executable}\nimport json, sys\nwords = sys.argv[1:]\n"
+        "print('said by', words[0])\n"
         f"open({str(folder / 'calls')!r}, 'a').write(json.dumps(words) + '\\n')\n"
         f"sys.exit({dict(codes)!r}.get(' '.join(words[:2]), {dict(codes)!r}.get(words[0], 0)))\n"
     )

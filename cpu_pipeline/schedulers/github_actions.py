@@ -170,7 +170,7 @@ def _commit(job: Job, names: Sequence[str]) -> str:
         f"git commit --quiet --message {_shell(['Refresh ' + ', '.join(names)])}",
         "for pause in 0 5 10 20 40; do",
         '  sleep "$pause"',
-        "  if git pull --quiet --rebase && git push --quiet; then exit 0; fi",
+        "  if git pull --quiet --rebase --autostash && git push --quiet; then exit 0; fi",
         "done",
         "exit 1",
     ])  # fmt: skip
