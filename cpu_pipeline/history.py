@@ -103,7 +103,7 @@ class Run:
         if error is not None:
             noted.pop("exit_code", None)
         said = {**self._said, "finished": _iso(ended), "seconds": seconds, **_outcome(error), **noted}
-        text = json.dumps(_clean(said), indent=1, default=str) + "\n"
+        text = json.dumps(_clean(said), indent=1, ensure_ascii=False, default=str) + "\n"
         try:
             with writing(self._store.root):
                 write_file(self.folder / RUN, text, self.folder / f"{RUN}.part")
@@ -195,8 +195,7 @@ def _outcome(error: BaseException | None) -> dict[str, Any]:
 
 
 def _line(said: Mapping[str, Any]) -> str:
-    # ASCII alone: in a locale without UTF-8 a path may hold what no encoding writes.
-    return json.dumps(_clean(said), default=str) + "\n"
+    return json.dumps(_clean(said), ensure_ascii=False, default=str) + "\n"
 
 
 def _iso(when: datetime) -> str:

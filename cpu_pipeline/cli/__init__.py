@@ -91,6 +91,8 @@ def _root(
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; only errors that we did not foresee show a traceback."""
+    if argv is None:
+        _speak_utf8()
     _open_streams()
     terminated = False
 
@@ -133,6 +135,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _is_usage(error: Exception) -> bool:
     return hasattr(error, "show") and hasattr(error, "exit_code")
+
+
+def _speak_utf8() -> None:
+    """Begin again in UTF-8 mode where the locale has another encoding: most files and their names are UTF-8 anyhow."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
 
 
 def _open_streams() -> None:

@@ -91,7 +91,8 @@ def test_schema_is_the_file(cli: Cli) -> None:
 
 def test_docs_fills_tables_and_sees_old_ones(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "README.md"
-    blocks = [f"<!-- generated: {name} -->\nold\n<!-- end -->\n" for name in ("stages", "reproducible", "tasks", "ways")]
+    names = ("stages", "reproducible", "tasks", "ways")
+    blocks = [f"<!-- generated: {name} -->\nold\n<!-- end -->\n" for name in names]
     path.write_text("# Title\n" + "\n".join(blocks) + "after\n")
     said = cli("docs", "--path", path)
     assert said.code == 5 and "out of date" in said.err
