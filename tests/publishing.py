@@ -47,9 +47,17 @@ class Made:
         home.mkdir(exist_ok=True)
 
     def build(
-        self, files: Mapping[str, str] | None = None, content: str = "weights", host: Any = None, **recipe: Any
+        self,
+        files: Mapping[str, str] | None = None,
+        content: str = "weights",
+        host: Any = None,
+        place: str = "",
+        **recipe: Any,
     ) -> tuple[Built, Store]:
-        """Put an object for each step of a recipe into a store; `files` join those of `int8`, `host` is the gate's."""
+        """Put an object for each step of a recipe into a store.
+
+        `files` join those of `int8`, which was made in the environment `place`; `host` is where the gate ran.
+        """
         path = self.home / "toy.yaml"
         path.write_text(json.dumps({**RECIPE, **recipe}), encoding="utf-8")
         (self.home / "rows.jsonl").write_text('{"id": "1"}\n')
@@ -57,7 +65,7 @@ class Made:
         built, store = Built(plan), Store(self.home / "store")
         with store.lease() as lease:
             for number, node in enumerate(plan.nodes.values()):
-                key = digest_json([node.id, content, dict(files or {}), host])
+                key = digest_json([node.id, content, dict(files or {}), host, place])
                 work = lease.work(key)
                 (work / "sub").mkdir()
                 (work / "sub" / "file.txt").write_text(f"{node.id} {content}\n")
@@ -70,6 +78,8 @@ class Made:
                 run = {"seconds": 1.5, "peak_memory": 3 << 20, "when": 1_700_000_000 + 100 * number}
                 needed: dict[str, Any] = {"stage": node.use, "packages": {"onnx": "1.23"}, "backends": {}}
                 needed |= {"host": host} if node.id == "accuracy" else {}
+                if place and node.id == "int8":
+                    needed["environment"] = {"name": place, "pins": "0" * 64}
                 if node.id == "data.calibration:files":
                     needed["identity"] = {"what": {"endpoint": "https://joe:hush@hub.example/?token=hush"}}
                 built.artifacts[node.id] = lease.commit(key, needed, node.gives, facts, run, work)

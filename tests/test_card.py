@@ -12,9 +12,10 @@ from huggingface_hub import EvalResult, ModelCard
 from markdown_it import MarkdownIt
 from publishing import ACCURACY, MODEL, RECIPE, Made
 
-from cpu_pipeline import registry
+from cpu_pipeline import environment, registry
 from cpu_pipeline.card import FILE, LIBRARIES, _fenced, _yaml
 from cpu_pipeline.loader import scalar
+from cpu_pipeline.markdown import escape
 
 
 @pytest.fixture
@@ -102,6 +103,12 @@ def test_an_output_that_nothing_checked_says_so(version: Path) -> None:
     text = card(version, "float").text
     assert "No check of the recipe looked at this output: nothing here is proved." in text
     assert "0.8123" not in text
+
+
+def test_it_warns_of_the_environment_that_made_it(made: Made) -> None:
+    version = made.put(place="ipex")
+    says = f"**Warning:** {escape(environment.read('ipex').warning)}"
+    assert says in card(version).text and "Warning" not in card(version, "float").text
 
 
 def test_a_check_on_the_way_is_told_after_its_own(made: Made) -> None:

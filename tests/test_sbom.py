@@ -12,11 +12,12 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from publishing import MODEL, ROWS, Made
 
-from cpu_pipeline import sbom
+from cpu_pipeline import environment, sbom
 from cpu_pipeline.artifact import digest_file
 from cpu_pipeline.errors import BackendMissing
 from cpu_pipeline.publish import read_manifest
 from cpu_pipeline.sbom import FILE
+from cpu_pipeline.verify import verify
 
 
 @pytest.fixture
@@ -146,6 +147,19 @@ def test_packages_of_environments(version: Path, made: Made) -> None:
     assert found == {
         f"pkg:pypi/onnx@{onnx}": "default one", "pkg:pypi/onnx@1.0": "two", "pkg:pypi/torch@2.8.0%2Bcpu": "one"
     }  # fmt: skip
+
+
+def test_an_output_depends_on_the_environment_that_made_it(made: Made) -> None:
+    version = made.put(place="ipex")
+    text = (version / FILE).read_text()
+    valid(text)
+    needs = {one["ref"]: set(one.get("dependsOn", [])) for one in json.loads(text)["dependencies"]}
+    torch = f"pkg:pypi/torch@{environment.read('ipex').pins['torch']}".replace("+", "%2B")
+    assert torch in needs["int8"] and torch not in needs["float"]
+    statement = json.loads((version / "provenance.json").read_text())
+    found = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert {"uri": torch, "annotations": {"environment": "ipex"}} in found
+    verify(version)
 
 
 def test_without_its_library_it_says_what_to_install(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

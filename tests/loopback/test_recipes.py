@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
 from cpu_pipeline.stages.predict import RUNNABLE
+from cpu_pipeline.verify import verify
 
 pytestmark = pytest.mark.loopback
 
@@ -69,6 +71,11 @@ def test_passes_its_gates_on_every_row_and_is_then_cached(recipe: str, home: Pat
     manifest: dict[str, Any] = json.loads((version / "manifest.json").read_text())
     assert all(check["passed"] for found in manifest["checks"].values() for check in found)
     assert "How to load" in (version / "report.md").read_text()
+    assert verify(version).version == version.name
+    for output in manifest["outputs"]:
+        card = ModelCard.load(version / output / "README.md").data
+        assert card.base_model == manifest["recipe"]["model"]["hub"]
+        assert card.eval_results and all(one.metric_value > 50 or one.metric_value <= 1 for one in card.eval_results)
     again = run(recipe, home)
     assert again.returncode == 0
     assert json.loads(again.stdout)["built"] == []
