@@ -132,7 +132,7 @@ def _read(store: Store) -> tuple[Mapping[str, tuple[str, Entry]], bool]:
                 return {}, False
             for name, stamp, text, digest in index.execute("SELECT id, stamp, entry, digest FROM runs"):
                 said = json.loads(text)
-                if digest_json([stamp, said]) != digest or said["id"] != name:
+                if digest_json([stamp, said]) != digest:
                     return {}, False
                 known[name] = stamp, Entry(**said)
     except sqlite3.DatabaseError as error:

@@ -82,8 +82,8 @@ def keep(home: Path, count: int) -> list[str]:
     with moving(home):
         order = list(dict.fromkeys(one.version for one in reversed(promoted(home))))
         there = [name for name in order if (home / name).is_dir() and not (home / name).is_symlink()]
-        for name in there[max(count, 1) :]:
-            if name != label(latest(home)) and not edited(home / name):
+        for name in there[max(count, 1) :]:  # the first is in service
+            if not edited(home / name):
                 aside = home / f".{name}.{os.getpid()}.{secrets.token_hex(4)}.old"
                 (home / name).rename(aside)
                 remove_tree(aside)
@@ -129,6 +129,7 @@ def rollback(home: Path, version: str | None = None) -> tuple[str | None, str]:
     with moving(home):
         before_it = label(latest(home))
         promote(home, version, "rollback")
+    sweep(home)
     return before_it, version
 
 
@@ -269,12 +270,10 @@ def _missing(home: Path, lines: Sequence[Promotion]) -> Promotion | None:
 
 
 def _append(home: Path, said: Promotion) -> None:
-    with (home / PROMOTIONS).open("ab+") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a line that was cut
-                file.write(b"\n")
-        file.write(json.dumps(asdict(said)).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    sync_dir(home)
+    """Add a line; the file is replaced, so that no fault of a disk costs the lines before."""
+    try:
+        text = (home / PROMOTIONS).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        text = ""
+    whole = "" if not text or text.endswith("\n") else "\n"  # a line that was cut
+    write_file(home / PROMOTIONS, f"{text}{whole}{json.dumps(asdict(said))}\n", home / ".promoting.new")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -254,6 +255,16 @@ def test_an_index_that_is_older_than_the_folders_is_brought_up(store: Store, tmp
         path.unlink()
     gone.rmdir()
     assert runs(store) == bare(store) and len(runs(store)) == 2
+
+
+def test_an_index_of_another_format_is_not_believed(store: Store) -> None:
+    name = record(store)
+    entry = dataclasses.replace(runs(store)[0], says="what this word means may have changed")
+    rows = [index._row(index._stamp(store, name), entry)]
+    index._put(store.root / index.NAME, rows, ())
+    assert runs(store) == [entry], "else this test shows nothing"
+    change(f"PRAGMA user_version={index.FORMAT + 1}")(store)
+    assert runs(store) == bare(store)
 
 
 def test_a_directory_in_the_place_of_the_index(store: Store) -> None:

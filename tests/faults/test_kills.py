@@ -13,7 +13,7 @@ import pytest
 from faults.bench import Bench
 from faults.forks import Forks
 
-from cpu_pipeline import upkeep
+from cpu_pipeline import history, upkeep, versions
 from cpu_pipeline.publish import edited
 from cpu_pipeline.store import Store
 
@@ -66,6 +66,16 @@ def check_next(bench: Bench, forks: Forks, recipe: Path, wanted: dict[str, str],
     assert again <= 1 or started == 0, f"{where}: {again} steps ran again"
     assert bench.leftovers() == [], where
     check_latest(bench, may_be_missing=False)
+    check_memory(bench, where)
+
+
+def check_memory(bench: Bench, where: str) -> None:
+    """Hold what is remembered against what is there."""
+    last, *before = history.runs(Store(bench.store), "small")
+    version = (bench.out / "small" / "latest").resolve().name
+    assert (last.outcome, last.version) == ("done", version), where
+    assert {entry.outcome for entry in before} <= {"died", "done"}, where
+    assert [one.version for one in versions.promoted(bench.out / "small")] == [version], where
 
 
 def test_a_build_killed_at_any_write(bench: Bench, forks: Forks) -> None:
@@ -132,3 +142,34 @@ def test_a_forced_promotion_killed_at_any_write(bench: Bench, forks: Forks) -> N
         assert bench.leftovers() == [], f"killed before write {at}"
         check_latest(bench, may_be_missing=False)
     assert kills > 20, "the sweep has lost its grip on the writes"
+
+
+def test_a_rollback_killed_at_any_write(bench: Bench, forks: Forks) -> None:
+    """`latest` names one version or the other, whole; the lines tell which, by whom, and what is rejected."""
+    steps = [{"id": "one", "text": text, "runs": "runs.txt"} for text in ("first", "second")]
+    for step in steps:
+        assert forks.call(*bench.run_arguments(bench.recipe(step)))["code"] == 0
+    home = bench.out / "small"
+    first, second = (one.version for one in versions.promoted(home))
+    shutil.copytree(bench.out, bench.home / "before", symlinks=True)
+    at, moved = 0, set()
+    while True:
+        at += 1
+        shutil.rmtree(bench.out)
+        shutil.copytree(bench.home / "before", bench.out, symlinks=True)
+        said = forks.call("rollback", "small", "--out", bench.out, "--store", bench.store, kill_at=at)
+        now = versions.latest(home)
+        assert now in (first, second) and edited(home / "latest") == [], f"killed before write {at}"
+        order = [(one.version, one.by) for one in versions.promoted(home)]
+        rolled = [(first, "rollback")] if now == first else []
+        assert order == [(first, "run"), (second, "run"), *rolled], f"killed before write {at}"
+        assert versions.rejected(home) == ({second} if rolled else set()), f"killed before write {at}"
+        if said["code"] != KILLED:
+            assert (said["code"], now) == (0, first), said["err"]
+            break
+        moved.add(now)
+        again = forks.call("rollback", "small", first, "--out", bench.out, "--store", bench.store)
+        assert again["code"] == 0, again["err"]
+        assert versions.promoted(home)[2:] and versions.promoted(home)[-1].by == "rollback"
+        assert bench.leftovers() == [], f"killed before write {at}"
+    assert moved == {first, second} and at > 15, "the sweep has lost its grip on the writes"
