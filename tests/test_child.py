@@ -21,3 +21,9 @@ def test_hashes_and_encodings_are_the_same_for_everybody(monkeypatch: pytest.Mon
     monkeypatch.setenv("PYTHONUTF8", "0")
     said = variables([])
     assert (said["PYTHONHASHSEED"], said["PYTHONUTF8"]) == ("0", "1")
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_the_address_of_a_remote_store_stays_here(online: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CPU_PIPELINE_STORE_REMOTE", "https://host/store?token=geheim")
+    assert "geheim" not in str(variables([], online))

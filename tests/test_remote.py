@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -507,10 +508,19 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     answer = 0
     takes = False
+    stalls = breaks = False
 
     def do_GET(self) -> None:
         if type(self).answer:
             self.send_error(type(self).answer)
+        elif "model.onnx" in self.path and (type(self).stalls or type(self).breaks):
+            self.send_response(200)
+            self.send_header("Content-Length", "99999")
+            self.end_headers()
+            self.wfile.write(b"half")
+            self.wfile.flush()
+            time.sleep(1.5 if type(self).stalls else 0)
+            self.close_connection = True
         else:
             super().do_GET()
 
@@ -602,6 +612,23 @@ def test_what_a_server_answers(
         Remote(server[0], print).action(key(0))
     server[1].answer = 404
     assert Remote(server[0], print).action(key(0)) is None
+
+
+@pytest.mark.parametrize("how", ["stalls", "breaks"])
+def test_a_server_that_falls_silent(
+    how: str, server: tuple[str, type[Handler]], far: Path, tmp_path: Path, said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """In the middle of a file: 75 for a pull; a build goes on without what it can't get."""
+    monkeypatch.setattr("cpu_pipeline.place.SILENCE", 0.4)
+    setattr(server[1], how, True)
+    with pytest.raises(Unreachable):
+        share.pull(Store(tmp_path / "other"), Remote(server[0], said.append))
+    other = Store(tmp_path / "other", Remote(server[0], said.append, lenient=True))
+    with other.lease() as lease:
+        assert lease.find(key(0)) is lease.find(key(1)) is None
+    assert len(said) == 1 and "going on without it" in said[0]
+    assert other.keys() == [] and list((other.root / "work").iterdir()) == []
 
 
 def test_kinds_of_places(tmp_path: Path) -> None:
