@@ -175,8 +175,9 @@ class Run:
     def _close(self) -> None:
         self._end_events()
         if self._lock is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # where a file that is open can't go, it stays, and nobody holds it
                 Path(self._lock.lock_file).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
                 self._lock.release()
             self._lock = None
 

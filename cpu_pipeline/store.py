@@ -9,6 +9,7 @@ work/<lease>/             half-done work of one running build; swept when the bu
 leases/<lease>.lock       held by the system for as long as that build lives; .uses lists what it uses
 locks/ab/<key>.lock       held while a key is being built, to save double work
 damaged/                  objects and records set aside because they are not what they claim
+runs/<id>/                what each run came to, and every event on the way (history.py); runs.sqlite is an index
 roots/<digest>            the path of a lock or of a folder of versions: what they name is never collected
 
 Correctness comes from the order of writing and from verifying. Locks save double work, and keep `gc` off what is in

@@ -81,12 +81,10 @@ def directory(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda path: path.unlink(),
-        lambda path: path.write_bytes(b"\0" * 4096),
         lambda path: path.write_bytes(path.read_bytes()[:4000]),
         directory,
     ],
-    ids=["gone", "overwritten", "cut", "a directory"],
+    ids=["cut", "a directory"],
 )
 def test_without_the_index_everything_works_as_with_it(bench: Bench, damage: Callable[[Path], object]) -> None:
     recipe = bench.recipe(*CHAIN)
@@ -99,7 +97,7 @@ def test_without_the_index_everything_works_as_with_it(bench: Bench, damage: Cal
     assert bench.verify().code == 0
 
 
-@pytest.mark.parametrize("most", [0, 100, 400, 1000, 2500, 5000])
+@pytest.mark.parametrize("most", [100, 400, 2500])
 def test_a_disk_that_fills_while_recording(bench: Bench, most: int) -> None:
     """F7: everything is kept, and no file may grow past `most`: 75 or done, and the next run is whole."""
     recipe = bench.recipe(*CHAIN)
@@ -126,7 +124,7 @@ def test_a_full_disk_lets_no_promotion_go_half_way(bench: Bench) -> None:
     recipe = bench.recipe({**CHAIN[0], "text": "two"}, CHAIN[1])
     bench.built(recipe)
     second = versions.latest(bench.out / "small")
-    for most in (0, 60, 150, 230, 330):
+    for most in (0, 150, 330):
         arguments = ["rollback", "small", first, "--store", bench.store, "--out", bench.out]
         said = limited(bench, arguments, lambda most=most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
         home = bench.out / "small"
