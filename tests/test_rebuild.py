@@ -50,6 +50,20 @@ def test_what_else_runs_is_no_difference(bench: Bench) -> None:
     assert alone["threads"] == beside["threads"] == host.cores()
 
 
+def test_neither_locale_nor_place_is_a_difference(bench: Bench, tmp_path: Path) -> None:
+    """A locale of ASCII alone, in which the name of this folder is no text."""
+    there = Bench(tmp_path / "an öther place")
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "Asia/Kathmandu"}
+    one, other = (
+        place.run(place.recipe(*STEPS[:2]), "--json", **env).says(0).said
+        for place, env in ((bench, {}), (there, ascii_alone))
+    )
+    assert {name: (step["key"], step["digest"]) for name, step in one["steps"].items()} == {
+        name: (step["key"], step["digest"]) for name, step in other["steps"].items()
+    }
+    assert Path(other["path"]).is_relative_to(there.home)
+
+
 def test_what_is_not_kept_is_built_twice(bench: Bench) -> None:
     assert "identical  two" in bench.run(bench.recipe(*STEPS[:2]), "--rebuild").says(0).out
     assert len(bench.lines("began")) == 4
