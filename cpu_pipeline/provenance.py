@@ -162,7 +162,7 @@ def check(text: str, manifest: Manifest) -> list[str]:
         ("buildDefinition", ("buildType", "externalParameters", "internalParameters")),
         ("runDetails", ("builder", "metadata", "byproducts")),
     ):
-        problems += [f"its {key} is not what {MANIFEST} says" for key in keys if ours[part][key] != theirs[part][key]]
+        problems += [f"`{key}` is not what {MANIFEST} says" for key in keys if ours[part][key] != theirs[part][key]]
     return problems + list(_dependencies(statement.predicate.definition.dependencies, manifest))
 
 

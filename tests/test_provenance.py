@@ -164,16 +164,16 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "subject twice": (lambda s: s["subject"].append(s["subject"][0]), "names a subject twice"),
     "subject other": (lambda s: s["subject"][0].update(digest={"sha256": "0" * 64}), "another digest than the file"),
-    "build type": (lambda s: definition(s).update(buildType="https://example.com"), "its buildType is not"),
-    "recipe": (lambda s: definition(s)["externalParameters"]["recipe"].update(about="x"), "its externalParameters"),
+    "build type": (lambda s: definition(s).update(buildType="https://example.com"), "`buildType` is not what manifest.json says"),
+    "recipe": (lambda s: definition(s)["externalParameters"]["recipe"].update(about="x"), "`externalParameters` is not"),
     "step": (
-        lambda s: definition(s)["internalParameters"]["steps"]["int8"].update(use="x"), "its internalParameters"
+        lambda s: definition(s)["internalParameters"]["steps"]["int8"].update(use="x"), "`internalParameters` is not"
     ),
-    "builder": (lambda s: s["predicate"]["runDetails"]["builder"].update(id="https://example.com"), "its builder"),
+    "builder": (lambda s: s["predicate"]["runDetails"]["builder"].update(id="https://example.com"), "`builder` is not"),
     "time": (
-        lambda s: s["predicate"]["runDetails"]["metadata"].update(startedOn="2020-01-01T00:00:00Z"), "its metadata"
+        lambda s: s["predicate"]["runDetails"]["metadata"].update(startedOn="2020-01-01T00:00:00Z"), "`metadata` is not"
     ),
-    "byproduct": (lambda s: s["predicate"]["runDetails"]["byproducts"].pop(), "its byproducts"),
+    "byproduct": (lambda s: s["predicate"]["runDetails"]["byproducts"].pop(), "`byproducts` is not"),
     "package": (lambda s: definition(s)["resolvedDependencies"].pop(), "its packages are not"),
     "commit": (
         lambda s: dependency(s, "model:files")["digest"].update(gitCommit="b" * 40), "dependencies lack acme/small at"
