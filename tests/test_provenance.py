@@ -164,8 +164,8 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "subject twice": (lambda s: s["subject"].append(s["subject"][0]), "names a subject twice"),
     "subject other": (lambda s: s["subject"][0].update(digest={"sha256": "0" * 64}), "another digest than the file"),
-    "build type": (lambda s: definition(s).update(buildType="https://example.com"), "`buildType` is not what manifest.json says"),
-    "recipe": (lambda s: definition(s)["externalParameters"]["recipe"].update(about="x"), "`externalParameters` is not"),
+    "build type": (lambda s: definition(s).update(buildType="https://example.com"), "`buildType` is not what"),
+    "recipe": (lambda s: definition(s)["externalParameters"]["recipe"].update(about="x"), "`externalParameters` is"),
     "step": (
         lambda s: definition(s)["internalParameters"]["steps"]["int8"].update(use="x"), "`internalParameters` is not"
     ),
