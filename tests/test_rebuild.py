@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from faults.bench import Bench
+from faults.bench import ROOT, Bench
 
-from cpu_pipeline import host
+from cpu_pipeline import api, host
 from cpu_pipeline.artifact import Artifact, digest_tree
 from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import Stale
@@ -62,6 +62,14 @@ def test_neither_locale_nor_place_is_a_difference(bench: Bench, tmp_path: Path) 
         name: (step["key"], step["digest"]) for name, step in other["steps"].items()
     }
     assert Path(other["path"]).is_relative_to(there.home)
+
+
+def test_what_is_left_out_of_the_comparison_promises_nothing() -> None:
+    """What follows the whole machine, and that alone, says in the table why no two builds of it are alike."""
+    nodes = api.plan(api.load_recipe(ROOT / "recipes" / "quickstart.yaml")).nodes.values()
+    assert {node.use for node in nodes if node.stage.host() == "machine"} == {"validate.latency"}
+    for node in nodes:
+        assert (node.stage.host() == "machine") == bool(node.stage.reproducible)
 
 
 def test_what_is_not_kept_is_built_twice(bench: Bench) -> None:
