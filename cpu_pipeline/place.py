@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import re
 import secrets
@@ -368,6 +369,9 @@ def _open_fsspec(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem,
     import fsspec
 
     protocol = protocol_of(url)
+    for name in {"fsspec", *PACKAGES.values()}:
+        # With nobody to take their logs, Python prints them: tracebacks of what our one line says, addresses and all.
+        logging.getLogger(name).addHandler(logging.NullHandler())
     with _Asking(url):
         try:
             fs, base = fsspec.core.url_to_fs(url, skip_instance_cache=True, **options)

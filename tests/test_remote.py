@@ -6,6 +6,7 @@ import functools
 import http.server
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -476,6 +478,18 @@ def test_a_missing_package_is_named(url: str, package: str, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(BackendMissing, match=f"pip install {package}"):
         open_place(url)
+
+
+def test_what_libraries_log_is_not_printed() -> None:
+    """Python prints the logs of a library that nobody listens to: here gcsfs's traceback of what cannot be reached."""
+    code = "import logging; from cpu_pipeline.place import open_place; {} logging.getLogger('gcsfs').error('geheim')"
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code.format(opened)], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        for opened in ("", "open_place('memory://x');")
+    ]
+    assert ["geheim" in said.stderr for said in told] == [True, False]
 
 
 @pytest.mark.parametrize("url", ["nosuch://host/x", "http://[host/x", "http://host:port/x"])
