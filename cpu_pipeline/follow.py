@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.disk import write_file, writing
-from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.loader import Keys, Problem, parse
 from cpu_pipeline.paper import Paper, recipe_of
 from cpu_pipeline.recipe import Recipe, Trigger

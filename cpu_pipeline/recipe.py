@@ -58,7 +58,7 @@ class Refresh(Written):
     """When and from where this recipe is refreshed; `run` does not look at it."""
 
     follow: str | None = None
-    """Branch that every `revision` of the recipe's Hub sources follows; `lock --upgrade` and `refresh` alone move them."""
+    """Branch that every `revision` in the recipe follows; `lock --upgrade` and `refresh` alone move them."""
     cron: str | None = None
     """Schedule, as five cron fields."""
     on: list[Trigger] = Field(default_factory=list)

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loopback.test_recipes import SERVE, free_port
 from safetensors.numpy import load_file, save_file
 
 from cpu_pipeline import lock, versions
-
-from .test_recipes import SERVE, free_port
 
 pytestmark = pytest.mark.loopback
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cpu_pipeline.backend import Arrays
 
 SUCCESSOR = 0.75
-"""Least speed, against what is in service, of what is to take its place: below the noise of a machine that others use."""
+"""Least speed of what is to take the place of what is in service: below the noise of a machine that others use."""
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 

@@ -84,7 +84,9 @@ def test_dynamic_quantization_knows_the_weights(checkpoint: Built, job: Callable
     assert task is not None
     module, names, example = _aoti.inputs(hf.checkpoint(checkpoint("bert", QA).path, task), task.outputs)
     with _torchao():
-        quantized = QuantizePt2e(activations="dynamic")._quantize(_aoti.export("x", module, names, example), [], False, 1)
+        quantized = QuantizePt2e(activations="dynamic")._quantize(
+            _aoti.export("x", module, names, example), [], False, 1
+        )
     with torch.no_grad():
         for ours, theirs in zip(quantized(**example), module(**example), strict=True):
             assert 1e-5 < float((ours - theirs).abs().max()) < 0.5
