@@ -68,6 +68,24 @@ def test_gc_keeps_what_is_published(cli: Cli, whole: Bench) -> None:
     assert objects(whole) == before
 
 
+def test_gc_keeps_what_a_lock_names(cli: Cli, built: Bench) -> None:
+    """The artifacts are elsewhere; the lock beside the recipe is enough, until it is gone, or can't be read."""
+    for note in (built.store / "roots").iterdir():
+        note.unlink()
+    built.call("lock", built.home / "small.yaml", "--store", built.store).says(0)
+    before = objects(built)
+    assert "kept what 1 locks" in cli("store", "gc", "--keep-days", "0", "--store", built.store).out
+    assert objects(built) == before
+    lock = built.home / "small.lock"
+    lock.write_text("<<<<<<< ours\n")
+    said = cli("store", "gc", "--keep-days", "0", "--store", built.store)
+    assert said.code == 2 and "small.lock:1:1" in said.err and "nothing was collected" in said.err
+    assert objects(built) == before
+    lock.unlink()
+    assert cli("store", "gc", "--keep-days", "0", "--store", built.store).code == 0
+    assert not objects(built)
+
+
 def test_push_and_pull(cli: Cli, built: Bench, tmp_path: Path) -> None:
     far, other = tmp_path / "far", tmp_path / "other"
     recipe = built.home / "small.yaml"
