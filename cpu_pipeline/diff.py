@@ -13,8 +13,8 @@ from cpu_pipeline import journal, registry
 from cpu_pipeline.errors import PipelineError, RecipeError
 from cpu_pipeline.keys import differences
 from cpu_pipeline.markdown import size
-from cpu_pipeline.publish import read_manifest
 from cpu_pipeline.store import Store
+from cpu_pipeline.versions import read_manifest
 
 PARTS = {"recipe", "packages", "environments", "host", "steps", "checks"}
 """What is compared of a manifest."""

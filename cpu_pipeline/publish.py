@@ -22,21 +22,11 @@ from cpu_pipeline.versions import (
     MANIFEST,
     announce,
     edited,
-    in_service,
-    keep,
     moving,
     point,
     promote,
-    promoted,
-    read_manifest,
-    rejected,
     sweep,
 )
-
-__all__ = [
-    "FORMAT", "MANIFEST", "REPORT", "Damaged", "artifact_files", "describe", "edited", "in_service", "keep", "promoted",
-    "publish", "read_manifest", "rejected", "require_passed", "version_of",
-]  # fmt: skip
 
 REPORT = "report.md"
 FORMAT = 1

@@ -14,8 +14,8 @@ from typing import Any
 
 from cpu_pipeline import lock
 from cpu_pipeline.errors import RecipeError
-from cpu_pipeline.publish import MANIFEST, read_manifest
 from cpu_pipeline.store import Store, root_name
+from cpu_pipeline.versions import MANIFEST, read_manifest
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cpu_pipeline import host, provenance
 from cpu_pipeline.artifact import CARD, Card, digest_listing
 from cpu_pipeline.errors import RecipeError, Refused
-from cpu_pipeline.publish import FORMAT, MANIFEST, artifact_files, edited, version_of
+from cpu_pipeline.publish import FORMAT, artifact_files, version_of
+from cpu_pipeline.versions import MANIFEST, edited
 
 
 class _Strict(BaseModel):

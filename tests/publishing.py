@@ -10,8 +10,9 @@ from typing import Any
 from cpu_pipeline import api
 from cpu_pipeline.artifact import digest_file, digest_json
 from cpu_pipeline.engine import Built
-from cpu_pipeline.publish import MANIFEST, publish, read_manifest
+from cpu_pipeline.publish import publish
 from cpu_pipeline.store import Store
+from cpu_pipeline.versions import MANIFEST, read_manifest
 
 MODEL, ROWS = "a" * 40, "12" * 19 + "e5"
 RECIPE: dict[str, Any] = {

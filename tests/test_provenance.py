@@ -22,8 +22,9 @@ from cpu_pipeline import provenance
 from cpu_pipeline.artifact import digest_file, digest_json, digest_listing
 from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.origin import pypi
-from cpu_pipeline.publish import MANIFEST, artifact_files, read_manifest, version_of
+from cpu_pipeline.publish import artifact_files, version_of
 from cpu_pipeline.verify import verify
+from cpu_pipeline.versions import MANIFEST, read_manifest
 
 
 @pytest.fixture

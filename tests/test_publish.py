@@ -17,10 +17,10 @@ from cpu_pipeline import api, host
 from cpu_pipeline.artifact import digest_file, digest_json
 from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import GateFailed, RecipeError, Refused, StageFailed
-from cpu_pipeline.publish import MANIFEST, REPORT, edited, in_service, promoted, publish, read_manifest
+from cpu_pipeline.publish import REPORT, publish
 from cpu_pipeline.stage import Verdict
 from cpu_pipeline.store import Store
-from cpu_pipeline.versions import PROMOTIONS
+from cpu_pipeline.versions import MANIFEST, PROMOTIONS, edited, in_service, promoted, read_manifest
 
 RECIPE = """\
 about: {about}

@@ -15,9 +15,9 @@ from publishing import MODEL, ROWS, Made
 from cpu_pipeline import environment, sbom
 from cpu_pipeline.artifact import digest_file
 from cpu_pipeline.errors import BackendMissing
-from cpu_pipeline.publish import read_manifest
 from cpu_pipeline.sbom import FILE
 from cpu_pipeline.verify import verify
+from cpu_pipeline.versions import read_manifest
 
 
 @pytest.fixture

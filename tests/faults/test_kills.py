@@ -14,8 +14,8 @@ from faults.bench import Bench
 from faults.forks import Forks
 
 from cpu_pipeline import history, upkeep, versions
-from cpu_pipeline.publish import edited
 from cpu_pipeline.store import Store
+from cpu_pipeline.versions import edited
 
 KILLED = -9
 
