@@ -175,3 +175,12 @@ def test_status_of_a_broken_recipe_does_not_hide_the_others(bench: Bench) -> Non
     assert said.code == 5
     assert "small: small.yaml:2:1:" in said.err and "other: nothing is in service in artifacts/other" in said.err
     assert [line.split()[:3] for line in said.out.splitlines()][1] == ["wrong", "other", "none"]
+
+
+def test_a_lock_is_remembered_as_what_puts_nothing_out(cli: Cli, bench: Bench) -> None:
+    bench.call("lock", bench.recipe(*TWO), "--store", bench.store).says(0)
+    run = cli("history", "--json").json["runs"][0]
+    assert (run["command"], run["outcome"], run["puts_out"], run["version"]) == ("lock", "done", False, None)
+    said = json.loads((bench.store / "runs" / run["id"] / "run.json").read_text())
+    assert Path(said["lock"]).name == "small.lock" and said["lock_changed"] is True
+    assert said["manifest"]["version"] == versions(bench)[1]
