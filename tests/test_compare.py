@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +12,7 @@ from types import SimpleNamespace
 import models
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from cpu_pipeline.compare import compare, parity, require_parity, synthetic
 from cpu_pipeline.errors import StageFailed
@@ -124,3 +128,19 @@ def test_parity_judges_on_synthetic_batches(tmp_path: Path) -> None:
     off = Fake(logits=lambda ids, mask: ids + 0.01)
     with pytest.raises(StageFailed, match=r"up to 0\.01"):
         parity(off, SAME, tmp_path, task, 1e-3, "here")
+
+
+def test_a_cosine_does_not_follow_the_number_of_threads() -> None:
+    """Reports are files with digests: numpy's norm of a long vector is another with another number of threads."""
+    program = (
+        "import numpy as np; from cpu_pipeline.compare import _cosine; a, b = np.random.default_rng(0).normal("
+        "size=(2, 200, 768)); print([_cosine(a * k, b * k + a) for k in (1, 1.7, 3.3)])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": threads},
+        ).stdout
+        for threads in ("1", "2")
+    }  # fmt: skip
+    assert len(said) == 1

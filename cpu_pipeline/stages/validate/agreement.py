@@ -40,6 +40,7 @@ class ValidateAgreement(Stage):
     takes: ClassVar = {"candidate": RUNNABLE, "reference": RUNNABLE}
     reads: ClassVar = frozenset({"task", "data.validation?"})
     packages: ClassVar = ("numpy",)
+    version: ClassVar = 2
     unkeyed: ClassVar = frozenset({"max_difference", "mean_difference", "cosine", "same_top"})
 
     @model_validator(mode="after")
