@@ -116,7 +116,9 @@ def _out_of_step(home: Path, held: lock.Lock | None, plan: Plan) -> str | None:
     version = versions.in_service(home)
     if version is None:
         return f"nothing is in service in {home}"
-    if held is None or versions.edited(version):
+    if changed := versions.edited(version):
+        return f"{version} is in service and was edited ({', '.join(changed[:5])})"
+    if held is None:
         return None
     outputs = {name: said["digest"] for name, said in versions.read_manifest(version)["outputs"].items()}
     locked = {name: held["steps"].get(name, {}).get("output") for name in plan.outputs}
