@@ -71,11 +71,14 @@ def write_wide(recipes: Path) -> None:
     from safetensors.torch import load_file
 
     wide = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, "num_hidden_layers": 1}
-    folder = models.make("bert", recipes / "wide", "text-classification", **wide)
+    folder = models.make("minilm", recipes / "wide", "sentence-similarity", **wide)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     words = models.WORDS * 2
-    rows = [{"id": str(n), "text": " ".join(words[:n]), "label": n % 2} for n in range(8, 136, 8)]
+    rows = [
+        {"id": str(n), "sentence1": " ".join(words[:n]), "sentence2": " ".join(words[n:1:-1]), "score": n % 5}
+        for n in range(8, 136, 8)
+    ]
     (recipes / "wide.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
