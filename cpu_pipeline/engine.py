@@ -20,8 +20,9 @@ from cpu_pipeline.environment import DEFAULT, Interpreter
 from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError, StageFailed, TryAgain
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, environments, find_source, home, ingredients, missing, packages
+from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.stage import Verdict
-from cpu_pipeline.store import Lease, Store
+from cpu_pipeline.store import Store
 from cpu_pipeline.turns import Machine
 
 TICK = 0.1
@@ -99,7 +100,7 @@ def build(
     Raises:
         Interrupted: Ctrl-C; the children are gone, what was finished is in the store.
     """
-    with store.lease() as lease:
+    with leased(store) as lease:
         running = _Build(plan, store, lease, tell, jobs, remeasure)
         try:
             return running.go()

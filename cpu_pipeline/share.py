@@ -10,6 +10,7 @@ from cpu_pipeline import lock
 from cpu_pipeline.artifact import Artifact, digest_json
 from cpu_pipeline.engine import needs
 from cpu_pipeline.graph import Plan
+from cpu_pipeline.lease import leased
 from cpu_pipeline.record import Action
 from cpu_pipeline.remote import Remote
 from cpu_pipeline.store import Store
@@ -62,7 +63,7 @@ def push(
         RecipeError: it can't be written; a lock can't be read.
     """
     done = Moved()
-    with store.lease() as lease:
+    with leased(store) as lease:
         for step in _named(plans, lease.find) if plans else _all(store.keys()):
             found, action = lease.find(step.key), store.action(step.key)
             if found is None or action is None:
@@ -88,7 +89,7 @@ def pull(store: Store, remote: Remote, plans: Sequence[Plan] = (), tell: Tell = 
     """
     done = Moved()
     here = Store(store.root, remote)
-    with here.lease() as lease:
+    with leased(here) as lease:
         for step in _named(plans, lease.find) if plans else _all(remote.keys()):
             # That all of a remote is pulled says nothing about what is used here: what is here keeps its age.
             found, action = here.find(step.key) or lease.find(step.key), here.action(step.key)

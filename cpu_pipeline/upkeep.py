@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from cpu_pipeline import roots
 from cpu_pipeline.disk import remove_tree, tree_bytes, writing
 from cpu_pipeline.errors import RecipeError, TryAgain
+from cpu_pipeline.lease import leased
 from cpu_pipeline.record import Action, parse_record
 from cpu_pipeline.store import Store, intact
 
@@ -147,7 +148,7 @@ def gc(store: Store, keep_days: float = 30, dry_run: bool = False) -> list[Remov
                 dead = [path for path in (store.root / "work").iterdir() if path.name not in living]
             planned += [Removal("work", path, 0) for path in dead]
             return [replace(each, bytes=tree_bytes(each.path)) for each in planned]
-        with store.lease() as lease:
+        with leased(store) as lease:
             removed = [Removal("work", store.root / "work", lease.swept)] if lease.swept else []
             with store.locked():
                 living = store.living()

@@ -10,6 +10,7 @@ from typing import Any
 from cpu_pipeline import api
 from cpu_pipeline.artifact import digest_file, digest_json
 from cpu_pipeline.engine import Built
+from cpu_pipeline.lease import leased
 from cpu_pipeline.publish import publish
 from cpu_pipeline.store import Store
 from cpu_pipeline.versions import MANIFEST, read_manifest
@@ -64,7 +65,7 @@ class Made:
         (self.home / "rows.jsonl").write_text('{"id": "1"}\n')
         plan = api.plan(api.load_recipe(path))
         built, store = Built(plan), Store(self.home / "store")
-        with store.lease() as lease:
+        with leased(store) as lease:
             for number, node in enumerate(plan.nodes.values()):
                 key = digest_json([node.id, content, dict(files or {}), host, place])
                 work = lease.work(key)

@@ -17,6 +17,7 @@ from cpu_pipeline import api, host
 from cpu_pipeline.artifact import digest_file, digest_json
 from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import GateFailed, RecipeError, Refused, StageFailed
+from cpu_pipeline.lease import leased
 from cpu_pipeline.publish import REPORT, publish
 from cpu_pipeline.stage import Verdict
 from cpu_pipeline.store import Store
@@ -54,7 +55,7 @@ def made(tmp_path: Path) -> Maker:
         (home / f"{name}.yaml").write_text(RECIPE.format(about=json.dumps(about), folder=folder))
         plan = api.plan(api.load_recipe(home / f"{name}.yaml"))
         built, store = Built(plan), Store(tmp_path / "store")
-        with store.lease() as lease:
+        with leased(store) as lease:
             for node in plan.nodes.values():
                 key = digest_json([name, node.id, content])
                 work = lease.work(key)

@@ -25,10 +25,11 @@ from cpu_pipeline import share, upkeep
 from cpu_pipeline.artifact import Artifact, digest_json, digest_listing
 from cpu_pipeline.disk import remove_tree
 from cpu_pipeline.errors import BackendMissing, RecipeError, TryAgain
+from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.place import Denied, Far, Folder, Unreachable, Web, open_place, scrub, shown
 from cpu_pipeline.record import Action, record_text
 from cpu_pipeline.remote import Remote
-from cpu_pipeline.store import Lease, Store, intact
+from cpu_pipeline.store import Store, intact
 
 FILES = {"model.onnx": b"weights" * 50, "sub/config.json": b'{"a": 1}', "empty": b""}
 
@@ -58,7 +59,7 @@ def said() -> list[str]:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "store")
-    with made.lease() as lease:
+    with leased(made) as lease:
         commit(lease, 0)
         commit(lease, 1)
     return made
@@ -192,7 +193,7 @@ def test_flipped_bytes_are_found_by_a_pull_and_mended_by_force(
 
 def test_another_outcome_stays_unless_forced(far: Path, tmp_path: Path, said: list[str]) -> None:
     other = Store(tmp_path / "other")
-    with other.lease() as lease:
+    with leased(other) as lease:
         work = lease.work(key(0))
         (work / "model.onnx").write_bytes(b"came out otherwise")
         lease.commit(key(0), asked(0), "onnx", {}, {}, work)
@@ -250,7 +251,7 @@ HOW = ("flip", "cut", "longer", "junk", "other", "folder", "nowhere", "link", "i
 def origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
     home = tmp_path_factory.mktemp("origin")
     made = Store(home / "store")
-    with made.lease() as lease:
+    with leased(made) as lease:
         commit(lease, 0)
         commit(lease, 1)
     share.push(made, Remote(str(home / "far"), print))
@@ -382,12 +383,12 @@ def test_no_more_is_read_than_a_record_says(far: Path, store: Store, tmp_path: P
 def test_a_lease_asks_the_remote_once_for_what_is_not_here(far: Path, store: Store, tmp_path: Path) -> None:
     remote = Counting(str(far))
     other = Store(tmp_path / "other", remote)
-    with other.lease() as lease:
+    with leased(other) as lease:
         found = lease.find(key(0))
         assert found is not None and found.digest == digest(store, 0) and lease.brought == {key(0)}
         assert lease.find(key(0)) is not None and lease.find(key(7)) is lease.find(key(7)) is None
     assert remote.asked == [key(0), key(7)]
-    with other.lease() as lease:
+    with leased(other) as lease:
         assert lease.find(key(0)) is not None and lease.brought == set()
     assert remote.asked == [key(0), key(7)]
 
@@ -410,7 +411,7 @@ def test_an_object_that_is_here_is_not_fetched_again(far: Path, store: Store, tm
     for path in far.glob(f"objects/*/{digest_of(store, 0)}"):
         remove_tree(path)
     here = Store(store.root, Remote(str(far), print))
-    with here.lease() as lease:
+    with leased(here) as lease:
         found = lease.find(key(0))
         assert found is not None and lease.brought == {key(0)}
     assert upkeep.verify(store) == []
@@ -434,7 +435,7 @@ def test_foreseeing_moves_nothing(far: Path, store: Store, tmp_path: Path) -> No
 def test_a_lenient_remote_out_of_reach_is_told_once(said: list[str], tmp_path: Path) -> None:
     remote = Remote("http://127.0.0.1:9/store", said.append, lenient=True)
     other = Store(tmp_path / "other", remote)
-    with other.lease() as lease:
+    with leased(other) as lease:
         assert lease.find(key(0)) is lease.find(key(1)) is None
     assert len(said) == 1 and "127.0.0.1:9/store can't be reached" in said[0] and "going on without it" in said[0]
     with pytest.raises(Unreachable):
@@ -582,7 +583,7 @@ def test_a_pushed_folder_is_pulled_over_http(
     other = Store(tmp_path / "other")
     assert names(share.pull(other, Remote(server[0], said.append)).moved) == store.keys()
     holds(other, store, 0, 1)
-    with Store(tmp_path / "third", Remote(f"{server[0]}/?token=x", said.append)).lease() as lease:
+    with leased(Store(tmp_path / "third", Remote(f"{server[0]}/?token=x", said.append))) as lease:
         assert lease.find(key(0)) is not None and lease.find(key(7)) is None
     assert said == []
 
@@ -639,7 +640,7 @@ def test_a_server_that_falls_silent(
     with pytest.raises(Unreachable):
         share.pull(Store(tmp_path / "other"), Remote(server[0], said.append))
     other = Store(tmp_path / "other", Remote(server[0], said.append, lenient=True))
-    with other.lease() as lease:
+    with leased(other) as lease:
         assert lease.find(key(0)) is lease.find(key(1)) is None
     assert len(said) == 1 and "going on without it" in said[0]
     assert other.keys() == [] and list((other.root / "work").iterdir()) == []

@@ -13,6 +13,7 @@ from cpu_pipeline import lock, roots
 from cpu_pipeline.artifact import digest_json
 from cpu_pipeline.disk import remove_tree
 from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.lease import leased
 from cpu_pipeline.store import Store
 from cpu_pipeline.upkeep import gc
 
@@ -25,7 +26,7 @@ def key(number: int) -> str:
 def store(tmp_path: Path) -> Store:
     """Give a store of five steps."""
     made = Store(tmp_path / "store")
-    with made.lease() as lease:
+    with leased(made) as lease:
         for number in range(5):
             work = lease.work(key(number))
             (work / "model").write_text(f"model {number}")

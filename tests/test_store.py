@@ -20,8 +20,9 @@ from cpu_pipeline import disk
 from cpu_pipeline import store as store_module
 from cpu_pipeline.artifact import Artifact, digest_json, digest_tree
 from cpu_pipeline.errors import RecipeError, StageFailed, TryAgain
+from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.record import Action, parse_record, record_text
-from cpu_pipeline.store import Lease, Store, default_root, disk_error
+from cpu_pipeline.store import Store, default_root, disk_error
 from cpu_pipeline.upkeep import gc, verify
 
 HERE = Path(__file__).parent.parent
@@ -63,7 +64,7 @@ def test_opening_and_looking_write_nothing(store: Store, tmp_path: Path) -> None
     assert store.last("recipe/step") is None
     store.path_of(key(1))
     assert list(tmp_path.iterdir()) == []
-    with store.lease() as lease:
+    with leased(store) as lease:
         commit(lease)
     before = snapshot(store.root)
     again = Store(store.root)
@@ -73,7 +74,7 @@ def test_opening_and_looking_write_nothing(store: Store, tmp_path: Path) -> None
 
 
 def test_what_is_committed_is_found(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         made = commit(lease, 1, f1=0.5, shape=(1, 2))
         assert lease.find(key(1)) == made
     found = Store(store.root).find(key(1))
@@ -90,7 +91,7 @@ def test_what_is_committed_is_found(store: Store) -> None:
 
 
 def test_objects_are_read_only_and_nothing_is_left_in_work(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         made = commit(lease)
     assert {(made.path / name).stat().st_mode & 0o777 for name in FILES} == {0o444}
     assert list((store.root / "work").iterdir()) == []
@@ -98,13 +99,13 @@ def test_objects_are_read_only_and_nothing_is_left_in_work(store: Store) -> None
 
 
 def test_two_keys_with_one_content_share_an_object(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         assert commit(lease, 1).path == commit(lease, 2).path
     assert len(list((store.root / "objects").glob("*/*"))) == 1
 
 
 def test_empty_directories_do_not_tell_two_outputs_apart(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         work = lease.work(key(1))
         fill(work, FILES)
         (work / "empty" / "inside").mkdir(parents=True)
@@ -113,20 +114,20 @@ def test_empty_directories_do_not_tell_two_outputs_apart(store: Store) -> None:
 
 
 def test_committing_over_a_damaged_object_replaces_it(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         made = commit(lease)
     victim = made.path / "model.onnx"
     victim.chmod(0o644)
     victim.write_bytes(b"W" + victim.read_bytes()[1:])
     fresh = Store(store.root)
-    with fresh.lease() as lease:
+    with leased(fresh) as lease:
         assert commit(lease, 2) == made
     assert victim.read_bytes() == FILES["model.onnx"]
     assert len(list((store.root / "damaged").iterdir())) == 1
 
 
 def test_the_same_key_may_come_out_differently(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         commit(lease)
         second = commit(lease, 1, {"other": b"x"})
     assert Store(store.root).find(key(1)) == second
@@ -134,7 +135,7 @@ def test_the_same_key_may_come_out_differently(store: Store) -> None:
 
 @pytest.mark.parametrize("facts", [{"f1": float("nan")}, {"f1": object()}, {("a",): 1}])
 def test_facts_that_are_not_json_fail_the_stage(store: Store, facts: dict[object, object]) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         work = lease.work(key(1))
         fill(work, FILES)
         with pytest.raises(StageFailed, match="not plain JSON"):
@@ -154,7 +155,7 @@ def test_links_and_emptiness_fail_the_stage(store: Store, tmp_path: Path) -> Non
         "a hard link": [lambda p: p.hardlink_to(tmp_path / "outside")],
         "no file": [pipe],
     }
-    with store.lease() as lease:
+    with leased(store) as lease:
         for says, each in makers.items():
             for make in each:
                 work = lease.work(key(1))
@@ -169,7 +170,7 @@ def test_links_and_emptiness_fail_the_stage(store: Store, tmp_path: Path) -> Non
 
 
 def test_labels_are_remembered(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         commit(lease, 1)
         commit(lease, 2, {"b": b"2"})
     for label in ("roberta-qa/int8", "../../etc/passwd", "é ü/..", ".", "x" * 300, "x" * 301, "A:b*?"):
@@ -187,7 +188,7 @@ def test_labels_are_remembered(store: Store) -> None:
 
 
 def test_scratch_outlives_a_lease_and_logs_have_a_place(store: Store) -> None:
-    with store.lease():
+    with leased(store):
         (store.scratch(key(1)) / "checkpoint").write_text("half")
     assert (Store(store.root).scratch(key(1)) / "checkpoint").read_text() == "half"
     store.drop_scratch(key(1))
@@ -198,13 +199,13 @@ def test_scratch_outlives_a_lease_and_logs_have_a_place(store: Store) -> None:
 
 
 def test_the_scratch_of_what_is_done_is_swept_and_of_what_is_being_built_is_not(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         commit(lease, 1)
         (store.scratch(key(1)) / "killed before it was dropped").write_text("x")
         (store.scratch(key(2)) / "half").write_text("x")
-        with store.lease():
+        with leased(store):
             assert len(list((store.root / "scratch").iterdir())) == 2
-    with store.lease():
+    with leased(store):
         assert [path.name for path in (store.root / "scratch").iterdir()] == [key(2)]
 
 
@@ -236,7 +237,7 @@ JUNK = [
 
 
 def test_a_record_cut_at_any_length_or_of_any_type_is_a_miss(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         commit(lease, 1, f1=0.5)
     record = store.record_of(key(1))
     whole = record.read_bytes()
@@ -280,7 +281,7 @@ def test_a_flipped_bit_in_a_record_is_a_miss(store: Store) -> None:
 
 
 def test_a_missing_cut_or_additional_file_is_a_miss(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         made = commit(lease)
     file = made.path / "model.onnx"
     file.chmod(0o644)
@@ -298,7 +299,7 @@ def test_a_missing_cut_or_additional_file_is_a_miss(store: Store) -> None:
 
 
 def test_an_object_that_is_gone_is_a_miss_and_is_built_again(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         made = commit(lease)
         disk.remove_tree(made.path)
         assert store.action(key(1)) is not None
@@ -313,7 +314,7 @@ def test_an_object_that_is_gone_is_a_miss_and_is_built_again(store: Store) -> No
 def test_a_bit_flipped_anywhere_is_set_aside(store: Store) -> None:
     files = {"a": b"\x00\xffab", "b/c": b"z"}
     for name, place in [(name, place) for name, data in files.items() for place in range(len(data))]:
-        with store.lease() as lease:
+        with leased(store) as lease:
             made = commit(lease, 1, files)
         (made.path / name).chmod(0o644)
         data = bytearray(files[name])
@@ -329,7 +330,7 @@ def test_a_bit_flipped_anywhere_is_set_aside(store: Store) -> None:
 
 
 def test_check_reads_an_object_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         made = commit(lease)
     reads: list[Path] = []
     monkeypatch.setattr(store_module, "intact", lambda path, digest: reads.append(path) or True)
@@ -339,11 +340,11 @@ def test_check_reads_an_object_once(store: Store, monkeypatch: pytest.MonkeyPatc
 
 
 def test_check_leaves_alone_what_was_rebuilt_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         made = commit(lease)
 
     def slowly(path: Path, digest: str) -> bool:
-        with Store(store.root).lease() as other:
+        with leased(Store(store.root)) as other:
             path.rename(store.root / "damaged" / "first")
             monkeypatch.undo()
             commit(other)
@@ -359,7 +360,7 @@ def test_check_leaves_alone_what_was_rebuilt_meanwhile(store: Store, monkeypatch
 
 def test_a_path_with_spaces_and_unicode(tmp_path: Path) -> None:
     store = Store(tmp_path / "a b" / "größe 模型 '$x'")
-    with store.lease() as lease:
+    with leased(store) as lease:
         made = commit(lease)
     assert Store(store.root).find(key(1)) == made
     assert verify(store) == []
@@ -369,14 +370,14 @@ def test_a_store_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RecipeError, match=r"file is not a directory"):
         Store(tmp_path / "file")
-    with pytest.raises(RecipeError, match=r"below is not a directory"), Store(tmp_path / "file" / "below").lease():
+    with pytest.raises(RecipeError, match=r"below is not a directory"), leased(Store(tmp_path / "file" / "below")):
         pass
 
 
 def test_a_directory_of_something_else_is_not_taken_for_a_store(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "thesis.tex").write_text("precious")
-    with pytest.raises(RecipeError, match=r"is not a store: it holds 'work'"), Store(tmp_path).lease():
+    with pytest.raises(RecipeError, match=r"is not a store: it holds 'work'"), leased(Store(tmp_path)):
         pass
     with pytest.raises(RecipeError, match="is not a store"):
         gc(Store(tmp_path), 0)
@@ -384,7 +385,7 @@ def test_a_directory_of_something_else_is_not_taken_for_a_store(tmp_path: Path) 
 
 
 WRITES = {
-    "lease": lambda store: store.lease().__enter__(),
+    "lease": lambda store: leased(store).__enter__(),
     "log": lambda store: store.log(key(9)),
     "lock": lambda store: store.lock(key(9)),
     "scratch": lambda store: store.scratch(key(9)),
@@ -405,12 +406,13 @@ def test_a_store_that_cannot_be_written(store: Store, monkeypatch: pytest.Monkey
 
 
 def test_a_read_only_store_serves_and_says_clearly_that_it_cannot_be_written(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         commit(lease)
     script = f"""
         import os, sys
         from pathlib import Path
         from cpu_pipeline.errors import RecipeError
+        from cpu_pipeline.lease import leased
         from cpu_pipeline.store import Store
         if os.getuid() == 0:
             os.setgid(65534); os.setuid(65534)
@@ -418,7 +420,7 @@ def test_a_read_only_store_serves_and_says_clearly_that_it_cannot_be_written(sto
         assert store.find({key(1)!r}) is not None
         assert store.check(store.find({key(1)!r}))
         try:
-            with store.lease():
+            with leased(store):
                 pass
         except RecipeError as error:
             sys.exit(0 if "is not writable" in str(error) else f"unclear: {{error}}")
@@ -467,7 +469,7 @@ def test_a_file_that_gets_shorter_on_the_disk_is_caught(store: Store, monkeypatc
         if os.fstat(handle).st_size == len(FILES["model.onnx"]):
             os.ftruncate(handle, 5)
 
-    with store.lease() as lease:
+    with leased(store) as lease:
         monkeypatch.setattr(os, "fsync", lose)
         with pytest.raises(TryAgain, match=r"model.onnx is 5 bytes on the disk and was 140"):
             commit(lease)
@@ -480,7 +482,7 @@ def test_a_disk_that_is_found_full_only_when_synced(store: Store, monkeypatch: p
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with store.lease() as lease:
+    with leased(store) as lease:
         work = lease.work(key(1))
         fill(work, FILES)
         monkeypatch.setattr(os, "fsync", full)
@@ -510,19 +512,20 @@ def test_closed_folders_are_removed_too(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fills_up_during_a_commit_publishes_nothing(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         commit(lease, 7, {"x": b"1"})
     script = f"""
         import resource, signal, sys
         from pathlib import Path
         from cpu_pipeline.errors import TryAgain
+        from cpu_pipeline.lease import leased
         from cpu_pipeline.store import Store
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         store = Store(Path({str(store.root)!r}))
         said = []
         for limit in range(0, 2000, 97):
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            lease = store.lease()
+            lease = leased(store)
             held = lease.__enter__()
             work = held.work({key(1)!r})
             (work / "model").write_bytes(b"m" * 50)
@@ -551,6 +554,7 @@ def test_a_disk_that_fills_up_during_a_commit_publishes_nothing(store: Store) ->
 CRASH = """
 import io, os, sys, traceback
 from pathlib import Path
+from cpu_pipeline.lease import leased
 from cpu_pipeline.store import Store
 
 KEY = "ab" * 32
@@ -587,7 +591,7 @@ def build(store, last):
     for name in ("fsync", "rename", "replace", "chmod", "mkdir", "open", "unlink", "rmdir", "utime"):
         counted(os, name)
     counted(io, "open")
-    with store.lease() as lease:
+    with leased(store) as lease:
         if lease.find(KEY) is None:
             work = lease.work(KEY)
             (work / "sub").mkdir()
@@ -626,7 +630,7 @@ def test_a_build_that_dies_at_any_file_system_call_costs_only_time(
         served += found is not None
         assert found is None or (store.check(found) and found.facts == {"n": 1}), root
         assert verify(store) == [], root
-        with store.lease() as lease:  # the next run
+        with leased(store) as lease:  # the next run
             if lease.find(wanted) is None:
                 work = lease.work(wanted)
                 fill(work, {"sub/a": b"one", "b": b"two"})
@@ -656,7 +660,7 @@ def test_folders_are_synced_in_the_order_that_a_power_cut_demands(
     monkeypatch.setattr(os, "rename", logged(os.rename))
     monkeypatch.setattr(os, "replace", logged(os.replace))
     monkeypatch.setattr(os, "fsync", lambda handle: calls.append(("sync", Path(f"/proc/self/fd/{handle}").readlink())))
-    with store.lease() as lease:
+    with leased(store) as lease:
         work = lease.work(key(1))
         fill(work, FILES)
         calls.clear()
@@ -679,8 +683,9 @@ def test_what_a_killed_build_left_is_swept_and_what_a_living_one_holds_is_not(st
     script = f"""
         import os, sys
         from pathlib import Path
+        from cpu_pipeline.lease import leased
         from cpu_pipeline.store import Store
-        lease = Store(Path({str(store.root)!r})).lease()
+        lease = leased(Store(Path({str(store.root)!r})))
         work = lease.__enter__().work({key(1)!r})
         (work / "half").write_bytes(b"x" * 1000)
         (work / "sealed").mkdir()
@@ -692,13 +697,13 @@ def test_what_a_killed_build_left_is_swept_and_what_a_living_one_holds_is_not(st
     child = subprocess.Popen(command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     work = Path(child.stdout.readline().strip())
-    with store.lease() as mine:
+    with leased(store) as mine:
         assert (work / "half").exists()
-        with store.lease():
+        with leased(store):
             assert mine.room.exists()
         child.kill()
         child.communicate()
-        with store.lease() as other:
+        with leased(store) as other:
             assert not work.exists()
             assert other.swept == 1000
             assert mine.room.exists()
@@ -711,10 +716,11 @@ BUILDER = """
 import json, os, sys, time
 from pathlib import Path
 from filelock import Timeout
+from cpu_pipeline.lease import leased
 from cpu_pipeline.store import Store
 store, count, keys = Store(Path(sys.argv[1])), sys.argv[2], sys.argv[3:]
 digests = {}
-with store.lease() as lease:
+with leased(store) as lease:
     todo = list(keys)
     while todo:
         for key in list(todo):
@@ -754,7 +760,7 @@ def test_eight_processes_on_an_absent_store_build_each_key_once(store: Store, tm
 
 
 def test_threads_of_one_process_share_a_lease(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         made: dict[int, Artifact] = {}
         threads = [
             threading.Thread(target=lambda n=n: made.update({n: commit(lease, n, {"x": b"%d" % n})})) for n in range(6)
@@ -776,7 +782,7 @@ def test_a_store_lock_that_is_never_released_is_named(store: Store, monkeypatch:
 
 
 def test_using_is_noted_even_when_times_cannot_be_set(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         commit(lease)
         os.utime(store.record_of(key(1)), (5, 5))
         before = time.time()

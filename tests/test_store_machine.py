@@ -21,10 +21,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cpu_pipeline import store as store_module
+from cpu_pipeline import lease as lease_module
 from cpu_pipeline.artifact import Artifact, digest_json
 from cpu_pipeline.disk import remove_tree
-from cpu_pipeline.store import Lease, Store, intact
+from cpu_pipeline.lease import Lease, leased
+from cpu_pipeline.store import Store, intact
 from cpu_pipeline.upkeep import entries, gc, stat, verify
 
 MEMORY = Path("/dev/shm")
@@ -82,7 +83,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(number=NUMBERS)
     def build(self, number: int) -> None:
-        with self.store.lease() as lease:
+        with leased(self.store) as lease:
             found = lease.find(key(number))
             if found is None or not self.store.check(found):
                 found = self.commit(lease, number)
@@ -93,7 +94,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def build_in_a_long_lease(self, number: int) -> None:
         if self.lease is None:
-            self.lease = self.open.enter_context(Store(self.store.root).lease())
+            self.lease = self.open.enter_context(leased(Store(self.store.root)))
         found = self.lease.find(key(number))
         if found is not None and intact(found.path, found.digest):
             self.held[number] = found
@@ -209,10 +210,10 @@ class StoreMachine(RuleBasedStateMachine):
             raise Crash
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(store_module, moment, crash)
-            patch.setattr(store_module, "remove_tree", lambda path: 0)  # the dead tidy nothing up
+            patch.setattr(lease_module, moment, crash)
+            patch.setattr(lease_module, "remove_tree", lambda path: 0)  # the dead tidy nothing up
             patch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
-            with contextlib.suppress(Crash), Store(self.store.root).lease() as lease:
+            with contextlib.suppress(Crash), leased(Store(self.store.root)) as lease:
                 self.commit(lease, number)
 
     # What must always hold
@@ -239,7 +240,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_alive_has_no_work_left(self) -> None:
-        with self.store.lease():
+        with leased(self.store):
             pass
         left = [path.name for path in (self.store.root / "work").iterdir()]
         assert left == ([self.lease.name] if self.lease else [])

@@ -16,8 +16,9 @@ from cpu_pipeline import upkeep
 from cpu_pipeline.artifact import Artifact, digest_json
 from cpu_pipeline.disk import remove_tree
 from cpu_pipeline.errors import RecipeError, TryAgain
+from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.record import Action
-from cpu_pipeline.store import Lease, Store
+from cpu_pipeline.store import Store
 from cpu_pipeline.upkeep import entries, gc, stat, verify
 
 HERE = Path(__file__).parent.parent
@@ -47,7 +48,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def three(store: Store) -> list[Artifact]:
-    with store.lease() as lease:
+    with leased(store) as lease:
         return [commit(lease, 0), commit(lease, 1, "twenty-three bytes long", "openvino"), commit(lease, 2)]
 
 
@@ -92,7 +93,7 @@ def test_a_whole_store_has_no_problems_and_verify_writes_nothing(store: Store, t
 
 
 def test_every_flipped_byte_is_found(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         made = commit(lease, 1, "abcdef")
     file = made.path / "sub" / "model"
     whole = file.read_bytes()
@@ -127,7 +128,7 @@ def test_every_kind_of_problem_is_named_and_mended(store: Store, three: list[Art
     assert len(list((store.root / "damaged").iterdir())) == 7
     assert verify(store) == []
     assert three[2].path.exists()
-    with store.lease() as lease:
+    with leased(store) as lease:
         assert [lease.find(key(number)) for number in range(3)] == [None] * 3
         assert [commit(lease, 0), commit(lease, 1, "twenty-three bytes long", "openvino"), commit(lease, 2)] == three
     assert verify(store) == []
@@ -168,7 +169,7 @@ def test_repair_leaves_alone_what_somebody_mended_meanwhile(
 
     def late() -> contextlib.AbstractContextManager[None]:
         monkeypatch.undo()
-        with Store(store.root).lease() as lease:
+        with leased(Store(store.root)) as lease:
             assert commit(lease, 0) == three[0]
         return real()
 
@@ -203,7 +204,7 @@ def test_gc_removes_what_was_not_used_for_long(store: Store, three: list[Artifac
 
 
 def test_gc_keeps_an_object_that_any_record_names(store: Store) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         one, two = commit(lease, 1, "same"), commit(lease, 2, "same")
     age(store.record_of(key(1)), 99)
     assert kinds(gc(store)) == ["record"]
@@ -214,7 +215,7 @@ def test_gc_keeps_an_object_that_any_record_names(store: Store) -> None:
 def test_using_keeps(store: Store, three: list[Artifact]) -> None:
     for number in range(3):
         age(store.record_of(key(number)), 99)
-    with store.lease() as lease:
+    with leased(store) as lease:
         lease.find(key(1))
     gc(store)
     assert [store.find(key(number)) for number in range(3)] == [None, three[1], None]
@@ -247,7 +248,7 @@ def test_gc_removes_leftovers(store: Store, three: list[Artifact]) -> None:
 
 
 def test_gc_never_removes_what_a_living_lease_holds(store: Store, three: list[Artifact]) -> None:
-    with store.lease() as lease:
+    with leased(store) as lease:
         assert lease.find(key(0)) == three[0]
         lease.hold(key(9))
         (store.scratch(key(9)) / "half").write_bytes(b"x")
@@ -278,7 +279,7 @@ def test_an_object_that_is_placed_but_not_recorded_is_kept(store: Store, monkeyp
         real(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "write_file", late)
-    with store.lease() as lease:
+    with leased(store) as lease:
         made = commit(lease, 1)
         assert lease.find(key(1)) == made
 
@@ -286,14 +287,12 @@ def test_an_object_that_is_placed_but_not_recorded_is_kept(store: Store, monkeyp
 def test_a_record_written_anew_while_gc_looks_is_read_anew(
     store: Store, three: list[Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = store.lease
-
-    def late() -> contextlib.AbstractContextManager[Lease]:
-        with Store(store.root).lease() as lease:
+    def late(of: Store) -> contextlib.AbstractContextManager[Lease]:
+        with leased(Store(store.root)) as lease:
             commit(lease, 1, "something else")
-        return real()
+        return leased(of)
 
-    monkeypatch.setattr(store, "lease", late)
+    monkeypatch.setattr(upkeep, "leased", late)
     assert [each.path for each in gc(store)] == [three[1].path]
     assert {path.name for path in (store.root / "objects").glob("*/*")} == {entry.object for entry in entries(store)}
 
@@ -346,12 +345,13 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from cpu_pipeline.artifact import digest_json
+from cpu_pipeline.lease import leased
 from cpu_pipeline.store import Store
 root, me, until = Path(sys.argv[1]), sys.argv[2], time.monotonic() + 3
 rounds = built = 0
 while time.monotonic() < until:
     store = Store(root)
-    with store.lease() as lease:
+    with leased(store) as lease:
         held = []
         for number in range(4):
             key = digest_json(["shared", number])

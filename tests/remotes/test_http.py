@@ -12,13 +12,14 @@ from test_remote import commit, holds
 
 from cpu_pipeline import share
 from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.lease import leased
 from cpu_pipeline.remote import Remote
 from cpu_pipeline.store import Store
 
 
 def test_there_and_back(tmp_path: Path) -> None:
     store, said = Store(tmp_path / "store"), list[str]()
-    with store.lease() as lease:
+    with leased(store) as lease:
         commit(lease, 0)
         commit(lease, 1)
     share.push(store, Remote(str(tmp_path / "public" / "far"), said.append))

@@ -14,6 +14,7 @@ from test_remote import commit, digest, holds, key, names
 
 from cpu_pipeline import share
 from cpu_pipeline.errors import RecipeError, TryAgain
+from cpu_pipeline.lease import leased
 from cpu_pipeline.place import Denied
 from cpu_pipeline.remote import Remote
 from cpu_pipeline.store import Store
@@ -43,7 +44,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "store")
-    with made.lease() as lease:
+    with leased(made) as lease:
         commit(lease, 0)
         commit(lease, 1)
     return made
@@ -65,7 +66,7 @@ def test_there_and_back(s3: Any, store: Store, tmp_path: Path) -> None:
     other = Store(tmp_path / "other")
     assert names(share.pull(other, Remote(URL, said.append)).moved) == store.keys()
     holds(other, store, 0, 1)
-    with Store(tmp_path / "third", Remote(URL, said.append, lenient=True)).lease() as lease:
+    with leased(Store(tmp_path / "third", Remote(URL, said.append, lenient=True))) as lease:
         assert lease.find(key(0)) is not None and lease.find(key(7)) is None
     assert said == []
 
