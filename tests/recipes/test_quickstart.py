@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from cpu_pipeline import lock, wiring
+from cpu_pipeline.paper import load_recipe
+
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart"
 SPLITS = ("train", "calibration", "validation")
 Rows = list[dict[str, Any]]
@@ -159,3 +162,14 @@ def test_model_answers_and_baselines_do_not(make: ModuleType, files: dict[str, R
         assert f1(files["validation"], answers) < 0.40
     other = [{**row, "question": rows[n - 1]["question"]} for n, row in enumerate(rows)]
     assert f1(rows, make.predict(other)) < 0.40, "it answers without reading the question"
+
+
+def test_the_lock_is_of_this_recipe_and_these_stages() -> None:
+    """Packages and machine may be others; what was asked, of which files, through which versions of stages, not."""
+    recipe = QUICKSTART.with_suffix(".yaml")
+    held = lock.read(lock.place(recipe))
+    planned = wiring.plan(load_recipe(recipe))
+    drift = lock.drift(held, planned)
+    moved = [one.says for one in drift if one.kind != "toolchain" or ".version: " in one.says]
+    assert moved == [], "write it anew with `cpu-pipeline lock recipes/quickstart.yaml`"
+    assert held["steps"].keys() == planned.nodes.keys()
