@@ -7,42 +7,21 @@ often; a refresh that died anywhere is finished by the next one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
 
-from cpu_pipeline import engine, environment, follow, history, lock, outlook, publish, service, versions, wiring
+from cpu_pipeline import engine, environment, follow, history, lock, outlook, publish, service, versions
 from cpu_pipeline.artifact import digest_json
 from cpu_pipeline.engine import Built, Event
 from cpu_pipeline.errors import GateFailed, PipelineError, TryAgain
 from cpu_pipeline.graph import Plan
-from cpu_pipeline.paper import Paper, load_recipe
-from cpu_pipeline.recipe import Recipe, Trigger
-from cpu_pipeline.service import Service
+from cpu_pipeline.recipe import Trigger
+from cpu_pipeline.service import MARK, Service
 from cpu_pipeline.stage import Verdict
 from cpu_pipeline.store import Store
+from cpu_pipeline.survey import Survey, survey
 
-TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
 Tell = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class Survey:
-    """How a recipe stands: what has moved since its lock, and what a refresh would build."""
-
-    recipe: Paper[Recipe]
-    """As it would read after the followed branches' moves."""
-    text: str | None
-    """The recipe's new text; None when no revision moves."""
-    plan: Plan
-    held: lock.Lock | None
-    moves: Sequence[follow.Move]
-    causes: Sequence[str]
-    """Why it is to be refreshed; nothing when it is fresh."""
-    ignored: Sequence[str]
-    """What has moved too, and is none of what this refresh reacts to."""
-    rolled_back: bool
-    """True when somebody has put an earlier version back into service by hand."""
 
 
 @dataclass
@@ -71,58 +50,6 @@ class Refreshed:
     """Versions beyond `keep`."""
     error: str | None = None
     says: str = ""
-
-
-def survey(path: Path, out: Path, only: Collection[Trigger] = ()) -> Survey:
-    """Say how a recipe stands; writes nothing.
-
-    Args:
-        path: the recipe.
-        out: the folder of artifacts.
-        only: react to these alone, whatever the recipe's `refresh.on` says.
-
-    Raises:
-        RecipeError: the recipe or its lock is wrong, or a branch is not there.
-        TryAgain: the Hub does not answer.
-    """
-    recipe = load_recipe(path)
-    wanted = recipe.value.refresh
-    kinds = set(only or (wanted.on if wanted else ()) or TRIGGERS)
-    place = lock.place(recipe.path)
-    held = lock.read(place) if place.exists() else None
-    drift = lock.drift(held, wiring.plan(recipe)) if held is not None else []
-    found = follow.moves(recipe, kinds)
-    text = None
-    if found:
-        recipe, text = follow.moved(recipe, found)
-    plan = wiring.plan(recipe)
-    causes = [move.says for move in found] + [f"{one.kind}: {one.says}" for one in drift if one.kind in kinds]
-    if held is None:
-        causes.append("it was never locked")
-    home = out / plan.name
-    order = versions.promoted(home)
-    out_of_step = _out_of_step(home, held, plan)
-    back = out_of_step is not None and bool(order) and order[-1].by == "rollback"
-    if out_of_step is not None and not back:
-        causes.append(out_of_step)
-    ignored = [f"{one.kind}: {one.says}" for one in drift if one.kind not in kinds]
-    return Survey(recipe, text, plan, held, found, causes, ignored, back)
-
-
-def _out_of_step(home: Path, held: lock.Lock | None, plan: Plan) -> str | None:
-    """Say how what is in service differs from what the lock says of it."""
-    if not plan.outputs:
-        return None
-    version = versions.in_service(home)
-    if version is None:
-        return f"nothing is in service in {home}"
-    if changed := versions.edited(version):
-        return f"{version} is in service and was edited ({', '.join(changed[:5])})"
-    if held is None:
-        return None
-    outputs = {name: said["digest"] for name, said in versions.read_manifest(version)["outputs"].items()}
-    locked = {name: held["steps"].get(name, {}).get("output") for name in plan.outputs}
-    return None if outputs == locked else f"{version} is in service, and is not what the lock says"
 
 
 def refresh(
@@ -192,6 +119,8 @@ class _Refresh:
         self.create_envs, self.told, self.run = create_envs, tell, run
         self.home = out / seen.plan.name
         self.done = _begin(seen, out)
+        self.made = set[str]()
+        """Nodes that were built by this refresh."""
 
     def go(self) -> Refreshed:
         done, seen = self.done, self.seen
@@ -202,18 +131,36 @@ class _Refresh:
             for name in outlook.lacking(seen.plan, self.store):
                 environment.create(name, lambda line: self.tell(Event(line, "making")))
         kept = self._service()
-        built = engine.build(seen.plan, self.store, self.tell, self.jobs)
+        built, verdicts = self._build(kept)
+        if self._failed_by_an_old_measurement(built.plan, verdicts):
+            # A measurement that a busy machine spoilt must not refuse for ever what is asked for again.
+            built, verdicts = self._build(kept, remeasure=True)
+        done.failed = [f"{gate}: {v.says}" for gate, found in verdicts.items() for v in found if not v.passed]
+        return self._refuse() if done.failed else self._promote(built)
+
+    def _build(self, kept: Service | None, remeasure: bool = False) -> tuple[Built, dict[str, list[Verdict]]]:
+        """Build, and compare with what is in service; return every gate's verdicts.
+
+        Raises:
+            PipelineError: a step failed, or nothing could be compared.
+        """
+        done = self.done
+        built = engine.build(self.seen.plan, self.store, self.tell, self.jobs, remeasure)
+        self.made |= set(built.made)
         self.run.came_to(built, None if built.errors else publish.describe(built, self.store))
         for error in built.errors.values():
             raise error
-        done.built, done.kept = len(built.made), len(built.artifacts) - len(built.made)
-        verdicts = dict(built.verdicts)
-        if kept is not None:
-            verdicts |= self._compare(kept, built)
-        done.failed = [f"{gate}: {v.says}" for gate, found in verdicts.items() for v in found if not v.passed]
-        if done.failed:
-            return self._refuse()
-        return self._promote(built)
+        done.built = sum(name in self.made for name in built.artifacts)
+        done.kept = len(built.artifacts) - done.built
+        compared = self._compare(kept, built, remeasure) if kept is not None else {}
+        return built, {**built.verdicts, **compared}
+
+    def _failed_by_an_old_measurement(self, plan: Plan, verdicts: Mapping[str, Sequence[Verdict]]) -> bool:
+        """Say whether a gate that measures this machine fails by what an earlier run measured."""
+        failed = [
+            gate for gate, found in verdicts.items() if not all(v.passed for v in found) and gate not in self.made
+        ]
+        return any(plan.nodes[gate.removesuffix(MARK)].stage.host() == "machine" for gate in failed)
 
     def _service(self) -> Service | None:
         """Take up what is in service; a machine that has no artifacts knows it from lock and store."""
@@ -225,7 +172,7 @@ class _Refresh:
             self._warn("what is in service is neither here nor in the store: compared with the float model alone")
         return found
 
-    def _compare(self, kept: Service, built: Built) -> dict[str, list[Verdict]]:
+    def _compare(self, kept: Service, built: Built, remeasure: bool) -> dict[str, list[Verdict]]:
         """Run the gates against what is in service; return their verdicts.
 
         Raises:
@@ -244,7 +191,10 @@ class _Refresh:
                 self._warn(f"no gate of this recipe compares `{name}` with what is in service")
         if not gates:
             return {}
-        wider = engine.build(plan, self.store, self._only_new(built.plan), self.jobs)
+        # Without the gates that were just judged: what was measured for them is not to be measured again.
+        plan = replace(plan, nodes={name: node for name, node in plan.nodes.items() if name not in built.verdicts})
+        wider = engine.build(plan, self.store, self._only_new(built.plan), self.jobs, remeasure)
+        self.made |= set(wider.made)
         for gate in gates:
             if gate in wider.artifacts:
                 self.done.changes[gate] = gates[gate].stage.changes(wider.artifacts[gate].facts)
@@ -309,6 +259,8 @@ class _Refresh:
         self.run.tell(event)
 
     def _warn(self, says: str) -> None:
+        if says in self.done.warnings:
+            return
         self.done.warnings.append(says)
         self.tell(Event(self.done.recipe, "warning", (says,)))
 

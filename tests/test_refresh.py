@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from faults.bench import Bench, Ended
 
-from cpu_pipeline import follow, lock, refresh, versions
+from cpu_pipeline import follow, lock, survey, versions
 from cpu_pipeline.sources import _api
 
 SCORED = ({"id": "made"}, {"id": "gate", "use": "faulty.versus", "from": {"reference": "model"}})
@@ -101,6 +101,23 @@ def test_a_poisoned_upstream_is_refused_and_the_old_stays(bench: Bench) -> None:
     assert said(call(bench, recipe))["exit_code"] == 3, "it is refused as often as it is asked"
     upstream(bench, score=1.0)
     assert said(call(bench, recipe).says(0))["outcome"] == "fresh"
+
+
+def test_what_a_busy_machine_refused_is_measured_anew(bench: Bench) -> None:
+    noise = bench.home / "noise.txt"
+    noise.write_text("0")
+    upstream(bench, score=1.0)
+    recipe = bench.recipe({"id": "made"}, {**SCORED[1], "noise": noise})
+    call(bench, recipe).says(0)
+    upstream(bench, score=1.05)
+    noise.write_text("0.5")
+    assert len(said(call(bench, recipe).says(3))["failed"]) == 2
+    ran = len(bench.lines("compared"))
+    assert said(call(bench, recipe).says(3))["built"] == 1
+    assert len(bench.lines("compared")) == ran + 2, "each was measured once more, and once is enough"
+    noise.write_text("0")
+    done = said(call(bench, recipe).says(0, "building  gate@service  because asked to measure again"))
+    assert (done["outcome"], done["built"]) == ("promoted", 1)
 
 
 def test_a_gate_against_the_float_model_refuses_too(bench: Bench) -> None:
@@ -302,11 +319,11 @@ def test_a_followed_branch_moves_recipe_and_lock_only_with_a_promotion(
     text = recipe.read_text().replace("folder: model", f"hub: own/model\n  revision: '{COMMITS[0]}'")
     recipe.write_text(text)
     monkeypatch.setattr(_api, "resolve", lambda *_: COMMITS[1])
-    seen = refresh.survey(recipe, bench.out)
+    seen = survey.survey(recipe, bench.out)
     assert [(move.old, move.new) for move in seen.moves] == [tuple(COMMITS)]
     assert seen.text == text.replace(*COMMITS)
     assert seen.plan.recipe.model["revision"] == COMMITS[1]
     assert seen.causes[0] == f"model: main of own/model moved: {COMMITS[0][:12]} → {COMMITS[1][:12]}"
     assert recipe.read_text() == text
-    assert refresh.survey(recipe, bench.out, ["toolchain"]).moves == []
+    assert survey.survey(recipe, bench.out, ["toolchain"]).moves == []
     assert follow.moves(seen.recipe, {"model"}) == []

@@ -81,7 +81,7 @@ def refresh(
 def _triggers(only: str | None) -> list[Trigger]:
     from cpu_pipeline.errors import RecipeError
     from cpu_pipeline.loader import did_you_mean
-    from cpu_pipeline.refresh import TRIGGERS
+    from cpu_pipeline.survey import TRIGGERS
 
     words = only.split(",") if only is not None else []
     for word in words:

@@ -22,8 +22,8 @@ from cpu_pipeline.task import Feature
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Arrays
 
-SUCCESSOR = 0.75
-"""Least speed of what is to take the place of what is in service: below the noise of a machine that others use."""
+SUCCESSOR = 1.1
+"""How many times slower than what is in service its successor may be."""
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -48,6 +48,8 @@ class ValidateLatency(Stage):
     """Level of the bootstrap interval of the speed-up."""
     min_speedup: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """How many times faster than the reference the candidate must be; judged on the interval's lower end."""
+    max_slowdown: float | None = Field(default=None, ge=1, allow_inf_nan=False)
+    """How many times slower than the reference it may be; judged on the upper end: fails when that is certain."""
     max_median: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Largest median of a call, in seconds."""
 
@@ -57,12 +59,12 @@ class ValidateLatency(Stage):
     alone: ClassVar = True
     version: ClassVar = 2
     reproducible: ClassVar = "It measures time, which no two measurements take alike."
-    unkeyed: ClassVar = frozenset({"min_speedup", "max_median"})
+    unkeyed: ClassVar = frozenset({"min_speedup", "max_slowdown", "max_median"})
 
     @model_validator(mode="after")
     def _can_fail(self) -> Self:
-        if self.min_speedup is None and self.max_median is None:
-            raise ValueError("a gate must be able to fail: set `min_speedup`, `max_median` or both")
+        if all(getattr(self, name) is None for name in self.unkeyed):
+            raise ValueError(f"a gate must be able to fail: set one of {', '.join(sorted(self.unkeyed))}")
         return self
 
     def gives(self) -> str:
@@ -153,26 +155,31 @@ class ValidateLatency(Stage):
         return [pad(group, NAMES, pad_id(model)) for group in whole]
 
     def judge(self, facts: Facts) -> list[Verdict]:
-        """Judge the lower end of the speed-up's interval, and the median."""
+        """Judge the ends of the speed-up's interval, and the median; an interval that is not known fails."""
         verdicts = []
         ours, theirs, speedup = facts["candidate"]["median"], facts["reference"]["median"], facts["speedup"]
+        low, high = speedup["low"], speedup["high"]
+        found = (
+            f"{_number(speedup['value'])} times as fast ({facts['confidence']:.0%} interval {_number(low)} to "
+            f"{_number(high)}): median {ours * 1000:.2f} ms, reference {theirs * 1000:.2f} ms"
+        )
         if self.min_speedup is not None:
-            low, value = speedup["low"], speedup["value"]
-            passed = low is not None and low >= self.min_speedup
-            interval = f"{facts['confidence']:.0%} interval {_number(low)} to {_number(speedup['high'])}"
-            says = (
-                f"{_number(value)} times as fast ({interval}): median {ours * 1000:.2f} ms, reference "
-                f"{theirs * 1000:.2f} ms; at least {self.min_speedup:g} asked of the lower end"
+            says = f"{found}; at least {self.min_speedup:g} asked of the lower end"
+            verdicts.append(
+                Verdict("speedup", low is not None and low >= self.min_speedup, says, low, self.min_speedup)
             )
-            verdicts.append(Verdict("speedup", passed, says, low, self.min_speedup))
+        if self.max_slowdown is not None:
+            least = 1 / self.max_slowdown
+            says = f"{found}; at least {least:.2f} asked of the upper end"
+            verdicts.append(Verdict("slowdown", high is not None and high >= least, says, high, least))
         if self.max_median is not None:
             says = f"median {ours * 1000:.2f} ms, at most {self.max_median * 1000:g} ms asked"
             verdicts.append(Verdict("median", ours <= self.max_median, says, ours, self.max_median))
         return verdicts
 
     def successor(self) -> Self:
-        """Ask that it is not clearly slower than what is in service; the median's own bound stays."""
-        return self.model_copy(update={"min_speedup": SUCCESSOR})
+        """Fail only what is certainly slower than what is in service; the median's own bound stays."""
+        return self.model_copy(update={"min_speedup": None, "max_slowdown": SUCCESSOR})
 
     def changes(self, facts: Facts) -> list[str]:
         """Say median and p99 of both sides, and the speed-up with its interval."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from cpu_pipeline.artifact import Artifact
 from cpu_pipeline.errors import StageFailed
-from cpu_pipeline.stage import Facts, Inputs, Job, Stage, Verdict
+from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage, Verdict
 
 
 class FaultyVersus(Stage):
@@ -21,15 +21,23 @@ class FaultyVersus(Stage):
     runs: Path | None = None
     """A file that gets a line for each run."""
 
+    noise: Path | None = None
+    """A file that says how much worse than it is the candidate seems; with it, this measures the machine."""
+
     takes: ClassVar = {"candidate": {"hf", "onnx"}, "reference": {"hf", "onnx"}}
-    unkeyed: ClassVar = frozenset({"max_drop", "runs"})
+    unkeyed: ClassVar = frozenset({"max_drop", "runs", "noise"})
 
     def gives(self) -> str:
         return "report"
 
+    def host(self) -> Host:
+        return "none" if self.noise is None else "machine"
+
     def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
         """Write both down."""
         scores = {side: _score(inputs[side]) for side in ("candidate", "reference")}
+        if self.noise is not None:
+            scores["candidate"] -= float(self.noise.read_text(encoding="utf-8"))
         if scores["reference"] == self.afraid_of:
             raise StageFailed("this reference can't be run any more")
         if self.runs is not None:

@@ -221,3 +221,10 @@ def test_the_report_has_every_metric_with_its_interval(tmp_path: Path) -> None:
     assert "| f1 | 0.8000 | 0.9000 | -0.1000 |" in text and "exact\\_match" in text and "95% interval" in text
     assert f"{facts['metrics']['f1']['low']:.4f} to {facts['metrics']['f1']['high']:.4f}" in text
     assert f"{COUNT} rows" in text
+
+
+def test_a_successor_may_drop_as_much_again_and_always_has_a_bound() -> None:
+    gate = ValidateAccuracy(max_drop=0.02)
+    assert gate.successor() == gate
+    least = ValidateAccuracy(at_least=0.8, metric="f1").successor()
+    assert (least.max_drop, least.drop, least.at_least, least.metric) == (0.01, "relative", 0.8, "f1")

@@ -99,6 +99,7 @@ def test_noise_is_judged_by_the_lower_end(run: Callable[..., Facts]) -> None:
     assert speedup["low"] < speedup["value"] < speedup["high"]
     assert judged(facts, min_speedup=speedup["value"]) == {"speedup": False}
     assert judged(facts, min_speedup=speedup["low"]) == {"speedup": True}
+    assert judged(facts, max_slowdown=1.0) == {"slowdown": speedup["high"] >= 1}
     again = run(
         {
             "reference": itertools.cycle([s / 1000 for s in slow for _ in range(4)]),
@@ -163,7 +164,7 @@ def test_stretches_and_cuts_keeping_the_ends() -> None:
 
 
 def test_thresholds_are_not_keyed_and_measuring_is() -> None:
-    assert ValidateLatency.unkeyed == {"min_speedup", "max_median"}
+    assert ValidateLatency.unkeyed == {"min_speedup", "max_slowdown", "max_median"}
     stage = ValidateLatency(min_speedup=2)
     assert stage.host() == "machine" and stage.alone
     assert stage.backends({"candidate": "onnx", "reference": "hf"}) == {"onnx", "hf"}
@@ -171,8 +172,22 @@ def test_thresholds_are_not_keyed_and_measuring_is() -> None:
 
 def test_a_number_that_is_none_fails(run: Callable[..., Facts]) -> None:
     facts = {**run(constant(1, 1)), "speedup": {"value": None, "low": None, "high": None}}
-    [verdict] = ValidateLatency(min_speedup=0.1).judge(facts)
-    assert not verdict.passed and "NaN" in verdict.says
+    for verdict in ValidateLatency(min_speedup=0.1, max_slowdown=10).judge(facts):
+        assert not verdict.passed and "NaN" in verdict.says
+
+
+def test_a_successor_fails_when_it_is_certainly_slower(run: Callable[..., Facts]) -> None:
+    stage = ValidateLatency(min_speedup=2, max_median=9, batch=4).successor()
+    assert stage.model_dump(exclude_unset=True) == {
+        "min_speedup": None, "max_slowdown": 1.1, "max_median": 9, "batch": 4
+    }  # fmt: skip
+    assert [v.passed for v in stage.judge(run(constant(0.010, 0.0105)))] == [True, True]
+    slower = stage.judge(run(constant(0.010, 0.0112)))
+    assert [(v.check, v.passed) for v in slower] == [("slowdown", False), ("median", True)]
+    noisy = {**run(constant(0.010, 0.0112)), "speedup": {"value": 0.9, "low": 0.5, "high": 1.0}}
+    assert [v.passed for v in stage.judge(noisy)] == [True, True], "it may as well be as fast"
+    changes = stage.changes(run(constant(0.010, 0.0105)))
+    assert changes[0] == "median: 10.00 ms → 10.50 ms"
 
 
 def test_tells_both_sides_in_the_report(run: Callable[..., Facts]) -> None:

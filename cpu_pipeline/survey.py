@@ -1,0 +1,86 @@
+"""How a recipe stands: what has moved since its lock, and whether what is in service is what the lock says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from cpu_pipeline import follow, lock, versions, wiring
+from cpu_pipeline.graph import Plan
+from cpu_pipeline.paper import Paper, load_recipe
+from cpu_pipeline.recipe import Recipe, Trigger
+
+TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """How a recipe stands: what has moved since its lock, and what a refresh would build."""
+
+    recipe: Paper[Recipe]
+    """As it would read after the followed branches' moves."""
+    text: str | None
+    """The recipe's new text; None when no revision moves."""
+    plan: Plan
+    held: lock.Lock | None
+    moves: Sequence[follow.Move]
+    causes: Sequence[str]
+    """Why it is to be refreshed; nothing when it is fresh."""
+    ignored: Sequence[str]
+    """What has moved too, and is none of what this refresh reacts to."""
+    rolled_back: bool
+    """True when somebody has put an earlier version back into service by hand."""
+
+
+def survey(path: Path, out: Path, only: Collection[Trigger] = ()) -> Survey:
+    """Say how a recipe stands; writes nothing.
+
+    Args:
+        path: the recipe.
+        out: the folder of artifacts.
+        only: react to these alone, whatever the recipe's `refresh.on` says.
+
+    Raises:
+        RecipeError: the recipe or its lock is wrong, or a branch is not there.
+        TryAgain: the Hub does not answer.
+    """
+    recipe = load_recipe(path)
+    wanted = recipe.value.refresh
+    kinds = set(only or (wanted.on if wanted else ()) or TRIGGERS)
+    place = lock.place(recipe.path)
+    held = lock.read(place) if place.exists() else None
+    drift = lock.drift(held, wiring.plan(recipe)) if held is not None else []
+    found = follow.moves(recipe, kinds)
+    text = None
+    if found:
+        recipe, text = follow.moved(recipe, found)
+    plan = wiring.plan(recipe)
+    causes = [move.says for move in found] + [f"{one.kind}: {one.says}" for one in drift if one.kind in kinds]
+    if held is None:
+        causes.append("it was never locked")
+    home = out / plan.name
+    order = versions.promoted(home)
+    out_of_step = _out_of_step(home, held, plan)
+    back = out_of_step is not None and bool(order) and order[-1].by == "rollback"
+    if out_of_step is not None and not back:
+        causes.append(out_of_step)
+    ignored = [f"{one.kind}: {one.says}" for one in drift if one.kind not in kinds]
+    return Survey(recipe, text, plan, held, found, causes, ignored, back)
+
+
+def _out_of_step(home: Path, held: lock.Lock | None, plan: Plan) -> str | None:
+    """Say how what is in service differs from what the lock says of it."""
+    if not plan.outputs:
+        return None
+    version = versions.in_service(home)
+    if version is None:
+        return f"nothing is in service in {home}"
+    if changed := versions.edited(version):
+        return f"{version} is in service and was edited ({', '.join(changed[:5])})"
+    if held is None:
+        return None
+    outputs = {name: said["digest"] for name, said in versions.read_manifest(version)["outputs"].items()}
+    locked = {name: held["steps"].get(name, {}).get("output") for name in plan.outputs}
+    return None if outputs == locked else f"{version} is in service, and is not what the lock says"
