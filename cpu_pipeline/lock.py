@@ -126,10 +126,8 @@ def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
             steps[node.id]["key"] = digest_json(needed)
         if node.id in outputs:
             known[node.id] = Artifact(node.gives, Path(), outputs[node.id], {})
-    meant = {
-        name: [node.use, dict(node.inputs), dict(node.data), node.stage.model_dump(mode="json", exclude={"fields"})]
-        for name, node in plan.nodes.items()
-    }
+    # The options that were set: one that a later version adds is no change of the recipe.
+    meant = {name: [node.use, dict(node.inputs), dict(node.data), _options(node)] for name, node in plan.nodes.items()}
     written = plan.recipe.model_dump(mode="json", by_alias=True, exclude={"about", "refresh"}, exclude_defaults=True)
     return {
         "recipe": {"name": plan.name, "digest": digest_json([written, meant, list(plan.outputs)])},
@@ -251,6 +249,10 @@ def read(path: Path) -> Lock:
         where = ".".join(map(str, first["loc"]))
         raise RecipeError(f"{path}: not a whole lock: {where}: {first['msg'].lower()}; {again}") from error
     return said
+
+
+def _options(node: Node) -> dict[str, Any]:
+    return node.stage.model_dump(mode="json", exclude={"fields"}, exclude_unset=True)
 
 
 def _origin(node: Node) -> str:
