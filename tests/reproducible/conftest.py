@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -36,9 +37,16 @@ def here(tmp_path_factory: pytest.TempPathFactory, wide: Path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def there(tmp_path_factory: pytest.TempPathFactory, wide: Path) -> Place:
+def elsewhere() -> Iterator[Path]:
+    """Give a folder that another user may reach; pytest closes its own anew whenever it starts."""
+    with tempfile.TemporaryDirectory(prefix="there-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def there(elsewhere: Path, wide: Path) -> Place:
     """Build with another environment in another place, as another user, in another language, two steps at once."""
-    home = tmp_path_factory.mktemp("there") / "an öther place"
+    home = elsewhere / "an öther place"
     home.mkdir()
     subprocess.run(["bash", ROOT / ".ci" / "venv", home / "venv", sys.executable], check=True)
     lay_out(home, wide, turned=True)
