@@ -211,8 +211,8 @@ class _Refresh:
         done = self.done
         done.outcome, done.exit_code = "refused", GateFailed.exit_code
         stays = f"{done.version} stays in service" if done.version else "nothing is put into service"
-        lines = [f"{done.recipe}: {stays}; what was rebuilt is refused:"]
-        lines += [f"  {says}" for says in done.failed]
+        lines = [f"{done.recipe}: {stays}; what was rebuilt is refused: {done.failed[0]}"]
+        lines += [f"  and {says}" for says in done.failed[1:]]
         lines += [f"  because {says}" for says in done.causes]
         lines += [f"  {gate}: {says}" for gate, found in done.changes.items() for says in found]
         done.says = "\n".join(lines)
