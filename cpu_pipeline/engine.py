@@ -17,7 +17,7 @@ from cpu_pipeline import environment, host, registry
 from cpu_pipeline.artifact import Artifact, digest_json
 from cpu_pipeline.child import Child, request, tail
 from cpu_pipeline.environment import DEFAULT, Interpreter
-from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError, StageFailed, TryAgain
+from cpu_pipeline.errors import BackendMissing, PipelineError, StageFailed, TryAgain, interruption
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, environments, find_source, home, ingredients, missing, packages
 from cpu_pipeline.lease import Lease, leased
@@ -98,15 +98,15 @@ def build(
         remeasure: measure anew what depends on this machine (latency), though it is known.
 
     Raises:
-        Interrupted: Ctrl-C; the children are gone, what was finished is in the store.
+        Interrupted: Ctrl-C or SIGTERM; the children are gone, what was finished is in the store.
     """
     with leased(store) as lease:
         running = _Build(plan, store, lease, tell, jobs, remeasure)
         try:
             return running.go()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as by:
             running.end(grace=5.0)
-            raise Interrupted("interrupted; the same command goes on from what is finished") from None
+            raise interruption(by, "interrupted; the same command goes on from what is finished") from None
         finally:
             running.end(grace=0.0)
 

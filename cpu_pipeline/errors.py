@@ -10,6 +10,7 @@ PipelineError
 ├── Refused               7  damaged, edited or not allowed; nothing was opened or overwritten
 ├── TryAgain             75  network, disk or a lost worker: the same command may work later
 └── Interrupted         130  somebody pressed Ctrl-C
+    └── Terminated      143  something asked us to end: SIGTERM
 """
 
 from __future__ import annotations
@@ -73,6 +74,21 @@ class Interrupted(PipelineError):
     """Somebody pressed Ctrl-C."""
 
     exit_code = 130
+
+
+class Terminated(Interrupted):
+    """Something asked us to end: SIGTERM, as of a scheduler or a container that goes down."""
+
+    exit_code = 143
+
+
+class Termination(KeyboardInterrupt):
+    """What SIGTERM raises where we are just then; whatever minds Ctrl-C minds it, too."""
+
+
+def interruption(by: BaseException, says: str) -> Interrupted:
+    """Return the error for what came as Ctrl-C or SIGTERM."""
+    return Terminated(says) if isinstance(by, Termination) else Interrupted(says)
 
 
 def error_class(name: str) -> type[PipelineError]:

@@ -26,7 +26,7 @@ from filelock import FileLock
 from cpu_pipeline.child import SECRET
 from cpu_pipeline.disk import make_dir, write_file, writing
 from cpu_pipeline.engine import Built, Event
-from cpu_pipeline.errors import Interrupted, PipelineError, TryAgain
+from cpu_pipeline.errors import PipelineError, TryAgain, interruption
 from cpu_pipeline.journal import EVENTS, FORMAT, LOCK, ROOM, RUN, Entry
 from cpu_pipeline.store import Store
 
@@ -187,10 +187,10 @@ def _outcome(error: BaseException | None) -> dict[str, Any]:
     match error:
         case None:
             return {"exit_code": 0, "error": None}
+        case KeyboardInterrupt():
+            return _outcome(interruption(error, "interrupted"))
         case PipelineError():
             return {"exit_code": error.exit_code, "error": {"name": type(error).__name__, "says": str(error)}}
-        case KeyboardInterrupt():
-            return {"exit_code": Interrupted.exit_code, "error": {"name": "Interrupted", "says": "interrupted"}}
         case _:
             return {"exit_code": BUG, "error": {"name": type(error).__name__, "says": str(error)}}
 

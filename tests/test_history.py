@@ -21,7 +21,7 @@ from conftest import ROOT
 
 from cpu_pipeline import history, index, journal
 from cpu_pipeline.engine import Event
-from cpu_pipeline.errors import GateFailed, Interrupted, RecipeError, TryAgain
+from cpu_pipeline.errors import GateFailed, Interrupted, RecipeError, Termination, TryAgain
 from cpu_pipeline.history import recording, runs
 from cpu_pipeline.journal import Entry, find
 from cpu_pipeline.store import Store
@@ -93,6 +93,7 @@ def test_a_run_says_what_was_asked_and_what_came_of_it(store: Store) -> None:
         (GateFailed("step `gate`: no\nand more"), 3, "GateFailed", "failed"),
         (Interrupted("stopped"), 130, "Interrupted", "interrupted"),
         (KeyboardInterrupt(), 130, "Interrupted", "interrupted"),
+        (Termination(), 143, "Terminated", "interrupted"),
         (ZeroDivisionError("oh"), 70, "ZeroDivisionError", "failed"),
     ],
 )

@@ -29,12 +29,10 @@ from cpu_pipeline.cli import (
     store,
 )
 from cpu_pipeline.cli.output import fail, hush, patient
-from cpu_pipeline.errors import BackendMissing, Interrupted, PipelineError
+from cpu_pipeline.errors import BackendMissing, PipelineError, Termination, interruption
 
 BUG = 70
 """Exit code of what we did not foresee."""
-TERMINATED = 143
-"""Exit code after SIGTERM, which otherwise is like Ctrl-C."""
 
 app = typer.Typer(
     name="cpu-pipeline",
@@ -94,14 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         _speak_utf8()
     _open_streams()
-    terminated = False
-
-    def terminate(_: int, __: FrameType | None) -> None:
-        nonlocal terminated
-        terminated = True
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, _terminate)
     arguments = sys.argv[1:] if argv is None else argv
     stdout = sys.stdout
     try:
@@ -109,16 +100,15 @@ def main(argv: list[str] | None = None) -> int:
             code = app(arguments, prog_name="cpu-pipeline", standalone_mode=False)
             return code if isinstance(code, int) else 0
     except PipelineError as error:
-        if terminated and isinstance(error, Interrupted):
-            error.exit_code = TERMINATED
         return fail(error, as_json="--json" in arguments)
     except SystemExit as left:
         if not isinstance(left.__context__, BrokenPipeError):
             raise
         hush(stdout)  # typer exits with 1 when nobody reads any more
         return 0
-    except (KeyboardInterrupt, typer.Abort):
-        return TERMINATED if terminated else Interrupted.exit_code
+    except (KeyboardInterrupt, typer.Abort) as error:
+        # typer makes the first of these the second.
+        return interruption(error.__cause__ or error, "interrupted").exit_code
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("cpu_pipeline"):
             raise
@@ -131,6 +121,10 @@ def main(argv: list[str] | None = None) -> int:
         traceback.print_exc()
         print("this is a bug of cpu-pipeline; please report it with the lines above", file=sys.stderr)
         return BUG
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    raise Termination
 
 
 def _is_usage(error: Exception) -> bool:

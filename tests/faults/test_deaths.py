@@ -68,6 +68,7 @@ def test_sigterm(bench: Bench, tmp_path: Path) -> None:
     recipe = bench.recipe({"id": "one", "act": "wait", "to": to})
     said, pids, _ = interrupted(bench, recipe, signal.SIGTERM, to)
     said.says(143, "the same command goes on")
+    assert bench.call("history", "--store", bench.store, "--json").said["runs"][0]["exit_code"] == 143
     until(lambda: not alive(pids), 5)
 
 
