@@ -1,57 +1,26 @@
-"""A place for files, near or far: a folder, or any address that fsspec can open.
-
-What goes wrong there becomes our errors, and no message holds what is secret in an address.
-"""
+"""A place for files, near or far; and the one that is near: a folder of this machine, or one that is mounted."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import io
-import logging
 import os
-import re
 import secrets
 import shutil
 import stat
 import time
-import urllib.parse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
+from cpu_pipeline.address import Denied, Unreachable
 from cpu_pipeline.disk import make_dir, sync_dir, writing
-from cpu_pipeline.errors import BackendMissing, PipelineError, RecipeError, TryAgain
-
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
 
 CHUNK = 1 << 20
-BLOCK = 16 << 20
-"""Bytes asked for at once, where a protocol reads in ranges."""
-CONNECT, SILENCE = 30.0, 60.0
-"""Seconds that an HTTP server may take to be reached, and to say the next thing."""
 DAY = 86_400
-PACKAGES = {
-    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp",
-    "abfs": "adlfs", "az": "adlfs", "sftp": "paramiko", "ssh": "paramiko", "smb": "smbprotocol",
-}  # fmt: skip
-"""Protocol -> the package to install for it, where fsspec alone is not enough."""
-FLAT = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss"})
-"""Protocols without folders: making one there would make a bucket, or nothing."""
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
-REFUSALS = {400, 401, 403, 404, 405, 409, 411, 501}
-"""HTTP answers that trying again will not change."""
-_SHELF = re.compile(r"/[0-9a-f]{2}/?$")
-
-
-class Unreachable(TryAgain):
-    """The place did not answer; it may do so later."""
-
-
-class Denied(RecipeError):
-    """The place answers that it will not."""
 
 
 class Place(Protocol):
@@ -78,50 +47,8 @@ class Place(Protocol):
         """List the files `room/ab/name` as `ab/name`; none when the room is not there."""
 
 
-def open_place(url: str) -> Place:
-    """Open a place; nothing is read or written yet.
-
-    Raises:
-        BackendMissing: the package that the protocol takes is not installed.
-        RecipeError: no such protocol, or a wrong address.
-    """
-    protocol = protocol_of(url)
-    try:
-        urllib.parse.urlsplit(url)
-    except ValueError as error:
-        raise RecipeError(f"{shown(url)}: not an address: {error}") from error
-    if protocol in ("", "file", "local"):
-        return Folder(Path(url.partition("://")[2] if protocol else url).expanduser().absolute())
-    return Web(url) if protocol in ("http", "https") else Far(url)
-
-
-def protocol_of(url: str) -> str:
-    """Name the protocol of an address; a plain path has none."""
-    before, mark, _ = url.partition("://")
-    return before.rpartition("::")[2].lower() if mark else ""
-
-
-def shown(url: str) -> str:
-    """Write an address without what may be secret in it: user, password, query."""
-    if not protocol_of(url):
-        return url
-    return re.sub(r"://[^/\s]*@", "://", re.split(r"[?#]", url, maxsplit=1)[0])
-
-
-def scrub(text: str, url: str) -> str:
-    """Take what may be secret in an address out of what a library says, and make it one line."""
-    parts = urllib.parse.urlsplit(url)
-    userinfo = parts.netloc.rpartition("@")[0]
-    hidden = {userinfo, userinfo.partition(":")[2], parts.query, parts.fragment}
-    hidden |= {value for _, value in urllib.parse.parse_qsl(parts.query)}
-    hidden |= {change(each) for each in hidden for change in (urllib.parse.unquote, urllib.parse.quote)}
-    for secret in sorted(filter(None, hidden), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return " ".join(text.split())[:300]
-
-
 class Folder:
-    """A folder of this machine, or one that is mounted: written whole or not at all, and through to the disk."""
+    """A folder: written whole or not at all, and through to the disk."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -136,7 +63,7 @@ class Folder:
         if source is None:
             return None
         with source:
-            return _pump(source, limit, write, _Reading(self.root))
+            return pump(source, limit, write, _Reading(self.root))
 
     def send(self, source: Path | bytes, name: str) -> None:
         """Put a file or some bytes there."""
@@ -207,150 +134,11 @@ class _Reading:
         return True
 
 
-class Far:
-    """Whatever else fsspec can open: object stores, file servers, memory."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.fs, self.base = self._open()
-
-    def read(self, name: str, limit: int, write: Callable[[bytes], object]) -> int | None:
-        """Hand a file to `write`."""
-        try:
-            with _Asking(self.url):
-                source = self._reader(f"{self.base}/{name}")
-            try:
-                return _pump(source, limit, write, _Asking(self.url))
-            finally:
-                with _Asking(self.url):
-                    source.close()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return None
-
-    def send(self, source: Path | bytes, name: str) -> None:
-        """Put a file or some bytes there."""
-        place = f"{self.base}/{name}"
-        with _Asking(self.url, writing=True):
-            if protocol_of(self.url) not in FLAT:
-                self.fs.makedirs(place.rpartition("/")[0], exist_ok=True)
-            if isinstance(source, bytes):
-                self.fs.pipe_file(place, source)
-            else:
-                self.fs.put_file(str(source), place)
-
-    def sizes(self, folder: str, names: Iterable[str]) -> dict[str, int]:
-        """Say how many bytes these files have."""
-        try:
-            with _Asking(self.url):
-                there = self.fs.find(f"{self.base}/{folder}", detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        about = {path.partition(f"/{folder}/")[2]: said.get("size") for path, said in there.items()}
-        return {name: about[name] for name in names if about.get(name) is not None}
-
-    def shelves(self, room: str) -> list[str]:
-        """List the files of a room."""
-        try:
-            with _Asking(self.url):
-                if protocol_of(self.url) in FLAT:
-                    paths = self.fs.find(f"{self.base}/{room}")
-                else:
-                    shelves = self.fs.ls(f"{self.base}/{room}", detail=False)
-                    wanted = [shelf for shelf in shelves if _SHELF.search(shelf)]  # pages link elsewhere, too
-                    paths = [path for shelf in wanted for path in self.fs.ls(shelf, detail=False)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return ["/".join(path.rstrip("/").split("/")[-2:]) for path in paths]
-
-    def _open(self) -> tuple[AbstractFileSystem, str]:
-        return _open_fsspec(self.url, {"use_listings_cache": False} if protocol_of(self.url) in FLAT else {})
-
-    def _reader(self, path: str) -> Any:
-        return self.fs.open(path, "rb", block_size=BLOCK)
-
-
-class Web(Far):
-    """An HTTP server: read as it streams, written with PUT where it takes that, listed where it shows its folders."""
-
-    def _open(self) -> tuple[AbstractFileSystem, str]:
-        try:
-            import aiohttp
-        except ImportError:
-            raise _missing(self.url, "aiohttp") from None
-        parts = urllib.parse.urlsplit(self.url)
-        # fsspec's own limit of five minutes for a whole file is less than a big model takes.
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE)
-        self.query = f"?{parts.query}" if parts.query else ""
-        plain = parts._replace(query="", fragment="").geturl()
-        return _open_fsspec(plain, {"client_kwargs": {"timeout": limits, "trust_env": True}})
-
-    def send(self, source: Path | bytes, name: str) -> None:
-        """Put a file or some bytes there."""
-        given = io.BytesIO(source) if isinstance(source, bytes) else str(source)
-        with _Asking(self.url, writing=True):
-            self.fs.put_file(given, self._address(name), method="put")
-
-    def sizes(self, folder: str, names: Iterable[str]) -> dict[str, int]:
-        """Say how many bytes these files have."""
-        found = {}
-        for name in names:
-            with _Asking(self.url), contextlib.suppress(FileNotFoundError):
-                size = self.fs.info(self._address(f"{folder}/{name}"))["size"]
-                if size is not None:
-                    found[name] = size
-        return found
-
-    def shelves(self, room: str) -> list[str]:
-        """List the files of a room, two levels of links."""
-        if self.query:
-            raise Denied(f"{shown(self.url)} can't be listed with a query in its address; name recipes with --recipe")
-        return super().shelves(room)
-
-    def _reader(self, path: str) -> Any:
-        # Without blocks fsspec streams one answer; asked for the size first, it takes a dead server for an absent file.
-        return self.fs.open(self._address(path.removeprefix(f"{self.base}/")), "rb", block_size=0, size=1)
-
-    def _address(self, name: str) -> str:
-        return f"{self.base}/{urllib.parse.quote(name)}{self.query}"
-
-
-class _Asking:
-    """Turns what a library raises while it is asked into our errors; that something is absent passes through.
-
-    Each protocol has errors of its own, so any error that is neither Python's nor ours is the place's.
-    """
-
-    def __init__(self, url: str, writing: bool = False) -> None:
-        self.url, self.writing = url, writing
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if not isinstance(error, Exception) or isinstance(error, PipelineError):
-            return
-        if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) and not self.writing:
-            return
-        foreign = type(error).__module__.partition(".")[0] not in ("builtins", "cpu_pipeline")
-        if not foreign and not isinstance(error, OSError | EOFError | ValueError | NotImplementedError):
-            return
-        status = getattr(error, "status", getattr(error, "code", None))
-        says = f"{type(error).__name__}: {scrub(str(error), self.url)}"
-        if (
-            isinstance(error, PermissionError | FileNotFoundError | ValueError | NotImplementedError)
-            or "Credential" in type(error).__name__
-            or (str(status).isdigit() and int(str(status)) in REFUSALS)
-        ):
-            does = "does not let itself be written" if self.writing else "does not let itself be read"
-            raise Denied(f"{shown(self.url)} {does}: {says}") from error
-        raise Unreachable(f"{shown(self.url)} can't be reached: {says}; try again later") from error
-
-
 def _opened(source: Path | bytes) -> Any:
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
-def _pump(source: Any, limit: int, write: Callable[[bytes], object], asking: Any) -> int:
+def pump(source: Any, limit: int, write: Callable[[bytes], object], asking: Any) -> int:
     """Copy at most `limit` bytes; return how many there were, `limit + 1` for more. Only reading is `asking`."""
     had = 0
     while had <= limit:
@@ -363,25 +151,3 @@ def _pump(source: Any, limit: int, write: Callable[[bytes], object], asking: Any
         if had <= limit:
             write(block)
     return had
-
-
-def _open_fsspec(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]:
-    import fsspec
-
-    protocol = protocol_of(url)
-    for name in {"fsspec", *PACKAGES.values()}:
-        # With nobody to take their logs, Python prints them: tracebacks of what our one line says, addresses and all.
-        logging.getLogger(name).addHandler(logging.NullHandler())
-    with _Asking(url):
-        try:
-            fs, base = fsspec.core.url_to_fs(url, skip_instance_cache=True, **options)
-        except ImportError as error:
-            raise _missing(url, PACKAGES.get(protocol, error.name or "its package")) from error
-        except ValueError as error:
-            raise RecipeError(f"{shown(url)}: not an address that fsspec opens: {scrub(str(error), url)}") from error
-    return fs, base.rstrip("/")
-
-
-def _missing(url: str, package: str) -> BackendMissing:
-    says = f"{shown(url)}: {package} is not installed, and {protocol_of(url)}:// takes it"
-    return BackendMissing(f"{says}; pip install {package}")

@@ -22,11 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpu_pipeline import share, upkeep
+from cpu_pipeline.address import Denied, Unreachable, scrub, shown
 from cpu_pipeline.artifact import Artifact, digest_json, digest_listing
 from cpu_pipeline.disk import remove_tree
 from cpu_pipeline.errors import BackendMissing, RecipeError, TryAgain
+from cpu_pipeline.far import Far, Web, open_place
 from cpu_pipeline.lease import Lease, leased
-from cpu_pipeline.place import Denied, Far, Folder, Unreachable, Web, open_place, scrub, shown
+from cpu_pipeline.place import Folder
 from cpu_pipeline.record import Action, record_text
 from cpu_pipeline.remote import Remote
 from cpu_pipeline.store import Store, intact
@@ -483,7 +485,7 @@ def test_a_missing_package_is_named(url: str, package: str, monkeypatch: pytest.
 
 def test_what_libraries_log_is_not_printed() -> None:
     """Python prints the logs of a library that nobody listens to: here gcsfs's traceback of what cannot be reached."""
-    code = "import logging; from cpu_pipeline.place import open_place; {} logging.getLogger('gcsfs').error('geheim')"
+    code = "import logging; from cpu_pipeline.far import open_place; {} logging.getLogger('gcsfs').error('geheim')"
     told = [
         subprocess.run(
             [sys.executable, "-c", code.format(opened)], capture_output=True, text=True, check=True, cwd=ROOT
@@ -635,7 +637,7 @@ def test_a_server_that_falls_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """In the middle of a file: 75 for a pull; a build goes on without what it can't get."""
-    monkeypatch.setattr("cpu_pipeline.place.SILENCE", 0.4)
+    monkeypatch.setattr("cpu_pipeline.far.SILENCE", 0.4)
     setattr(server[1], how, True)
     with pytest.raises(Unreachable):
         share.pull(Store(tmp_path / "other"), Remote(server[0], said.append))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cpu_pipeline.place import PACKAGES, protocol_of
+from cpu_pipeline.address import PACKAGES, protocol_of
 from cpu_pipeline.schedule import REFRESH, Job, Order
 from cpu_pipeline.schedulers._yaml import dump, note
 

@@ -13,9 +13,9 @@ from moto.server import ThreadedMotoServer
 from test_remote import commit, digest, holds, key, names
 
 from cpu_pipeline import share
+from cpu_pipeline.address import Denied
 from cpu_pipeline.errors import RecipeError, TryAgain
 from cpu_pipeline.lease import leased
-from cpu_pipeline.place import Denied
 from cpu_pipeline.remote import Remote
 from cpu_pipeline.store import Store
 
