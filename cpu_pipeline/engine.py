@@ -202,7 +202,7 @@ class _Build:
                 self.needed[node.id] = needs(self.plan, node, self.built.artifacts)
             key = digest_json(self.needed[node.id])
             again = self.remeasure and node.stage.host() == "machine"
-            if not again and key not in self.absent and (found := self.lease.find(key)) is not None:
+            if not again and key not in self.absent and (found := self._find(node, key)) is not None:
                 self._done(node, key, found)
                 self.tell(Event(node.id, "kept", self._brought(key)))
                 return True
@@ -211,6 +211,17 @@ class _Build:
         except PipelineError as error:
             self._fail(node, error)
             return True
+
+    def _find(self, node: Node, key: str) -> Artifact | None:
+        """Find what was built for a node; what its stage can't have written is set aside, and so a miss."""
+        found = self.lease.find(key)
+        if found is None or node.fits(found):
+            return found
+        force = " (`store push --force` mends the remote store)" if key in self.lease.brought else ""
+        says = f"the record {key[:12]} is not what its stage writes; set aside, building it here{force}"
+        self.tell(Event(node.id, "warning", (says,)))
+        self.lease.refuse(key, found)
+        return None
 
     def _brought(self, key: str) -> tuple[str, ...]:
         return ("the remote store had it",) if key in self.lease.brought else ()
@@ -232,7 +243,7 @@ class _Build:
             self._wait_for(node, "another build is making it")
             return False
         try:
-            if not again and (found := self.lease.find(key)) is not None:
+            if not again and (found := self._find(node, key)) is not None:
                 lock.release()
                 self._done(node, key, found)
                 self.tell(Event(node.id, "kept", ("another build has just made it",)))

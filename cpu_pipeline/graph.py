@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cpu_pipeline.artifact import Artifact
 from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.keys import Context
 from cpu_pipeline.loader import did_you_mean
@@ -43,6 +44,18 @@ class Node:
     def needs(self) -> tuple[str, ...]:
         """Return every node that comes before this one."""
         return tuple(dict.fromkeys((*self.inputs.values(), *self.data.values(), *self.after)))
+
+    def fits(self, artifact: Artifact) -> bool:
+        """Say whether what a record describes is what this stage writes: of the format, with facts that it can read."""
+        stage, facts = self.stage, artifact.facts
+        try:
+            for told in (stage.judge, stage.scores, stage.changes, stage.tells):
+                told(facts)
+            for side in {"candidate", "reference"} & self.inputs.keys():
+                stage.cells(facts, side)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            return False
+        return artifact.format == self.gives
 
     @property
     def label(self) -> str:

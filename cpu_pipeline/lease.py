@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -12,10 +11,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from cpu_pipeline.artifact import Artifact, Facts, canonical, digest_listing
+from cpu_pipeline.artifact import Artifact, Facts, digest_listing
 from cpu_pipeline.disk import make_dir, remove_tree, seal, sync_dir, write_file, writing
 from cpu_pipeline.errors import PipelineError, StageFailed
-from cpu_pipeline.record import Action, record_text
+from cpu_pipeline.record import Action, plain, record_text
 from cpu_pipeline.store import Remote, Store
 
 
@@ -77,6 +76,12 @@ class Lease:
                 os.utime(self.store.record_of(key))
         return found
 
+    def refuse(self, key: str, found: Artifact) -> None:
+        """Set the record of `key` aside, unless another build has made it anew since it was found."""
+        with self.store.locked():
+            if self.store.find(key) == found:
+                self.store.set_aside(self.store.record_of(key))
+
     def work(self, key: str) -> Path:
         """Make a new empty directory on the store's own file system, for what `key` will become."""
         self.hold(key)
@@ -97,7 +102,7 @@ class Lease:
         """Seal `work` as an object, then record it under `key`. A crash anywhere in between loses only time.
 
         Raises:
-            StageFailed: `work` is empty, holds links, or the facts are not JSON.
+            StageFailed: `work` is empty, holds links, or the facts or the names of files are not JSON.
             TryAgain: The disk is full.
         """
         store = self.store
@@ -106,9 +111,9 @@ class Lease:
         if not files:
             raise StageFailed("it wrote nothing")
         try:
-            ingredients, facts, run = (json.loads(canonical(dict(part))) for part in (ingredients, facts, run))
+            ingredients, facts, run, _ = map(plain, (dict(ingredients), dict(facts), dict(run), list(files)))
         except (TypeError, ValueError, RecursionError) as error:
-            raise StageFailed(f"its facts are not plain JSON: {error}") from error
+            raise StageFailed(f"its facts, or the names of its files, are not plain JSON: {error}") from error
         action = Action(ingredients, format, digest_listing(files), files, facts, run)
         artifact = Artifact(format, store.path_of(action.object), action.object, facts)
         self._settle(key, artifact, work)

@@ -40,7 +40,7 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
             continue
         needed = needs(plan, node, known)
         key = digest_json(needed)
-        if (found := store.foresee(key)) is not None:
+        if (found := store.foresee(key)) is not None and node.fits(found):
             known[node.id] = found
             yield Outlook(node, "kept", () if store.find(key) is not None else ("in the remote store",))
         else:

@@ -24,6 +24,8 @@ RECORD_LIMIT = 16 << 20
 """Bytes of a record; a longer one was not written by a store."""
 NAME_LIMIT = 1000
 """Bytes of a file's name within an object."""
+DEPTH = 100
+"""Lists and mappings within each other, in facts; whoever writes them down again calls itself for each."""
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -167,11 +169,9 @@ def read_record(key: str, text: bytes) -> Action | None:
 
 
 def _sound(key: str, action: Action) -> bool:
-    """Hold a record against what a store writes: its types, names that stay inside, ingredients that make the key."""
+    """Hold a record against what a store writes: its depth, names that stay inside, ingredients that make the key."""
     said: Any = vars(action)
-    if not all(isinstance(said[part], dict) for part in ("ingredients", "facts", "run", "files")):
-        return False
-    if not isinstance(said["format"], str) or not action.files or digest_json(said["ingredients"]) != key:
+    if not action.files or digest_json(said["ingredients"]) != key or not _shallow([said["facts"], said["run"]]):
         return False
     for name, (size, sha) in said["files"].items():
         if type(size) is not int or size < 0 or not isinstance(sha, str) or not _HEX.fullmatch(sha):
@@ -179,6 +179,13 @@ def _sound(key: str, action: Action) -> bool:
         if not _stays_inside(name) or any(str(above) in said["files"] for above in PurePosixPath(name).parents):
             return False
     return True
+
+
+def _shallow(value: Any, left: int = DEPTH) -> bool:
+    """Say whether a JSON value is no deeper than what can be written down wherever it goes."""
+    if not isinstance(value, dict | list):
+        return True
+    return left > 0 and all(_shallow(part, left - 1) for part in (value.values() if isinstance(value, dict) else value))
 
 
 def _stays_inside(name: str) -> bool:

@@ -18,6 +18,7 @@ from cpu_pipeline import host, provenance
 from cpu_pipeline.artifact import CARD, Card, digest_listing
 from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.publish import FORMAT, artifact_files, version_of
+from cpu_pipeline.record import MOST
 from cpu_pipeline.versions import MANIFEST, edited
 
 
@@ -26,10 +27,11 @@ class _Strict(BaseModel):
 
 
 class _Ran(_Strict):
-    """Times in seconds, of which dates can be made."""
+    """Figures within the bounds that hold for records, too."""
 
-    when: float = Field(0, ge=0, lt=1e11)
-    seconds: float = Field(0, ge=0, lt=1e9)
+    when: float = Field(0, ge=0, lt=MOST["when"])
+    seconds: float = Field(0, ge=0, lt=MOST["seconds"])
+    peak_memory: float = Field(0, ge=0, lt=MOST["peak_memory"])
 
 
 class _Step(_Strict):

@@ -29,7 +29,7 @@ from cpu_pipeline.errors import BackendMissing, RecipeError, TryAgain
 from cpu_pipeline.far import Far, Web, open_place
 from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.place import Folder
-from cpu_pipeline.record import Action, record_text
+from cpu_pipeline.record import Action, parse_record, record_text
 from cpu_pipeline.remote import Remote
 from cpu_pipeline.store import Store, intact
 
@@ -327,6 +327,16 @@ LIES: dict[str, Callable[[Action], Action]] = {
     "ingredients that are none": lambda a: replace(a, ingredients=[]),  # type: ignore[arg-type]
     "facts that are none": lambda a: replace(a, facts=[1]),  # type: ignore[arg-type]
     "a format that is none": lambda a: replace(a, format=3),  # type: ignore[arg-type]
+    "a run that is none": lambda a: replace(a, run=""),  # type: ignore[arg-type]
+    "a date that is none": lambda a: replace(a, run={"when": "x"}),
+    "a date that no calendar has": lambda a: replace(a, run={"when": 1e300}),
+    "a true date": lambda a: replace(a, run={"when": True}),
+    "no seconds": lambda a: replace(a, run={"seconds": None}),
+    "negative seconds": lambda a: replace(a, run={"seconds": -1}),
+    "more memory than there is": lambda a: replace(a, run={"peak_memory": 1 << 60}),
+    "half a character": lambda a: replace(a, facts={"n": "\ud800"}),
+    "half a character in a name": lambda a: replace(a, facts={"\udfff": 1}),
+    "deep facts": lambda a: replace(a, facts=functools.reduce(lambda facts, _: {"n": facts}, range(300), {})),
 }
 
 
@@ -353,6 +363,24 @@ def test_a_record_that_lies_is_a_miss_and_a_warning(
     holds(other, store, 1)
     assert len(said) == 1 and "its record is damaged, or was written for something else" in said[0]
     assert {path for path in tmp_path.rglob("*") if "other" not in path.relative_to(tmp_path).parts} == before
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\uD800", "\ud800"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_half_a_character_is_found_however_it_is_written(half: str, encoding: str, store: Store) -> None:
+    action = store.action(key(0))
+    assert action is not None
+    text = record_text(key(0), replace(action, facts={"n": "\ud800"})).replace("\\ud800", half)
+    assert parse_record(key(0), text.encode(encoding, "surrogatepass")) is None
+
+
+def test_whole_characters_are_kept(store: Store) -> None:
+    with leased(store) as lease:
+        work = lease.work(key(0))
+        (work / "\U0001f600.txt").write_bytes(b"x")
+        lease.commit(key(0), asked(0), "onnx", {"\ud55c": "\U0001f600"}, {}, work)
+    action = store.action(key(0))
+    assert action is not None and action.facts == {"\ud55c": "\U0001f600"} and set(action.files) == {"\U0001f600.txt"}
 
 
 def test_a_record_of_another_key_is_a_miss(far: Path, store: Store, tmp_path: Path, said: list[str]) -> None:

@@ -133,7 +133,7 @@ def test_the_same_key_may_come_out_differently(store: Store) -> None:
     assert Store(store.root).find(key(1)) == second
 
 
-@pytest.mark.parametrize("facts", [{"f1": float("nan")}, {"f1": object()}, {("a",): 1}])
+@pytest.mark.parametrize("facts", [{"f1": float("nan")}, {"f1": object()}, {("a",): 1}, {"f1": "\ud800"}])
 def test_facts_that_are_not_json_fail_the_stage(store: Store, facts: dict[object, object]) -> None:
     with leased(store) as lease:
         work = lease.work(key(1))

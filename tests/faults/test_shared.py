@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults.bench import Bench, ended
@@ -14,6 +16,7 @@ from faults.test_disk import flip, limited
 from faults.test_kills import KILLED
 
 from cpu_pipeline import upkeep
+from cpu_pipeline.artifact import digest_json
 from cpu_pipeline.store import Store
 
 CHAIN = ({"id": "one"}, {"id": "two", "text": "two"})
@@ -95,6 +98,44 @@ def test_a_lying_remote_costs_time_and_a_warning(bench: Bench, second: Bench, fa
     pulled = bench.call("store", "pull", far, "--store", bench.home / "third").says(0, "passed over")
     assert "pulled 2 steps" in pulled.out and "2 lacking" in pulled.out
     assert upkeep.verify(Store(bench.home / "third")) == []
+
+
+def lie(folder: Path, key: str, **parts: Any) -> None:
+    """Change a record and its digest of itself."""
+    place = folder / "actions" / key[:2] / f"{key}.json"
+    said = json.loads(place.read_text(encoding="utf-8"))
+    del said["check"]
+    said |= parts
+    place.chmod(0o644)
+    place.write_text(json.dumps(said | {"check": digest_json(said)}), encoding="utf-8")
+
+
+def test_records_that_no_stage_wrote_cost_time_and_a_warning(bench: Bench, second: Bench) -> None:
+    """From a remote, or left in the store by an earlier build: they are set aside, and those steps are built here."""
+    gate = {"id": "gate", "use": "faulty.gate"}
+    wanted = bench.built(bench.recipe(*CHAIN, gate))
+    far = bench.home / "far"
+    bench.call("store", "push", far, "--store", bench.store).says(0)
+    keys = {name: step["key"] for name, step in wanted.said["steps"].items()}
+    lie(far, keys["model"], run={"when": "x"})
+    lie(far, keys["one"], format="zzz")
+    lie(far, keys["two"], facts={"x": "\ud800"})
+    lie(far, keys["gate"], facts={})
+    recipe = second.recipe(*CHAIN, gate)
+    plan = second.call("plan", recipe, "--store", second.store, "--store-remote", far).says(0)
+    assert "1 kept, 4 to build" in plan.out
+    said = second.built(recipe, "--store-remote", far)
+    assert said.said["built"] == ["model", "one", "two", "gate"] and said.digests == wanted.digests
+    for name, says in {"model": "passed over", "one": "mends", "two": "passed over", "gate": "mends"}.items():
+        [line] = [line for line in said.err.splitlines() if "warning" in line and keys[name][:12] in line]
+        assert says in line
+    assert second.built(recipe).said["built"] == []
+    assert second.verify().code == 0
+    lie(second.store, keys["gate"], facts={"score": "high"})
+    lie(second.store, keys["two"], run={"seconds": None})
+    again = second.built(recipe)
+    assert again.said["built"] == ["two", "gate"] and again.digests == wanted.digests
+    assert "set aside, building it here" in again.err and second.verify().code == 0
 
 
 def test_a_push_killed_at_any_write(bench: Bench, far: Path, forks: Forks) -> None:
