@@ -105,7 +105,7 @@ def verify(folder: Path) -> Verified:
         if not listed or digest_listing(listed) != output["digest"]:
             says = f"the files of {provenance.shown(name)} are not the artifact that {MANIFEST} names by its digest"
             raise Refused(f"{folder}: {says}")
-    missing = {name: _missing(folder / name, said["format"]) for name, said in manifest["outputs"].items()}
+    lacking = {name: missing(folder / name, said["format"]) for name, said in manifest["outputs"].items()}
     if provenance.FILE not in manifest["files"]:
         raise Refused(
             f"{folder}: no {provenance.FILE}: it was written before versions had one; move the folder away and run its "
@@ -114,7 +114,7 @@ def verify(folder: Path) -> Verified:
     text = (folder / provenance.FILE).read_text(encoding="utf-8", errors="replace")
     if wrong := provenance.check(text, manifest):
         raise Refused(f"{folder}: {provenance.FILE}: {wrong[0]}")
-    return Verified(manifest["name"], version, len(manifest["files"]), missing)
+    return Verified(manifest["name"], version, len(manifest["files"]), lacking)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -144,8 +144,12 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _missing(path: Path, format: str) -> list[str]:
-    """List the instruction sets that an output's card asks for and this CPU has not."""
+def missing(path: Path, format: str) -> list[str]:
+    """List the instruction sets that an artifact's card asks for and this CPU has not.
+
+    Raises:
+        Refused: the card is damaged.
+    """
     try:
         return host.missing(Card.read(path, format).needs)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -69,17 +69,23 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Read every object and record whole; exit 7 when something is not what it claims."""
-    from cpu_pipeline import host, upkeep
-    from cpu_pipeline.artifact import Card
+    from cpu_pipeline import upkeep
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.errors import Refused
+    from cpu_pipeline.verify import missing
 
     opened = open_store(store)
     found = upkeep.verify(opened, repair)
-    foreign = []
+    foreign, damaged = [], {problem.path for problem in found}
     for entry in upkeep.entries(opened):
-        if lacks := host.missing(Card.read(opened.path_of(entry.object), entry.format).needs):
-            foreign.append({"object": entry.object, "stage": entry.stage, "lacks": lacks})
+        if (path := opened.path_of(entry.object)) in damaged:
+            continue
+        try:
+            if lacks := missing(path, entry.format):
+                foreign.append({"object": entry.object, "stage": entry.stage, "lacks": lacks})
+        except Refused as error:  # as it was written: its stage wrote nonsense
+            damaged.add(path)
+            found.append(upkeep.Problem("damaged", path, str(error)))
     if as_json:
         print_json({"problems": [vars(p) for p in found], "not_for_this_cpu": foreign})
     else:

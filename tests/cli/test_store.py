@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import Cli
+import pytest
+from conftest import ROOT, Cli
 from faults.bench import Bench
+
+from cpu_pipeline.lease import leased
+from cpu_pipeline.store import Store
 
 STAGES = ["faulty.copy", "faulty.copy", "faulty.gate", "fetch", "load.model"]
 
@@ -46,6 +50,29 @@ def test_verify_names_what_this_cpu_cannot_run(cli: Cli, built: Bench) -> None:
     built.built(built.recipe({"id": "one", "needs": ["no_such_set"]}))
     said = cli("store", "verify", "--store", built.store)
     assert said.code == 0 and "this CPU lacks no_such_set" in said.out
+
+
+def test_verify_of_a_damaged_card(cli: Cli, built: Bench) -> None:
+    """Its card says what a CPU must have: of what is damaged it is not asked, and what can't be read is a problem."""
+    built.built(built.recipe({"id": "one", "needs": ["no_such_set"]}))
+    [card] = built.store.glob("objects/*/*/cpu_pipeline.json")
+    card.chmod(0o644)
+    card.write_bytes(b"[" + card.read_bytes()[1:])
+    said = cli("store", "verify", "--store", built.store, "--json")
+    assert said.code == 7 and [p["kind"] for p in said.json["problems"]] == ["damaged"]
+    assert cli("store", "verify", "--store", built.store).code == 7
+    assert cli("store", "verify", "--store", built.store, "--repair").code == 0
+    assert cli("store", "verify", "--store", built.store).code == 0
+
+
+def test_verify_of_a_card_that_was_nonsense_from_the_start(cli: Cli, built: Bench) -> None:
+    with leased(Store(built.store)) as lease:
+        for number in "12":
+            work = lease.work(number * 64)
+            (work / "cpu_pipeline.json").write_text("[]")
+            lease.commit(number * 64, {"stage": "faulty.copy"}, "hf", {}, {}, work)
+    said = cli("store", "verify", "--store", built.store)
+    assert said.code == 7 and said.out.count("its cpu_pipeline.json is damaged") == 1 and "1 problems" in said.out
 
 
 def test_gc(cli: Cli, built: Bench) -> None:
