@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from collections.abc import Iterator
 
 from cpu_pipeline.errors import RecipeError, TryAgain
 
@@ -31,19 +32,48 @@ def protocol_of(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """Write an address without what may be secret in it: user, password, query."""
-    if not protocol_of(url):
-        return url
-    return re.sub(r"://[^/\s]*@", "://", re.split(r"[?#]", url, maxsplit=1)[0])
+    """Write an address without what may be secret in it: user, password, query; in every part of a chained one."""
+    return "::".join(f"{before}{place}" for before, _, place, _ in _parts(url)) if protocol_of(url) else url
 
 
 def scrub(text: str, url: str) -> str:
     """Take what may be secret in an address out of what a library says, and make it one line."""
-    parts = urllib.parse.urlsplit(url)
-    userinfo = parts.netloc.rpartition("@")[0]
-    hidden = {userinfo, userinfo.partition(":")[2], parts.query, parts.fragment}
-    hidden |= {value for _, value in urllib.parse.parse_qsl(parts.query)}
-    hidden |= {change(each) for each in hidden for change in (urllib.parse.unquote, urllib.parse.quote)}
+    hidden = set[str]()
+    for _, user, _, query in _parts(url):
+        hidden |= {user, user.partition(":")[2], query, *query.split("#")}
+        hidden |= {value for _, value in urllib.parse.parse_qsl(query.partition("#")[0])}
+        # A library may have cut it elsewhere. Shorter pieces tell little, and might stand anywhere in the text.
+        hidden |= {piece for piece in re.split(r"[/?#:@]", user) if len(piece) > 2}
+    changes = (urllib.parse.unquote, urllib.parse.quote, lambda each: repr(each)[1:-1])
+    hidden |= {change(each) for each in hidden for change in changes}
     for secret in sorted(filter(None, hidden), key=len, reverse=True):
         text = text.replace(secret, "***")
     return " ".join(text.split())[:300]
+
+
+def userinfo(rest: str) -> str:
+    """Return the user and password at the beginning of what follows `://`; empty where there is none.
+
+    A password that was not percent-encoded holds anything, `/`, `#` and `@` too. So all before the last `@` is taken
+    for one where it has a colon, rather too much than too little; `bucket/a@b` has none.
+    """
+    before = rest.rpartition("@")[0]
+    return before if ":" in before else rest.partition("/")[0].rpartition("@")[0]
+
+
+def ambiguous(url: str) -> bool:
+    """Say whether a user or password holds `/`, `?` or `#` as it is: libraries take what is before for the host."""
+    for _, user, _, _ in _parts(url):
+        host = re.split("[/?#]", user, maxsplit=1)[0]
+        if host != user and "@" not in host and not re.fullmatch(r"([^:]*|\[.*\])(:\d*)?", host):
+            return True
+    return False
+
+
+def _parts(url: str) -> Iterator[tuple[str, str, str, str]]:
+    """Cut each part of a chained address in four: the protocol, user and password, the place, query and fragment."""
+    for part in re.split(r"::(?=[\w.+-]+://)", url):
+        protocol, mark, rest = part.partition("://")
+        user = userinfo(rest)
+        place, *query = re.split("[?#]", rest[len(user) :].removeprefix("@"), maxsplit=1)
+        yield f"{protocol}{mark}", user, place, "".join(query)

@@ -13,11 +13,11 @@ import urllib.parse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from cpu_pipeline.address import FLAT, PACKAGES, Denied, Unreachable, protocol_of, scrub, shown
+from cpu_pipeline.address import FLAT, PACKAGES, Denied, Unreachable, ambiguous, protocol_of, scrub, shown
 from cpu_pipeline.errors import BackendMissing, PipelineError, RecipeError
-from cpu_pipeline.place import Folder, Place, pump
+from cpu_pipeline.place import Folder, Place, at_home, pump
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -39,12 +39,21 @@ def open_place(url: str) -> Place:
         RecipeError: no such protocol, or a wrong address.
     """
     protocol = protocol_of(url)
+    if not protocol:
+        return Folder(at_home(Path(url)).absolute())
+    if protocol in ("file", "local"):
+        host, slash, path = url.partition("://")[2].partition("/")
+        if host.lower() not in ("", "localhost"):
+            raise RecipeError(f"{shown(url)}: names another machine; write file:///PATH, or the path alone")
+        return Folder(Path(slash + path).absolute())
+    if ambiguous(url):
+        # Whoever opens it would take the beginning of the password for the host, and talk to that.
+        says = "its user or password holds `/`, `?` or `#`; write them as %2F, %3F, %23, or hand it over otherwise"
+        raise RecipeError(f"{shown(url)}: {says}")
     try:
         urllib.parse.urlsplit(url)
     except ValueError as error:
-        raise RecipeError(f"{shown(url)}: not an address: {error}") from error
-    if protocol in ("", "file", "local"):
-        return Folder(Path(url.partition("://")[2] if protocol else url).expanduser().absolute())
+        raise RecipeError(f"{shown(url)}: not an address: {scrub(str(error), url)}") from error
     return Web(url) if protocol in ("http", "https") else Far(url)
 
 
@@ -71,7 +80,7 @@ class Far:
     def send(self, source: Path | bytes, name: str) -> None:
         """Put a file or some bytes there."""
         place = f"{self.base}/{name}"
-        with _Asking(self.url, writing=True):
+        with _Asking(self.url, "written"):
             if protocol_of(self.url) not in FLAT:
                 self.fs.makedirs(place.rpartition("/")[0], exist_ok=True)
             if isinstance(source, bytes):
@@ -128,7 +137,7 @@ class Web(Far):
     def send(self, source: Path | bytes, name: str) -> None:
         """Put a file or some bytes there."""
         given = io.BytesIO(source) if isinstance(source, bytes) else str(source)
-        with _Asking(self.url, writing=True):
+        with _Asking(self.url, "written"):
             self.fs.put_file(given, self._address(name), method="put")
 
     def sizes(self, folder: str, names: Iterable[str]) -> dict[str, int]:
@@ -156,13 +165,13 @@ class Web(Far):
 
 
 class _Asking:
-    """Turns what a library raises while it is asked into our errors; that something is absent passes through.
+    """Turns what a library raises while it is asked into our errors; reading, that something is absent passes through.
 
     Each protocol has errors of its own, so any error that is neither Python's nor ours is the place's.
     """
 
-    def __init__(self, url: str, writing: bool = False) -> None:
-        self.url, self.writing = url, writing
+    def __init__(self, url: str, to_be: Literal["read", "written", "opened"] = "read") -> None:
+        self.url, self.to_be = url, to_be
 
     def __enter__(self) -> Self:
         return self
@@ -170,7 +179,7 @@ class _Asking:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if not isinstance(error, Exception) or isinstance(error, PipelineError):
             return
-        if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) and not self.writing:
+        if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) and self.to_be == "read":
             return
         foreign = type(error).__module__.partition(".")[0] not in ("builtins", "cpu_pipeline")
         if not foreign and not isinstance(error, OSError | EOFError | ValueError | NotImplementedError):
@@ -182,8 +191,7 @@ class _Asking:
             or "Credential" in type(error).__name__
             or (str(status).isdigit() and int(str(status)) in REFUSALS)
         ):
-            does = "does not let itself be written" if self.writing else "does not let itself be read"
-            raise Denied(f"{shown(self.url)} {does}: {says}") from error
+            raise Denied(f"{shown(self.url)} does not let itself be {self.to_be}: {says}") from error
         raise Unreachable(f"{shown(self.url)} can't be reached: {says}; try again later") from error
 
 
@@ -194,7 +202,7 @@ def _open_fsspec(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem,
     for name in {"fsspec", *PACKAGES.values()}:
         # With nobody to take their logs, Python prints them: tracebacks of what our one line says, addresses and all.
         logging.getLogger(name).addHandler(logging.NullHandler())
-    with _Asking(url):
+    with _Asking(url, "opened"):
         try:
             fs, base = fsspec.core.url_to_fs(url, skip_instance_cache=True, **options)
         except ImportError as error:

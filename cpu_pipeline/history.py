@@ -23,6 +23,7 @@ from typing import Any, Self, TextIO
 
 from filelock import FileLock
 
+from cpu_pipeline.address import userinfo
 from cpu_pipeline.child import SECRET
 from cpu_pipeline.disk import make_dir, write_file, writing
 from cpu_pipeline.engine import Built, Event
@@ -33,8 +34,8 @@ from cpu_pipeline.store import Store
 __all__ = ["Entry", "Run", "recording", "runs"]
 
 BUG = 70
-_USER = re.compile(r"(\w://)[^/@\s]+@")
-"""A user, and perhaps a password, in an address."""
+_ADDRESS = re.compile(r"(?<=\w://)\S+")
+"""What follows the protocol of an address: perhaps a user and a password first."""
 
 
 def recording(store: Store, command: str, name: str, recipe: Path | None) -> Run:
@@ -211,9 +212,14 @@ def _clean(value: Any) -> Any:
         if isinstance(value, str):
             for secret in hidden:
                 value = value.replace(secret, "***")
-            return _USER.sub(r"\1***@", value)
+            return _ADDRESS.sub(_without_user, value)
         if isinstance(value, Mapping):
             return {str(clean(key)): clean(part) for key, part in value.items()}
         return [clean(part) for part in value] if isinstance(value, list | tuple) else value
 
     return clean(value)
+
+
+def _without_user(found: re.Match[str]) -> str:
+    user = userinfo(found[0])
+    return f"***{found[0][len(user) :]}" if user else found[0]

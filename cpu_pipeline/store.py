@@ -33,6 +33,7 @@ from filelock import FileLock, Timeout
 from cpu_pipeline.artifact import Artifact, digest_json, digest_tree
 from cpu_pipeline.disk import disk_error, make_dir, remove_tree, sizes, write_file, writing
 from cpu_pipeline.errors import RecipeError, TryAgain
+from cpu_pipeline.place import at_home
 from cpu_pipeline.record import Action, parse_record
 
 __all__ = ["Action", "Remote", "Store", "default_root", "disk_error"]
@@ -74,7 +75,7 @@ class Store:
     """
 
     def __init__(self, root: Path, remote: Remote | None = None) -> None:
-        self.root, self.remote = root.expanduser().absolute(), remote
+        self.root, self.remote = at_home(root).absolute(), remote
         self._prepared = False
         self._checked: set[str] = set()
         if os.path.lexists(self.root) and not os.path.isdir(self.root):  # noqa: PTH112 - says False, never raises

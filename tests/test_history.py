@@ -378,11 +378,13 @@ def test_no_secret_is_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(RecipeError), recording(store, "run", "toy", Path("toy.yaml")) as run:
         run.tell(Event("one", "warning", ("s3://key:hush@host/x and hush-token-1234",)))
         run.note(remote="https://somebody:hush@example.org/store", deep=[{"a hush-token-1234": ("hush-token-1234",)}])
+        run.note(slash="s3://key:hu/sh@bucket/x and https://k:hu#sh@host/x, then s3://bucket/a@b")
         run.note(kept="harmless-value of somebody@example.org at https://example.org/@x")
         raise RecipeError("HTTP 403 for https://hush@example.org/a?b")
     text = "".join(path.read_text() for path in run.folder.iterdir())
     assert "hush" not in text and "hush" not in (store.root / "runs.sqlite").read_bytes().decode(errors="replace")
     assert said(store, run.id)["remote"] == "https://***@example.org/store"
+    assert said(store, run.id)["slash"] == "s3://***@bucket/x and https://***@host/x, then s3://bucket/a@b"
     assert said(store, run.id)["kept"] == "harmless-value of somebody@example.org at https://example.org/@x"
 
 

@@ -80,7 +80,15 @@ def test_environments_are_made_where_a_step_needs_one(project: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["s3://key:secret@bucket/x", "https://host/x?sig=secret", "sftp://user@host/x", "-x", "s3://bucket/a\nb"],
+    [
+        "s3://key:secret@bucket/x",
+        "https://host/x?sig=secret",
+        "sftp://user@host/x",
+        "-x",
+        "s3://bucket/a\nb",
+        "s3://key:sec/secret@bucket/x",
+        "https://user:x#secret@host/x",
+    ],
 )
 def test_an_address_with_secrets_is_refused(url: str) -> None:
     with pytest.raises(RecipeError) as caught:

@@ -45,6 +45,7 @@ def schedule(
 ) -> None:
     """Print a ready file with which cron, systemd, GitHub Actions or Kubernetes refresh recipes when they are due."""
     from cpu_pipeline import schedule as scheduling
+    from cpu_pipeline.place import at_home
 
     project = Path.cwd()
     kept = store or (Path(said) if (said := os.environ.get("CPU_PIPELINE_STORE")) else None)
@@ -53,7 +54,7 @@ def schedule(
         project,
         scheduling.this_program(),
         scheduling.below(out, project),
-        None if kept is None else kept.expanduser().absolute(),
+        None if kept is None else at_home(kept).absolute(),
         scheduling.address(store_remote),
         install,
         image,
