@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cpu_pipeline import lock
 from cpu_pipeline.artifact import Artifact, digest_json
 from cpu_pipeline.engine import needs
+from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.lease import leased
+from cpu_pipeline.place import Folder
 from cpu_pipeline.record import Action
 from cpu_pipeline.remote import Remote
 from cpu_pipeline.store import Store
@@ -60,8 +64,9 @@ def push(
 
     Raises:
         TryAgain: the remote can't be reached.
-        RecipeError: it can't be written; a lock can't be read.
+        RecipeError: it can't be written, or lies in the store; a lock can't be read.
     """
+    require_apart(store, remote)
     done = Moved()
     with leased(store) as lease:
         for step in _named(plans, lease.find) if plans else _all(store.keys()):
@@ -85,8 +90,9 @@ def pull(store: Store, remote: Remote, plans: Sequence[Plan] = (), tell: Tell = 
 
     Raises:
         TryAgain: the remote can't be reached, or the disk is full.
-        RecipeError: it can't be read; a lock can't be read.
+        RecipeError: it can't be read, or lies in the store; a lock can't be read.
     """
+    require_apart(store, remote)
     done = Moved()
     here = Store(store.root, remote)
     with leased(here) as lease:
@@ -100,6 +106,23 @@ def pull(store: Store, remote: Remote, plans: Sequence[Plan] = (), tell: Tell = 
             else:
                 done.take(step, action, action.size, tell)
     return done
+
+
+def require_apart(store: Store, remote: Remote) -> None:
+    """Refuse a folder that is the store, lies in it, or would hold it among its own files.
+
+    Raises:
+        RecipeError: it is.
+    """
+    if not isinstance(remote.place, Folder):
+        return
+    root = remote.place.root
+    here, there, *rooms = (
+        Path(os.path.realpath(path))
+        for path in (store.root, root, root / "actions", root / "objects", remote.place.incoming)
+    )
+    if any(path.is_relative_to(here) for path in (there, *rooms)) or any(here.is_relative_to(room) for room in rooms):
+        raise RecipeError(f"{remote.shown} and the store {store.root} lie in each other; name a folder apart from it")
 
 
 def _all(keys: Iterable[str]) -> Iterator[Step]:

@@ -726,3 +726,40 @@ def test_a_server_that_falls_silent(
 def test_kinds_of_places(tmp_path: Path) -> None:
     found = [open_place(url) for url in (str(tmp_path), f"file://{tmp_path}", "memory://x", "https://host/x")]
     assert [type(place) for place in found] == [Folder, Folder, Far, Web]
+    for url in (f"file://localhost{tmp_path}", f"FILE://LocalHost{tmp_path}", f"local://{tmp_path}"):
+        place = open_place(url)
+        assert isinstance(place, Folder) and place.root == tmp_path
+
+
+# A remote that is the store itself.
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("where", ["store", "store/work", "store/objects", "store/new", "link", "link/new", "linked"])
+def test_a_store_is_not_its_own_remote(where: str, force: bool, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("store")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "objects").symlink_to("../store/objects")
+    before = tree(tmp_path)
+    for url in (str(tmp_path / where), f"file://{tmp_path / where}"):
+        remote = Remote(url, print)
+        with pytest.raises(RecipeError, match="apart from it"):
+            share.push(store, remote, force=force)
+        with pytest.raises(RecipeError, match="apart from it"):
+            share.pull(store, remote)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("room", ["actions", "objects", "incoming", "other"])
+def test_a_store_below_its_remote(room: str, tmp_path: Path) -> None:
+    """It may be there, but not among the remote's own files."""
+    store = Store(tmp_path / "far" / room / "store")
+    with leased(store) as lease:
+        commit(lease, 0)
+    remote = Remote(str(tmp_path / "far"), print)
+    if room != "other":
+        with pytest.raises(RecipeError, match="apart from it"):
+            share.push(store, remote)
+        return
+    assert len(share.push(store, remote).moved) == 1
+    assert upkeep.verify(store) == [] and share.pull(store, remote).moved == []

@@ -164,6 +164,34 @@ def test_a_remote_that_cannot_be_reached(cli: Cli, built: Bench, tmp_path: Path)
     assert plan.err.count("warning") == 1 and "geheim" not in plan.err
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["~nosuchuser/x", "file://~nosuchuser/x", "file://host/x", "zip://a::http://u:geheim@127.0.0.1:9/q",
+     "s3://AKIA:abc/geheim@bucket/x", "https://bob:ge#heim@127.0.0.1:9/x"],
+)  # fmt: skip
+def test_a_remote_whose_address_is_wrong(url: str, cli: Cli, built: Bench, tmp_path: Path) -> None:
+    said = cli("store", "push", url, "--store", built.store)
+    assert said.code == 2 and "heim" not in said.err and said.err.count("\n") == 1
+    plan = ("plan", ROOT / "recipes" / "quickstart.yaml", "--store", tmp_path / "other")
+    said = cli(*plan, "--store-remote", url)
+    assert "heim" not in said.err and said.err.count("\n") == 1
+    assert said.code == 2 or "going on without it" in said.err
+
+
+def test_a_store_of_nobody(cli: Cli) -> None:
+    for command in (["store", "list", "--store", "~nosuchuser/x"], ["schedule", "--for", "cron"]):
+        said = cli(*command, "--store", "~nosuchuser/x")
+        assert said.code == 2 and "~nosuchuser/x" in said.err
+
+
+def test_a_store_is_not_pushed_into_itself(cli: Cli, built: Bench) -> None:
+    for where in (built.store, built.store / "work"):
+        for command in (["push", where], ["push", where, "--force"], ["pull", where]):
+            said = cli("store", *command, "--store", built.store)
+            assert said.code == 2 and "name a folder apart from it" in said.err
+    assert cli("store", "verify", "--store", built.store).code == 0
+
+
 def test_looking_at_no_store_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     for command in ("list", "stat", "verify"):
         assert cli("store", command, "--store", tmp_path / "none").code == 0
