@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,17 @@ class Damaged(Refused):
         self.node = node
 
 
-def publish(built: Built, store: Store, out: Path, force: bool = False, by: str = "run") -> tuple[Path, bool] | None:
+def publish(
+    built: Built,
+    store: Store,
+    out: Path,
+    force: bool = False,
+    by: str = "run",
+    consent: Callable[[], None] = lambda: None,
+) -> tuple[Path, bool] | None:
     """Put the outputs of a build into `out`, for the command `by`; return the version's folder, and whether it is new.
+
+    Nothing is put into service when `consent` raises, which is called when nobody else can move `latest` any more.
 
     Raises:
         PipelineError: the first error of the build, if it has any.
@@ -76,6 +85,7 @@ def publish(built: Built, store: Store, out: Path, force: bool = False, by: str 
             if fresh:
                 _write(built, store, manifest, work)
             with moving(home):
+                consent()
                 said = announce(home, version, by)
                 if fresh:
                     _swap(work, home / version)

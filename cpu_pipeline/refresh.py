@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cpu_pipeline import engine, environment, follow, history, lock, outlook, publish, service, versions
 from cpu_pipeline.artifact import digest_json
 from cpu_pipeline.engine import Built, Event
-from cpu_pipeline.errors import GateFailed, PipelineError, TryAgain
+from cpu_pipeline.errors import GateFailed, Interrupted, PipelineError, Stale, TryAgain
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.recipe import Trigger
 from cpu_pipeline.service import MARK, Service
@@ -22,6 +23,12 @@ from cpu_pipeline.store import Store
 from cpu_pipeline.survey import Survey, survey
 
 Tell = Callable[[Event], None]
+TRIES = 3
+"""Looks again so often when another version is put into service meanwhile."""
+
+
+class Overtaken(TryAgain):
+    """Another version was put into service since it was looked at: what was rebuilt was compared with the wrong one."""
 
 
 @dataclass
@@ -49,6 +56,7 @@ class Refreshed:
     removed: Sequence[str] = ()
     """Versions beyond `keep`."""
     error: str | None = None
+    """Name of the error whose exit code it is."""
     says: str = ""
 
 
@@ -74,24 +82,46 @@ def refresh(
         dry_run: say what would be done, and do nothing.
         tell: called with every event.
 
+    A gate's refusal is an outcome, and so is what keeps it from being done: what is in service stays then.
+
     Raises:
-        PipelineError: it could not be done; what is in service stays. A gate's refusal is an outcome, not an error.
+        Interrupted: Ctrl-C or SIGTERM.
+        PipelineError: a dry run can't tell; the disk is too full to begin.
     """
     if dry_run:
         return _outlook(survey(path, out, only), store, out)
     with history.recording(store, "refresh", path.stem, path) as run:
-        # Two refreshes of one recipe at once: the second waits, and then finds it fresh.
-        with store.lock(digest_json(["refresh", str(path.resolve())])):
-            done = _Refresh(survey(path, out, only), store, out, jobs, create_envs, tell, run).go()
+        begun: Refreshed | None = None
+        try:
+            # Two refreshes of one recipe at once: the second waits, and then finds it fresh.
+            with store.lock(digest_json(["refresh", str(path.resolve())])):
+                for left in reversed(range(TRIES)):
+                    work = _Refresh(survey(path, out, only), store, out, jobs, create_envs, tell, run)
+                    begun = work.done
+                    try:
+                        done = work.go()
+                        break
+                    except Overtaken:
+                        if not left:
+                            raise
+        except Interrupted:
+            raise
+        except PipelineError as error:
+            done = failed(path, out, error, begun)
         run.note(version=done.version, exit_code=done.exit_code, refresh=vars(done))
         if done.exit_code:
-            run.note(error={"name": GateFailed.__name__, "says": done.says})
+            run.note(error={"name": done.error, "says": done.says})
+    if run.lost:
+        done.warnings.append(f"this run is not recorded: {run.lost}")
+        tell(Event("history", "warning", (done.warnings[-1],)))
     return done
 
 
 def _outlook(seen: Survey, store: Store, out: Path) -> Refreshed:
     done = _begin(seen, out)
-    if seen.causes:
+    if not seen.causes:
+        done.says = _rests(done)
+    else:
         states = [one.state for one in outlook.look(seen.plan, store)]
         done.outcome, done.built, done.kept = "stale", len(states) - states.count("kept"), states.count("kept")
         done.says = f"{done.built} steps would be built, {done.kept} kept"
@@ -100,13 +130,18 @@ def _outlook(seen: Survey, store: Store, out: Path) -> Refreshed:
 
 def _begin(seen: Survey, out: Path) -> Refreshed:
     version = versions.in_service(out / seen.plan.name)
-    label = version.name if version else None
+    label = versions.label(version.name) if version else None
     moved = [
         {"what": ".".join(map(str, m.keys[:-1])), "repo": m.repo, "branch": m.branch, "from": m.old, "to": m.new}
         for m in seen.moves
     ]
     outcome = "held" if seen.rolled_back else "fresh"
     return Refreshed(seen.plan.name, outcome, 0, seen.causes, seen.ignored, moved, label, label)
+
+
+def _rests(done: Refreshed) -> str:
+    """Say why nothing is to be done."""
+    return f"{done.version} was put back by hand and stays" if done.outcome == "held" else "nothing has moved"
 
 
 class _Refresh:
@@ -125,8 +160,9 @@ class _Refresh:
     def go(self) -> Refreshed:
         done, seen = self.done, self.seen
         if not seen.causes:
-            done.says = f"{done.version} was put back by hand and stays" if seen.rolled_back else "nothing has moved"
+            done.says = _rests(done)
             return self._tidied()
+        self._rooted()  # also where a gate refuses, or a step fails
         if self.create_envs:
             for name in outlook.lacking(seen.plan, self.store):
                 environment.create(name, lambda line: self.tell(Event(line, "making")))
@@ -134,7 +170,9 @@ class _Refresh:
         built, verdicts = self._build(kept)
         if self._failed_by_an_old_measurement(built.plan, verdicts):
             # A measurement that a busy machine spoilt must not refuse for ever what is asked for again.
-            built, verdicts = self._build(kept, remeasure=True)
+            before = {gate: found for gate, found in verdicts.items() if not all(v.passed for v in found)}
+            built, after = self._build(kept, remeasure=True)
+            verdicts = before | after  # what failed and can't be run again has failed
         done.failed = [f"{gate}: {v.says}" for gate, found in verdicts.items() for v in found if not v.passed]
         return self._refuse() if done.failed else self._promote(built)
 
@@ -165,29 +203,46 @@ class _Refresh:
     def _service(self) -> Service | None:
         """Take up what is in service; a machine that has no artifacts knows it from lock and store."""
         version = versions.in_service(self.home)
+        self._require_still(self.home)
         if version is not None:
             return service.of_version(version)
-        found = service.of_lock(self.seen.held, self.seen.plan, self.store) if self.seen.held is not None else None
-        if self.seen.held is not None and found is None:
-            self._warn("what is in service is neither here nor in the store: compared with the float model alone")
+        if self.seen.held is None:
+            return None
+        found, lacking = service.of_lock(self.seen.held, self.seen.plan, self.store)
+        remote = self.store.remote
+        if lacking and remote is not None and remote.down:
+            raise TryAgain(
+                f"what is in service ({', '.join(lacking)}) is not here, and the remote store does not answer"
+            )
+        for name in lacking:
+            self._warn(f"`{name}` as the lock has it is neither here nor in the store: not compared with it")
         return found
+
+    def _require_still(self, home: Path) -> None:
+        """Go on only while that is in service with which it is compared.
+
+        Raises:
+            Overtaken: it is something else by now.
+        """
+        if (now := versions.label(versions.latest(home))) != self.done.version_before and versions.in_service(home):
+            raise Overtaken(f"{self.done.recipe}: {now} was put into service meanwhile; refresh again")
 
     def _compare(self, kept: Service, built: Built, remeasure: bool) -> dict[str, list[Verdict]]:
         """Run the gates against what is in service; return their verdicts.
 
         Raises:
-            PipelineError: none of the gates of an output could be run.
+            PipelineError: of an output that comes out different, none of the gates could be run.
         """
+        self.done.changes = {}
         plan = service.against(kept, built)
         gates = {
             name: node for name, node in plan.nodes.items() if name not in built.plan.nodes and node.stage.successor()
         }
-        for name in built.plan.outputs:
+        of = {name: {gate for gate in gates if name in plan.ancestors(gate)} for name in built.plan.outputs}
+        for name, own in of.items():
             if name not in kept.models:
                 self._warn(f"`{name}` is not in service yet: nothing to compare it with")
-            elif kept.models[name].digest != built.artifacts[name].digest and not any(
-                name in plan.ancestors(gate) for gate in gates
-            ):
+            elif kept.models[name].digest != built.artifacts[name].digest and not own:
                 self._warn(f"no gate of this recipe compares `{name}` with what is in service")
         if not gates:
             return {}
@@ -198,8 +253,9 @@ class _Refresh:
         for gate in gates:
             if gate in wider.artifacts:
                 self.done.changes[gate] = gates[gate].stage.changes(wider.artifacts[gate].facts)
+        alone = [name for name, own in of.items() if own and own.isdisjoint(wider.artifacts)]
         for node, error in wider.errors.items():
-            if isinstance(error, TryAgain) or not self.done.changes:
+            if alone or isinstance(error, TryAgain):
                 raise error
             self._warn(f"`{node}` could not be compared with what is in service: {str(error).splitlines()[0]}")
         return {gate: found for gate, found in wider.verdicts.items() if gate in gates}
@@ -209,7 +265,7 @@ class _Refresh:
 
     def _refuse(self) -> Refreshed:
         done = self.done
-        done.outcome, done.exit_code = "refused", GateFailed.exit_code
+        done.outcome, done.exit_code, done.error = "refused", GateFailed.exit_code, GateFailed.__name__
         stays = f"{done.version} stays in service" if done.version else "nothing is put into service"
         lines = [f"{done.recipe}: {stays}; what was rebuilt is refused: {done.failed[0]}"]
         lines += [f"  and {says}" for says in done.failed[1:]]
@@ -222,22 +278,25 @@ class _Refresh:
         done, seen = self.done, self.seen
         if seen.plan.outputs:
             manifest = publish.describe(built, self.store)
-            if manifest["version"] in versions.rejected(self.home):
+            if (rejected := self._rejected(manifest)) is not None:
                 done.outcome = "held"
                 done.says = (
-                    f"{manifest['version']} was taken out of service by hand and is not promoted again; "
-                    f"`cpu-pipeline rollback {done.recipe} {manifest['version']}` would"
+                    f"{rejected} was taken out of service by hand, and what came out is not promoted again; "
+                    f"`cpu-pipeline rollback {done.recipe} {rejected}` would"
                 )
+                if done.version is None:  # a recipe with nothing in service is not well
+                    done.exit_code, done.error = Stale.exit_code, Stale.__name__
                 return done
-            published = publish.publish(built, self.store, self.out, by="refresh")
-            done.version = published[0].name if published else done.version
+            if not self._is_in_service(manifest, built.plan):
+                published = publish.publish(
+                    built, self.store, self.out, by="refresh", consent=lambda: self._require_still(self.home)
+                )
+                done.version = published[0].name if published else done.version
         # Each of these is found undone, and done, by the next refresh if this one dies here.
         if seen.text is not None:
             follow.write(seen.recipe.path, seen.text)
         place = lock.place(seen.recipe.path)
         lock.write(lock.make(built), place)
-        self.store.root_at(place)
-        self.store.root_at(self.home)
         done.outcome = "unchanged" if done.version == done.version_before else "promoted"
         done.says = (
             f"{done.version_before or 'nothing'} → {done.version}"
@@ -246,8 +305,42 @@ class _Refresh:
         )
         return self._tidied()
 
+    def _rejected(self, manifest: Mapping[str, Any]) -> str | None:
+        """Name the version that a rollback took out of service, if this is that: its bytes, whatever was measured."""
+        puts = versions.puts_out(manifest)
+        now = versions.in_service(self.home)
+        if now is not None and versions.puts_out(versions.read_manifest(now)) == puts:
+            return None
+        for name in versions.rejected(self.home):
+            there = (self.home / name / versions.MANIFEST).is_file()
+            if name == manifest["version"] or (
+                there and versions.puts_out(versions.read_manifest(self.home / name)) == puts
+            ):
+                return name
+        return None
+
+    def _is_in_service(self, manifest: Mapping[str, Any], plan: Plan) -> bool:
+        """Say whether nothing but what this machine measured tells it from the version in service."""
+        now = versions.in_service(self.home)
+        if now is None or versions.edited(now):
+            return False
+        measured = {name for name, node in plan.nodes.items() if node.stage.host() == "machine"}
+
+        def meant(said: Mapping[str, Any]) -> str:
+            steps = {name: step | ({"digest": ""} if name in measured else {}) for name, step in said["steps"].items()}
+            return publish.version_of({**said, "steps": steps})
+
+        return meant(versions.read_manifest(now)) == meant(manifest)
+
+    def _rooted(self) -> None:
+        """Keep from `gc` what lock and versions name; a refresh that died may have left them without."""
+        for root in (lock.place(self.seen.recipe.path), self.home):
+            if root.exists():
+                self.store.root_at(root)
+
     def _tidied(self) -> Refreshed:
         """Remove the versions beyond `keep`: after a promotion, and where one died before it came to this."""
+        self._rooted()
         wanted = self.seen.recipe.value.refresh
         if wanted is not None and wanted.keep is not None and self.home.is_dir():
             self.done.removed = versions.keep(self.home, wanted.keep)
@@ -265,6 +358,11 @@ class _Refresh:
         self.tell(Event(self.done.recipe, "warning", (says,)))
 
 
-def failed(recipe: Path, error: PipelineError) -> Refreshed:
-    """Say that a refresh could not be done."""
-    return Refreshed(recipe.stem, "failed", error.exit_code, error=type(error).__name__, says=str(error))
+def failed(recipe: Path, out: Path, error: PipelineError, begun: Refreshed | None = None) -> Refreshed:
+    """Say that a refresh could not be done, and what is in service all the same."""
+    now = versions.in_service(out / recipe.stem)
+    version = versions.label(now.name) if now else None
+    done = begun or Refreshed(recipe.stem, "failed", version_before=version)
+    return replace(
+        done, outcome="failed", exit_code=error.exit_code, version=version, error=type(error).__name__, says=str(error)
+    )

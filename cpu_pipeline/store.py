@@ -56,6 +56,9 @@ def default_root() -> Path:
 class Remote(Protocol):
     """Another store, far away, that is only read; nothing it says is believed before it was verified here."""
 
+    down: bool
+    """It did not answer, and is not asked any more."""
+
     def action(self, key: str) -> Action | None:
         """Return the record of `key`; None for one that is absent, damaged or out of reach."""
 

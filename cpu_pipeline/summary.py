@@ -42,7 +42,7 @@ def _details(one: Mapping[str, Any]) -> list[str]:
     points += [f"**failed** {escape(says)}" for says in one["failed"]]
     points += [f"{code(gate)}: {escape(says)}" for gate, found in one["changes"].items() for says in found]
     points += [f"warning: {escape(says)}" for says in one["warnings"]]
-    if one["error"]:
+    if one["outcome"] == "failed":
         points.append(f"**{escape(one['error'])}**: {escape(one['says'])}")
     if not points:
         return []

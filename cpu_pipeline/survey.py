@@ -62,25 +62,50 @@ def survey(path: Path, out: Path, only: Collection[Trigger] = ()) -> Survey:
         causes.append("it was never locked")
     home = out / plan.name
     order = versions.promoted(home)
-    out_of_step = _out_of_step(home, held, plan)
-    back = out_of_step is not None and bool(order) and order[-1].by == "rollback"
-    if out_of_step is not None and not back:
-        causes.append(out_of_step)
+    back = False
+    if plan.outputs and (wrong := _wrong(home)):
+        causes.append(wrong)
+    elif plan.outputs and held is not None:
+        # Where the recipe was edited since, its outputs may be others: those of the version are looked at.
+        edited = any(one.kind == "recipe" for one in drift)
+        if other := _differs(home, held, None if edited else plan.outputs):
+            back = bool(order) and order[-1].by == "rollback" and _rejects(home, held)
+            causes += [] if back else [other]
     ignored = [f"{one.kind}: {one.says}" for one in drift if one.kind not in kinds]
+    if causes:  # what is built is built of all that is here
+        causes += [f"{says} (no reason by itself)" for says in ignored]
+        ignored = []
     return Survey(recipe, text, plan, held, found, causes, ignored, back)
 
 
-def _out_of_step(home: Path, held: lock.Lock | None, plan: Plan) -> str | None:
-    """Say how what is in service differs from what the lock says of it."""
-    if not plan.outputs:
-        return None
+def _wrong(home: Path) -> str | None:
+    """Say what is wrong with what is in service, whatever the lock says."""
     version = versions.in_service(home)
     if version is None:
         return f"nothing is in service in {home}"
     if changed := versions.edited(version):
         return f"{version} is in service and was edited ({', '.join(changed[:5])})"
-    if held is None:
-        return None
-    outputs = {name: said["digest"] for name, said in versions.read_manifest(version)["outputs"].items()}
-    locked = {name: held["steps"].get(name, {}).get("output") for name in plan.outputs}
+    return None
+
+
+def _differs(home: Path, held: lock.Lock, names: Collection[str] | None) -> str | None:
+    """Say that the version in service is not what the lock says: of these outputs, or of the version's own."""
+    version = home / (versions.latest(home) or "")
+    outputs = versions.puts_out(versions.read_manifest(version))
+    locked = _locked(held, outputs if names is None else names)
     return None if outputs == locked else f"{version} is in service, and is not what the lock says"
+
+
+def _rejects(home: Path, held: lock.Lock) -> bool:
+    """Say whether the lock names what a rollback took out of service; where its version is gone, it is taken to."""
+    for name in versions.rejected(home):
+        if not (home / name / versions.MANIFEST).is_file():
+            return True
+        outputs = versions.puts_out(versions.read_manifest(home / name))
+        if outputs == _locked(held, outputs):
+            return True
+    return False
+
+
+def _locked(held: lock.Lock, names: Collection[str]) -> dict[str, str | None]:
+    return {name: held["steps"].get(name, {}).get("output") for name in names}

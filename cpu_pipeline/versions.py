@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,18 +59,25 @@ def promoted(home: Path) -> list[Promotion]:
 def rejected(home: Path) -> set[str]:
     """Name the versions that a rollback took out of service and nobody promoted by hand since.
 
-    Going back to an earlier version rejects the later one; going forward again rejects nothing.
+    Going back to an earlier version rejects the later one; going forward again rejects nothing. Which is the later one
+    is said by when each was last promoted, but by a rollback.
     """
     found = set[str]()
-    first: dict[str, int] = {}
+    last: dict[str, int] = {}
     for number, one in enumerate(promoted(home)):
-        first.setdefault(one.version, number)
+        if one.by != "rollback":
+            last[one.version] = number
         if one.by != "refresh":
             found.discard(one.version)
         out = one.instead_of
-        if one.by == "rollback" and out is not None and first.get(out, -1) > first[one.version]:
+        if one.by == "rollback" and out is not None and last.get(out, -1) > last.get(one.version, -1):
             found.add(out)
     return found
+
+
+def puts_out(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Map the outputs of a version to their digests."""
+    return {name: said["digest"] for name, said in manifest["outputs"].items()}
 
 
 def keep(home: Path, count: int) -> list[str]:

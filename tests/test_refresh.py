@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.bench import Bench, Ended
+from faults.bench import Bench, Ended, ended, pids_in, put_down
 
 from cpu_pipeline import follow, lock, survey, versions
 from cpu_pipeline.sources import _api
@@ -154,6 +155,53 @@ def test_what_is_in_service_and_cannot_run_any_more_blocks(bench: Bench) -> None
     assert list(done["changes"]) == ["gate@service"], "one that could is enough, and the other is told"
 
 
+def test_each_output_that_changes_takes_a_gate_that_ran(bench: Bench) -> None:
+    def gate(name: str, of: str, **options: Any) -> dict[str, Any]:
+        return {"id": name, "use": "faulty.versus", "from": {"candidate": of, "reference": "model"}, **options}
+
+    upstream(bench, score=6.0)
+    steps = [{"id": "a", "from": {"model": "model"}}, {"id": "b", "text": "b", "from": {"model": "model"}}]
+    recipe = bench.recipe(*steps, gate("ga", "a"), gate("gb", "b"))
+    first = said(call(bench, recipe).says(0))["version"]
+    bench.recipe(*steps, gate("ga", "a"), gate("gb", "b", afraid_of=6.0))
+    upstream(bench, score=6.05)
+    done = said(call(bench, recipe).says(1, "`gb@service`", "this reference can't be run any more"))
+    assert done["outcome"] == "failed", "the gate of `a` says nothing of `b`"
+    assert (done["version_before"], done["version"], in_service(bench)) == (first, first, first)
+
+
+def test_what_was_refused_and_cannot_be_measured_anew_stays_refused(bench: Bench) -> None:
+    noise = bench.home / "noise.txt"
+    noise.write_text("0")
+    upstream(bench, score=1.0)
+    recipe = bench.recipe({"id": "made"}, {**SCORED[1], "noise": noise})
+    first = said(call(bench, recipe).says(0))["version"]
+    upstream(bench, score=0.8)
+    call(bench, recipe).says(3, "a drop of 0.20")
+    noise.write_text("0 1.0")
+    call(bench, recipe).says(1, "this reference can't be run any more")
+    assert in_service(bench) == first
+
+
+def test_a_version_put_into_service_meanwhile_is_compared_with(bench: Bench) -> None:
+    """What is rebuilt while somebody rolls back is little worse than what was in service, much worse than what is."""
+    hold = bench.home / "hold"
+    upstream(bench, score=1.0)
+    recipe = bench.recipe(*SCORED)
+    first = said(call(bench, recipe).says(0))["version"]
+    upstream(bench, score=0.95)
+    call(bench, recipe).says(0)
+    upstream(bench, score=0.86)
+    bench.recipe({"id": "made", "act": "wait", "to": hold}, SCORED[1])
+    running = bench.start("refresh", recipe, "--store", bench.store, "--out", bench.out)
+    with put_down(running):
+        pids_in(hold)
+        bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+        hold.unlink()
+        done = said(ended(running).says(3, "a drop of 0.14", f"{first} stays in service"))
+    assert done["version_before"] == done["version"] == first == in_service(bench)
+
+
 def test_only_what_it_reacts_to(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED)
     call(bench, recipe).says(0)
@@ -163,6 +211,26 @@ def test_only_what_it_reacts_to(bench: Bench) -> None:
     assert done["ignored"]
     assert said(call(bench, recipe, "--only", "model").says(0))["outcome"] == "promoted"
     call(bench, recipe, "--only", "modle").says(2, "did you mean `model`?")
+
+
+def test_what_comes_along_is_said(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    call(bench, recipe).says(0)
+    upstream(bench, score=1.2)
+    bench.recipe({"id": "made", "text": "new"}, SCORED[1])
+    done = said(call(bench, recipe, "--only", "model").says(0))
+    assert done["outcome"] == "promoted"
+    assert any(says.startswith("recipe: ") and says.endswith("(no reason by itself)") for says in done["causes"])
+    assert done["ignored"] == []
+
+
+def test_another_name_of_an_output_is_the_recipes_doing(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    call(bench, recipe).says(0)
+    bench.recipe({"id": "renamed"}, SCORED[1])
+    assert said(call(bench, recipe, "--only", "data").says(0))["outcome"] == "fresh"
+    done = said(call(bench, recipe).says(0, "`renamed` is not in service yet"))
+    assert done["outcome"] == "promoted"
 
 
 def test_the_recipe_says_what_it_reacts_to(bench: Bench) -> None:
@@ -228,6 +296,37 @@ def test_a_machine_without_artifacts_compares_with_what_lock_and_store_tell(benc
     assert done["outcome"] == "promoted"
 
 
+def test_a_throwaway_machine_compares_with_what_the_remote_has(bench: Bench) -> None:
+    far = bench.home / "far"
+    recipe = bench.recipe(*SCORED)
+    call(bench, recipe).says(0)
+    bench.call("store", "push", far, "--store", bench.store).says(0)
+    upstream(bench, score=0.2)
+
+    def elsewhere(remote: object) -> Ended:
+        for path in (bench.out, bench.store):
+            shutil.rmtree(path, ignore_errors=True)
+        return call(bench, recipe, "--store-remote", remote)
+
+    assert said(elsewhere(far).says(3))["failed"] == ["gate@service: a drop of 0.80"]
+    with socket.socket() as nobody:  # bound, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        done = said(elsewhere(address).says(75, "what is in service (made) is not here"))
+    assert (done["outcome"], (bench.out / "small").exists()) == ("failed", False)
+
+
+def test_what_the_lock_names_is_taken_up_in_its_own_format(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    call(bench, recipe).says(0)
+    shutil.rmtree(bench.out)
+    bench.recipe({"id": "made", "form": "onnx"}, SCORED[1])
+    upstream(bench, score=1.05)
+    call(bench, recipe).says(0, "gate@service: score: 1.0 → 1.05")
+    kept = bench.call("store", "list", "--json", "--store", bench.store).says(0).said
+    assert [one["format"] for one in kept if one["stage"] == "load.kept"] == ["hf"]
+
+
 def test_what_was_rolled_back_is_not_promoted_again(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED)
     first = said(call(bench, recipe).says(0))["version"]
@@ -244,6 +343,59 @@ def test_what_was_rolled_back_is_not_promoted_again(bench: Bench) -> None:
     done = said(call(bench, recipe).says(0))
     assert done["outcome"] == "promoted", "what comes after is another thing"
     assert in_service(bench) not in (first, second)
+
+
+def test_what_comes_after_a_rollback_is_promoted_though_somebody_locked_it(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    call(bench, recipe).says(0)
+    upstream(bench, score=1.5)
+    call(bench, recipe).says(0)
+    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    upstream(bench, score=1.6)
+    bench.call("lock", recipe, "--store", bench.store).says(0)
+    done = said(call(bench, recipe).says(0, "is in service, and is not what the lock says"))
+    assert (done["outcome"], done["changes"]) == ("promoted", {"gate@service": ["score: 1.0 → 1.6"]})
+
+
+def test_what_was_rolled_back_is_known_by_its_bytes(bench: Bench) -> None:
+    """Another store, another toolchain, another measurement: another version, of the same artifact."""
+    noise = bench.home / "noise.txt"
+    noise.write_text("0")
+    recipe = bench.recipe({"id": "made"}, {**SCORED[1], "noise": noise})
+    first = said(call(bench, recipe).says(0))["version"]
+    upstream(bench, score=1.05)
+    second = said(call(bench, recipe).says(0))["version"]
+    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    shutil.rmtree(bench.store)
+    noise.write_text("0.01")
+    done = said(call(bench, recipe, FAULTY_VERSION="2").says(0, f"{second} was taken out of service by hand"))
+    assert (done["outcome"], in_service(bench)) == ("held", first)
+
+
+def test_what_only_was_measured_anew_is_no_other_version(bench: Bench) -> None:
+    noise = bench.home / "noise.txt"
+    noise.write_text("0")
+    recipe = bench.recipe({"id": "made"}, {**SCORED[1], "noise": noise}, refresh={"keep": 2})
+    first = said(call(bench, recipe).says(0))["version"]
+    shutil.rmtree(bench.store)
+    noise.write_text("0.01")
+    done = said(call(bench, recipe, FAULTY_VERSION="2").says(0, "unchanged  small: the same came out"))
+    assert (done["version"], versions.versions(bench.out / "small")) == (first, [first])
+    assert said(call(bench, recipe, FAULTY_VERSION="2").says(0))["outcome"] == "fresh"
+
+
+def test_a_rollback_holds_nothing_but_what_it_took_out(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    first = said(call(bench, recipe).says(0))["version"]
+    upstream(bench, score=1.5)
+    call(bench, recipe).says(0)
+    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    marker = bench.out / "small" / first / "made" / "marker.txt"
+    marker.write_text("mine\n")
+    call(bench, recipe).says(7, "was edited (made/marker.txt)")
+    shutil.rmtree(bench.out / "small" / first)
+    done = said(call(bench, recipe).says(5, "was taken out of service by hand"))
+    assert (done["outcome"], done["version"]) == ("held", None)
 
 
 def test_versions_beyond_keep_go(bench: Bench) -> None:
@@ -292,10 +444,19 @@ def test_all_recipes_of_the_folder_and_going_on(bench: Bench) -> None:
     assert "building" not in ended.err, "--json leaves stderr to errors"
     text = summary.read_text()
     assert "| a | **failed** | nothing | 0 | 0 |" in text
+    assert "because it was never locked" in text
     assert f"| b | promoted | `{in_service(bench, 'b')}` | 1 | 2 |" in text
     assert "**StageFailed**" in text
     shutil.rmtree(folder)
     bench.call("refresh", "--store", bench.store).says(2, "no recipe is named")
+
+
+def test_a_summary_that_cannot_be_written_undoes_nothing(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    done = said(
+        call(bench, recipe, GITHUB_STEP_SUMMARY=str(bench.home / "no" / "summary.md")).says(0, "warning   GITHUB")
+    )
+    assert done["version"] == in_service(bench)
 
 
 def test_each_refresh_is_remembered(bench: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,33 +46,30 @@ def refresh(
     GITHUB_STEP_SUMMARY names. With --json stderr tells errors alone.
     """
     from cpu_pipeline import refresh as refreshing
-    from cpu_pipeline.cli.output import Progress, fail, patient
+    from cpu_pipeline.cli.output import Progress, patient
     from cpu_pipeline.errors import Interrupted, PartlyDone, PipelineError
-    from cpu_pipeline.summary import summary
 
     triggers = _triggers(only)
     paths = recipes or _all()
     opened = open_store(store, store_remote)
     results: list[Refreshed] = []
-    for path in paths:
-        try:
-            with Progress(quiet=as_json) as tell:
-                done = refreshing.refresh(path, opened, out, triggers, jobs, create_envs, dry_run, tell)
-        except Interrupted:
-            raise
-        except PipelineError as error:
-            done = refreshing.failed(path, error)
-            fail(error)
-        results.append(done)
-        with patient(sys.stdout):
-            print(json.dumps(vars(done), ensure_ascii=False), flush=True)
-        if not as_json:
-            _tell(done)
-        if done.exit_code and not keep_going:
-            break
-    if place := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(place).open("a", encoding="utf-8") as file:
-            file.write(summary([vars(done) for done in results]))
+    try:
+        for path in paths:
+            try:
+                with Progress(quiet=as_json) as tell:
+                    done = refreshing.refresh(path, opened, out, triggers, jobs, create_envs, dry_run, tell)
+            except Interrupted:
+                raise
+            except PipelineError as error:
+                done = refreshing.failed(path, out, error)
+            results.append(done)
+            with patient(sys.stdout):
+                print(json.dumps(vars(done), ensure_ascii=False), flush=True)
+            _tell(done, errors_alone=as_json)
+            if done.exit_code and not keep_going:
+                break
+    finally:
+        _summarize(results)
     codes = [done.exit_code for done in results if done.exit_code]
     if not codes:
         return 0
@@ -99,14 +97,28 @@ def _all() -> list[Path]:
     return found
 
 
-def _tell(done: Refreshed) -> None:
+def _summarize(results: Sequence[Refreshed]) -> None:
+    """Tell CI's page; that it can't be told makes nothing that was done undone."""
+    from cpu_pipeline.cli.options import warn
+    from cpu_pipeline.summary import summary
+
+    if place := os.environ.get("GITHUB_STEP_SUMMARY"):
+        try:
+            with Path(place).open("a", encoding="utf-8") as file:
+                file.write(summary([vars(done) for done in results]))
+        except OSError as error:
+            warn(f"GITHUB_STEP_SUMMARY: {place}: {error.strerror}")
+
+
+def _tell(done: Refreshed, errors_alone: bool) -> None:
     from cpu_pipeline.cli.output import patient, plain
 
     with patient(sys.stderr):
-        if done.outcome == "refused":
-            print(plain(f"GateFailed: {done.says}"), file=sys.stderr)
+        if done.exit_code:
+            print(plain(f"{done.error}: {done.says}"), file=sys.stderr)
+        if errors_alone or done.outcome == "refused":
             return
-        if done.outcome != "failed":
+        if not done.exit_code:
             print(plain(f"{done.outcome}  {done.recipe}: {done.says}"), file=sys.stderr)
         for says in done.causes:
             print(plain(f"  because {says}"), file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any
 from faults.bench import Bench
 from faults.forks import Forks
 
-from cpu_pipeline import upkeep, versions
+from cpu_pipeline import roots, upkeep, versions
 from cpu_pipeline.store import Store
 
 KILLED = -9
@@ -72,6 +72,7 @@ def killing(bench: Bench, forks: Forks) -> Callable[[int], bool]:
         assert in_service(bench) == new, where
         assert place.read_bytes() == locked, where
         assert bench.leftovers() == [], where
+        assert set(roots.read(Store(bench.store)).places) == {place, bench.out / "small"}, where
         assert json.loads(forks.call(*arguments(bench, recipe), "--dry-run")["out"])["outcome"] == "fresh", where
         return bool(said["code"] == KILLED)
 

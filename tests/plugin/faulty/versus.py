@@ -22,7 +22,8 @@ class FaultyVersus(Stage):
     """A file that gets a line for each run."""
 
     noise: Path | None = None
-    """A file that says how much worse than it is the candidate seems; with it, this measures the machine."""
+    """A file that says how much worse than it is the candidate seems, and perhaps the score of a reference that can't
+    be run just now; with it, this measures the machine."""
 
     takes: ClassVar = {"candidate": {"hf", "onnx"}, "reference": {"hf", "onnx"}}
     unkeyed: ClassVar = frozenset({"max_drop", "runs", "noise"})
@@ -36,9 +37,12 @@ class FaultyVersus(Stage):
     def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
         """Write both down."""
         scores = {side: _score(inputs[side]) for side in ("candidate", "reference")}
+        afraid_of = self.afraid_of
         if self.noise is not None:
-            scores["candidate"] -= float(self.noise.read_text(encoding="utf-8"))
-        if scores["reference"] == self.afraid_of:
+            noise, *others = map(float, self.noise.read_text(encoding="utf-8").split())
+            scores["candidate"] -= noise
+            afraid_of = others[0] if others else afraid_of
+        if scores["reference"] == afraid_of:
             raise StageFailed("this reference can't be run any more")
         if self.runs is not None:
             with self.runs.open("a", encoding="utf-8") as file:
