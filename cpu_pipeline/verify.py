@@ -7,10 +7,11 @@ forged whole; a signature over provenance.json covers every file of the version.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,7 +20,7 @@ from cpu_pipeline.artifact import CARD, Card, digest_listing
 from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.publish import FORMAT, artifact_files, version_of
 from cpu_pipeline.record import MOST
-from cpu_pipeline.versions import MANIFEST, edited
+from cpu_pipeline.versions import MANIFEST, VERSION, edited
 
 
 class _Strict(BaseModel):
@@ -62,7 +63,7 @@ class _Shape(_Strict):
     """What a manifest holds, as far as it is looked at here."""
 
     name: str
-    version: str = Field(pattern=r"^[0-9a-f]{12}$")
+    version: str = Field(pattern=f"^{VERSION.pattern}$")
     recipe: dict[str, Any]
     outputs: dict[str, _Output] = Field(min_length=1)
     steps: dict[str, _Step]
@@ -94,7 +95,10 @@ def verify(folder: Path) -> Verified:
     if not (folder / MANIFEST).is_file():
         raise RecipeError(f"{folder}: no {MANIFEST}; name a version's folder, such as artifacts/NAME/latest")
     manifest = _manifest(folder)
-    if changed := edited(folder):
+    place = folder.resolve()  # where `latest` leads
+    if VERSION.fullmatch(place.name) and place.name != manifest["version"]:
+        raise Refused(f"{folder}: is called {place.name}, and its {MANIFEST} is that of {manifest['version']}")
+    if changed := edited(place):
         raise Refused(f"{folder}: differs from its manifest: {', '.join(map(provenance.shown, changed))}")
     if (version := version_of(manifest)) != manifest["version"]:
         raise Refused(
@@ -121,7 +125,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     where = folder / MANIFEST
     try:
         text = where.read_text(encoding="utf-8")
-        said = json.loads(text, parse_constant=_refuse)
+        said = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         number = said.get("manifest")
     except (ValueError, RecursionError, AttributeError) as error:
         raise Refused(f"{where}: damaged: it is no JSON object") from error
@@ -140,8 +144,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return whole
 
 
-def _refuse(constant: str) -> None:
+def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """Read a number; one too large for a float would be read as infinite, which nothing can be written as again."""
+    return number if math.isfinite(number := float(text)) else _refuse(text)
 
 
 def missing(path: Path, format: str) -> list[str]:

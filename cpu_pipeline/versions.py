@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cpu_pipeline.artifact import digest_file
@@ -24,7 +25,11 @@ from cpu_pipeline.errors import RecipeError, Refused, TryAgain
 from cpu_pipeline.loader import did_you_mean
 
 MANIFEST = "manifest.json"
+CHECKS = "checks"
+"""The folder of a version that holds what every gate measured, beside those of the outputs."""
 PROMOTIONS = "promotions.jsonl"
+VERSION = re.compile(r"[0-9a-f]{12}")
+"""What a version is called."""
 PATIENCE = 120.0
 """Seconds to wait for the lock of a home, held for a few renames, or a copy where an edited version is replaced."""
 
@@ -220,16 +225,29 @@ def point(home: Path, version: str) -> None:
 
 
 def edited(version: Path) -> list[str]:
-    """Name the files of a version that differ from its manifest; a version without a readable manifest was edited."""
+    """Name what a version has that its manifest does not say, or lacks; one without a readable manifest was edited.
+
+    A folder named after a version must hold that one.
+    """
+    if (version / MANIFEST).is_symlink() or not (version / MANIFEST).is_file():
+        return [MANIFEST]
     try:
-        files = dict(read_manifest(version)["files"])
+        said = read_manifest(version)
+        files = dict(said["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return [MANIFEST]
-    there = {p.relative_to(version).as_posix(): p for p in version.rglob("*") if p.is_file() or p.is_symlink()}
-    changed = [name for name in there.keys() ^ {*files, MANIFEST}]
+    if VERSION.fullmatch(version.name) and said.get("version", version.name) != version.name:
+        return [f"{MANIFEST} of another version"]
+    paths = {p.relative_to(version).as_posix(): p for p in version.rglob("*")}
+    there = {name: p for name, p in paths.items() if p.is_symlink() or not p.is_dir()}
+    # Folders are not listed: they are there for their files.
+    used = {parent.as_posix() for name in (*there, *files) for parent in PurePosixPath(name).parents}
+    changed = [*(there.keys() ^ {*files, MANIFEST}), *(paths.keys() - there.keys() - used)]
     for name, (size, sha) in files.items():
         path = there.get(name)
-        if path and (path.is_symlink() or path.stat().st_size != size or digest_file(path) != sha):
+        if path and (
+            path.is_symlink() or not path.is_file() or path.stat().st_size != size or digest_file(path) != sha
+        ):
             changed.append(name)
     return sorted(changed)
 

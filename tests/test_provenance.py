@@ -24,7 +24,7 @@ from cpu_pipeline.errors import RecipeError, Refused
 from cpu_pipeline.origin import pypi
 from cpu_pipeline.publish import artifact_files, version_of
 from cpu_pipeline.verify import verify
-from cpu_pipeline.versions import MANIFEST, read_manifest
+from cpu_pipeline.versions import MANIFEST, read_manifest, rollback
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def version(whole: Path, tmp_path: Path) -> Path:
-    """Give a copy of it, to be changed."""
-    return Path(shutil.copytree(whole, tmp_path / whole.name))
+    """Give a copy of it, to be changed, in a folder that is not named after it."""
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
 
 
 def said(version: Path) -> dict[str, Any]:
@@ -129,9 +129,9 @@ def test_no_credentials_of_the_hubs_address(version: Path) -> None:
         assert path.is_dir() or b"hush" not in path.read_bytes()
 
 
-def test_a_version_as_written(version: Path) -> None:
+def test_a_version_as_written(version: Path, whole: Path) -> None:
     found = verify(version)
-    assert found.version == version.name and found.missing == {"float": [], "int8": []}
+    assert found.version == whole.name and found.missing == {"float": [], "int8": []}
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -216,12 +216,12 @@ def test_a_version_from_before_there_were_statements(version: Path) -> None:
         verify(version)
 
 
-def test_a_manifest_that_was_rewritten_whole(version: Path) -> None:
+def test_a_manifest_that_was_rewritten_whole(version: Path, whole: Path) -> None:
     """Every digest fits; the version is not what its recipe, steps and outputs make."""
     manifest = read_manifest(version)
     manifest["recipe"]["about"] = "Something else."
     (version / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(Refused, match=rf"says version {version.name}, and its recipe, steps and outputs are "):
+    with pytest.raises(Refused, match=rf"says version {whole.name}, and its recipe, steps and outputs are "):
         verify(version)
 
 
@@ -244,6 +244,33 @@ def test_a_manifest_that_is_none(text: str, version: Path) -> None:
         verify(version)
 
 
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "Infinity"])
+def test_a_number_that_is_not_finite(text: str, version: Path) -> None:
+    """The reader of JSON takes it for infinite, which nothing that is digested can hold."""
+    manifest = (version / MANIFEST).read_text()
+    (version / MANIFEST).write_text(manifest.replace('"memory_gib": ', f'"more": [{text}], "memory_gib": '))
+    assert text in (version / MANIFEST).read_text()
+    with pytest.raises(Refused, match=r"manifest.json: damaged: it is no JSON object"):
+        verify(version)
+
+
+def test_a_folder_that_is_named_after_another_version(made: Made) -> None:
+    one, two = made.put(), made.put(content="other")
+    aside = one.rename(one.with_name("aside"))
+    two.rename(one)
+    aside.rename(two)
+    with pytest.raises(
+        Refused, match=rf"{one.name}: is called {one.name}, and its manifest.json is that of {two.name}"
+    ):
+        verify(one)
+    with pytest.raises(Refused, match=rf"latest: is called {two.name}"):
+        verify(one.with_name("latest"))
+    with pytest.raises(Refused, match=rf"{one.name} is not what was written \(manifest.json of another version\)"):
+        rollback(one.parent, one.name)
+    with pytest.raises(Refused, match=r"was edited since it was written \(manifest.json of another version\)"):
+        made.put()
+
+
 def test_a_manifest_of_a_newer_format(version: Path) -> None:
     dressed(version, manifest=99)
     with pytest.raises(RecipeError, match="written by a newer cpu-pipeline"):
@@ -260,7 +287,7 @@ def test_a_card_of_ours_that_is_damaged(text: str, made: Made) -> None:
     manifest["outputs"]["int8"]["digest"] = digest_listing(listing)
     dressed(version, outputs=manifest["outputs"], version=version_of(manifest))
     with pytest.raises(Refused, match=r"its cpu_pipeline.json is damaged"):
-        verify(version)
+        verify(version.rename(version.with_name("copy")))
 
 
 def test_a_file_whose_name_steers(version: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,6 +221,13 @@ EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
     "removed": (lambda p: (p / "float/sub/file.txt").unlink(), "float/sub/file.txt"),
     "report": (lambda p: (p / REPORT).write_text("# All is well\n"), REPORT),
     "linked": (lambda p: relink(p / "int8/sub/file.txt"), "int8/sub/file.txt"),
+    "pipe added": (lambda p: os.mkfifo(p / "int8/pipe"), "int8/pipe"),
+    "pipe instead": (lambda p: repipe(p / "int8/sub/file.txt"), "int8/sub/file.txt"),
+    "socket added": (lambda p: listen(p / "int8/socket"), "int8/socket"),
+    "empty folder added": (lambda p: (p / "int8/empty/deeper").mkdir(parents=True), "int8/empty"),
+    "link to a folder added": (lambda p: (p / "int8/more").symlink_to(p / "float"), "int8/more"),
+    "manifest linked": (lambda p: relink(p / MANIFEST), MANIFEST),
+    "manifest is a pipe": (lambda p: repipe(p / MANIFEST), MANIFEST),
     "manifest gone": (lambda p: (p / MANIFEST).unlink(), MANIFEST),
     "manifest cut": (lambda p: (p / MANIFEST).write_text((p / MANIFEST).read_text()[:100]), MANIFEST),
     "manifest empty": (lambda p: (p / MANIFEST).write_text("{}"), MANIFEST),
@@ -226,10 +235,20 @@ EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def relink(path: Path) -> None:
-    aside = path.with_name("aside")
-    path.rename(aside)
-    shutil.move(aside, path.parents[3] / "aside")
-    path.symlink_to(path.parents[3] / "aside")
+    aside = next(p for p in path.parents if p.name == "toy").with_name("aside")
+    shutil.move(path, aside)
+    path.symlink_to(aside)
+
+
+def repipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def listen(path: Path) -> None:
+    """Leave a socket at a path that may be longer than the system lets one name."""
+    with socket.socket(socket.AF_UNIX) as one, contextlib.chdir(path.parent):
+        one.bind(path.name)
 
 
 @pytest.mark.parametrize("edit", EDITS)
@@ -238,12 +257,12 @@ def test_what_was_edited_is_not_overwritten_without_force(edit: str, made: Maker
     change, name = EDITS[edit]
     change(path)
     assert name in edited(path)
-    before = {f: (path / f).read_bytes() for f in files(path)}
+    before = {f: (path / f).read_bytes() for f in files(path) if (path / f).is_file()}
     with pytest.raises(
         Refused, match=r"was edited since it was written \(.*; move it away, or overwrite it with --force"
     ):
         publish(*made(), out)
-    assert {f: (path / f).read_bytes() for f in files(path)} == before
+    assert {f: (path / f).read_bytes() for f in files(path) if (path / f).is_file()} == before
     assert publish(*made(), out, True) == (path, True)
     assert edited(path) == []
     assert (out / "toy" / "latest").resolve() == path.resolve()

@@ -13,10 +13,11 @@ from cpu_pipeline.cli.options import Json
 def verify(
     folder: Annotated[Path, typer.Argument(help="A version's folder, such as artifacts/NAME/latest.")],
     as_json: Json = False,
-) -> None:
+) -> int:
     """Re-hash a version, check what its provenance says, and say whether this CPU may run each output."""
     from cpu_pipeline import verify as check
     from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.cli.output import fail
     from cpu_pipeline.errors import BackendMissing
 
     found = check.verify(folder)
@@ -31,9 +32,10 @@ def verify(
             }
         )
     else:
-        print(f"{folder}: {found.files} files as written, and provenance.json says what they were made of")
+        says = f"{found.files} files as written, and provenance.json says what they were made of"
+        print(f"{folder}: version {found.version}: {says}")
         for name, lacks in found.missing.items():
             print(f"{name}: {'this CPU lacks ' + ', '.join(lacks) if lacks else 'runs on this CPU'}")
-    if any(found.missing.values()):
-        names = ", ".join(name for name, lacks in found.missing.items() if lacks)
-        raise BackendMissing(f"{folder}: {names} cannot run on this CPU; build for it with `target: {{isa: ...}}`")
+    wrong = ", ".join(name for name, lacks in found.missing.items() if lacks)
+    says = f"{folder}: {wrong} cannot run on this CPU; build for it with `target: {{isa: ...}}`"
+    return fail(BackendMissing(says)) if wrong else 0

@@ -19,7 +19,11 @@ def latest(bench: Bench) -> Path:
 def test_a_version_as_written(cli: Cli, whole: Bench) -> None:
     said = cli("verify", latest(whole))
     assert said.code == 0
-    assert said.out.splitlines()[1:] == ["two: runs on this CPU"]
+    first, *rest = said.out.splitlines()
+    assert (
+        first.startswith(f"{latest(whole)}: version {latest(whole).resolve().name}: ") and " files as written" in first
+    )
+    assert rest == ["two: runs on this CPU"]
     found = cli("verify", latest(whole), "--json").json
     assert found["missing_instruction_sets"] == {"two": []}
     assert (found["name"], found["version"]) == ("small", latest(whole).resolve().name)
@@ -64,6 +68,9 @@ def test_a_version_for_another_cpu(cli: Cli, built: Bench) -> None:
     assert said.code == 4
     assert "one: this CPU lacks no_such_set" in said.out
     assert "one cannot run on this CPU; build for it with `target: {isa: ...}`" in said.err
+    said = cli("verify", latest(built), "--json")
+    assert said.code == 4 and said.json["missing_instruction_sets"] == {"one": ["no_such_set"]}
+    assert said.err.startswith("BackendMissing: ") and len(said.err.splitlines()) == 1
 
 
 def test_a_folder_that_is_no_version(cli: Cli, tmp_path: Path) -> None:
