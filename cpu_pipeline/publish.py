@@ -19,6 +19,7 @@ from cpu_pipeline.errors import GateFailed, RecipeError, Refused
 from cpu_pipeline.keys import installed, made_with
 from cpu_pipeline.store import Store
 from cpu_pipeline.versions import (
+    CHECKS,
     MANIFEST,
     announce,
     edited,
@@ -177,7 +178,7 @@ def _write(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> 
     for node, source in _evidence(built).items():
         if not store.check(built.artifacts[source]):
             raise Damaged(source)
-        _copy_tree(built.artifacts[source].path, work / "checks" / node)
+        _copy_tree(built.artifacts[source].path, work / CHECKS / node)
     _say(built, store, manifest, work)
     _sync_tree(work)
 

@@ -18,6 +18,7 @@ from cpu_pipeline.paper import Paper, check_options, load_pipeline
 from cpu_pipeline.recipe import RESERVED, ROLES, Pipeline, Recipe, Step
 from cpu_pipeline.stage import Stage
 from cpu_pipeline.task import Task
+from cpu_pipeline.versions import CHECKS
 
 ROWS = ("split", "take", "seed", "columns", "config")
 """Keys of a data role that say which rows of its files are meant."""
@@ -330,10 +331,11 @@ class _Wiring:
                 if name not in models:
                     says = f"no step that gives a model is called `{name}`{did_you_mean(name, models)}"
                     self._problem(("outputs", number), says)
-            return tuple(self.value.outputs)
-        used = {
-            source
-            for n in models
-            for source in self.nodes[n].inputs.values()
-        }  # fmt: skip
-        return tuple(n for n in models if n not in used)
+            found = tuple(self.value.outputs)
+        else:
+            used = {source for n in models for source in self.nodes[n].inputs.values()}
+            found = tuple(n for n in models if n not in used)
+        if CHECKS in found and CHECKS in models:
+            says = f"`{CHECKS}` is the folder of a version for what gates measured; call the output something else"
+            self._problem(("stages", ids.index(CHECKS), "id"), says, self.pipeline)
+        return found

@@ -297,3 +297,19 @@ def test_a_chain_of_thousands_does_not_recurse(plan: Planner) -> None:
     made = plan(HEAD + f"stages:\n{steps}\n  - {{id: s2000, use: export.onnx, from: {{model: model}}}}\n")
     assert list(made.nodes)[-1] == "s0" and made.outputs == ("s0",)
     assert len(made.ancestors("s0")) == 2003
+
+
+def test_no_output_takes_the_folder_of_what_gates_measured(plan: Planner) -> None:
+    """Its files and theirs would lie together, and neither would be what its digest says."""
+    steps = "stages:\n  - {id: checks, use: export.onnx}\n  - {id: int8, use: quantize.onnx}\n"
+    assert plan(HEAD + steps).outputs == ("int8",)
+    says = r"toy.yaml:4:\d+: .*`checks` is the folder of a version for what gates measured; call the output"
+    with pytest.raises(RecipeError, match=says):
+        plan(HEAD + steps + "outputs: [checks]\n")
+    with pytest.raises(RecipeError, match=says):
+        plan(HEAD + "stages:\n  - {id: checks, use: export.onnx}\n")
+    with pytest.raises(RecipeError, match="no step that gives a model is called `checks`"):
+        plan(HEAD + "stages:\n  - {id: int8, use: export.onnx}\noutputs: [checks]\n")
+    pipelines = {"mine": "about: x.\nstages: [{id: checks, use: export.onnx}]\n"}
+    with pytest.raises(RecipeError, match=r"mine.yaml:2:\d+: .*call the output something else"):
+        plan(HEAD + "pipeline: mine\n", pipelines=pipelines)
