@@ -47,7 +47,7 @@ class Origin:
 
     def address(self, file: str) -> str | None:
         """Return the address of one file at the commit; None for files of this machine."""
-        return None if self.page is None else f"{self.page}/resolve/{self.commit}/{quote(file)}"
+        return None if self.page is None else f"{self.page}/{resolve(str(self.commit), file)}"
 
     @property
     def weights(self) -> dict[str, str]:
@@ -88,6 +88,11 @@ def origins(built: Built, store: Store) -> list[Origin]:
             )
         )
     return found
+
+
+def resolve(commit: str, file: str) -> str:
+    """Return the address of a file at a commit, below its repository's page."""
+    return f"resolve/{commit}/{quote(file)}"
 
 
 def written(plan: Plan, node: str) -> str:

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from cpu_pipeline.artifact import digest_json, digest_listing
 from cpu_pipeline.keys import ABSENT
-from cpu_pipeline.origin import Origin, maker, pypi, times
+from cpu_pipeline.origin import Origin, maker, pypi, resolve, times
 
 FILE = "provenance.json"
 MANIFEST = "manifest.json"
@@ -197,14 +197,20 @@ def _dependencies(said: list[_Resource], manifest: Manifest) -> Iterator[str]:
     for uri, _ in sorted(commits):
         if not any(uri.endswith(f"/{hub}@{revision}") for hub, revision in asked):
             yield f"its dependencies have {shown(uri)}, which the recipe does not name"
+    pages = {
+        one.name: (one.uri.removeprefix("git+").rpartition("@")[0], one.digest["gitCommit"])
+        for one in said
+        if "gitCommit" in one.digest
+    }
     for name, step in manifest["steps"].items():
         if step["format"] != "files":
             continue
-        files = {
-            one.name.removeprefix(f"{name}/"): (0, one.digest.get("sha256", ""))
-            for one in said
-            if one.name.startswith(f"{name}/")
-        }
+        fetched = {one.name.removeprefix(f"{name}/"): one for one in said if one.name.startswith(f"{name}/")}
+        files = {file: (0, one.digest.get("sha256", "")) for file, one in fetched.items()}
+        page, commit = pages.get(name, ("", ""))
+        for file, one in fetched.items():
+            if one.uri != (f"{page}/{resolve(commit, file)}" if commit else ""):
+                yield f"its dependency {shown(one.name)} has another address than its repository's at the commit"
         if digest_listing(files) != step["digest"]:
             yield f"the files of its dependency {shown(name)} are not those that were fetched"
 

@@ -185,6 +185,10 @@ WRONG: dict[str, tuple[Change, str]] = {
         ),
         "which the recipe does not name",
     ),
+    "address": (
+        lambda s: dependency(s, "model:files/model.safetensors").update(uri="https://evil.example/model.safetensors"),
+        "its dependency model:files/model.safetensors has another address",
+    ),
     "file": (
         lambda s: dependency(s, "model:files/model.safetensors")["digest"].update(sha256="0" * 64),
         "the files of its dependency model:files are not those that were fetched",
