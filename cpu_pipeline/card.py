@@ -159,12 +159,12 @@ def _rebuild(manifest: Mapping[str, Any], output: str) -> list[str]:
     return [
         "## How to rebuild",
         "",
-        f"Save this recipe as {code(recipe)}, beside the files that it names by path:",
+        f"Save this recipe as {code(recipe)}, beside the files that it names by path. A pipeline's file and what was "
+        "changed for the build are worked into it:",
         "",
-        *_fenced(_yaml(manifest["recipe"]), "yaml"),
+        *_fenced(_yaml(manifest["resolved"]), "yaml"),
         "",
-        *_fenced(f"cpu-pipeline run {recipe}            # build, check, put out\n"
-                 f"cpu-pipeline run --locked {recipe}   # the same, refusing what differs from its lock", "bash"),
+        *_fenced(f"cpu-pipeline run {recipe}   # build, check, put out", "bash"),
         "",
         f"This is version {code(manifest['version'])}, output {code(output)} "
         f"(digest {code(manifest['outputs'][output]['digest'])}). Beside its folder lies what it was made of and with "

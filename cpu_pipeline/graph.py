@@ -74,6 +74,8 @@ class Plan:
     outputs: tuple[str, ...]
     """Steps whose artifacts are put into artifacts/."""
     context: Context
+    resolved: Recipe
+    """The recipe with what its pipeline's file, its `with:` and --set say written out as `stages`."""
 
     def formats(self, node: Node) -> dict[str, str]:
         """Return the format of each of the node's inputs."""

@@ -2,7 +2,7 @@
 
 https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and https://slsa.dev/provenance/v1; what the
 parameters of a recipe's build mean is in docs/provenance.md. All of it follows from the manifest and from digests of
-what was fetched: no clock is looked at, and the same store gives the same bytes.
+what was fetched: no clock is looked at, and the same store gives the same bytes on one machine.
 """
 
 from __future__ import annotations
@@ -47,14 +47,15 @@ def make(manifest: Manifest, origins: Iterable[Origin]) -> dict[str, Any]:
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"name": manifest["name"], "recipe": manifest["recipe"]},
+                # Manifests from before there were `resolved` and `isa` lack them, and have statements to match.
+                "externalParameters": {k: manifest[k] for k in ("name", "recipe", "resolved") if k in manifest},
                 "internalParameters": {
                     "steps": {
                         name: {k: step[k] for k in ("use", "inputs", "options", "key", "digest", "format")}
                         for name, step in manifest["steps"].items()
                     },
                     "environments": {name: said["pins"] for name, said in manifest["environments"].items()},
-                    "isa": manifest["host"]["isa"],
+                    "isa": manifest.get("isa", manifest["host"]["isa"]),
                 },
                 "resolvedDependencies": [*_fetched(origins), *_packages(manifest)],
             },

@@ -17,6 +17,7 @@ from cpu_pipeline.disk import remove_tree, sync_dir, writing
 from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import GateFailed, RecipeError, Refused
 from cpu_pipeline.keys import installed, made_with
+from cpu_pipeline.recipe import Recipe
 from cpu_pipeline.store import Store
 from cpu_pipeline.versions import (
     CHECKS,
@@ -113,11 +114,12 @@ def require_passed(built: Built) -> None:
 
 
 def describe(built: Built, store: Store) -> dict[str, Any]:
-    """Say what was asked, what it was made of and what came out, without times or places of this machine."""
+    """Say what was asked, what it was made of and what came out, on which machine, without times or places of it."""
     plan = built.plan
     steps: dict[str, Any] = {}
     distributions: set[str] = set()
     places: set[str] = set()
+    isa: dict[str, None] = {}
     for node in plan.nodes.values():
         artifact = built.artifacts[node.id]
         action = store.action(built.keys[node.id])
@@ -125,6 +127,7 @@ def describe(built: Built, store: Store) -> dict[str, Any]:
         packages, elsewhere = made_with(ingredients)
         distributions |= packages.keys()
         places |= elsewhere
+        isa |= dict.fromkeys([*(ingredients.get("host") or {}).get("isa", ()), *(ingredients.get("target") or ())])
         steps[node.id] = {
             "use": node.use,
             "inputs": {**node.inputs, **{f"data.{role}": source for role, source in node.data.items()}},
@@ -145,15 +148,21 @@ def describe(built: Built, store: Store) -> dict[str, Any]:
     said = {
         "manifest": FORMAT,
         "name": plan.name,
-        "recipe": plan.recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        "recipe": _written(plan.recipe),
+        "resolved": _written(plan.resolved),
         "outputs": outputs,
         "checks": checks,
         "steps": steps,
         "packages": {name: installed(name) for name in sorted({*distributions, "cpu-pipeline"})},
         "environments": {name: _environment(name) for name in sorted(places)},
+        "isa": list(isa),
         "host": host.machine(),
     }
     return said | {"version": version_of(said)}
+
+
+def _written(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def version_of(manifest: Mapping[str, Any]) -> str:

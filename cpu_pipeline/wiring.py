@@ -94,7 +94,8 @@ class _Wiring:
         target = self.value.target
         isa = host.TARGETS[target.isa] if target.isa else host.isa()
         context = Context(task, isa, target.threads or host.cores(), tuple(self.value.allow))
-        made = Plan(self.recipe.name, self.recipe.path, self.value, self.nodes, self._outputs(steps), context)
+        outputs, resolved = self._outputs(steps), self._resolved(steps)
+        made = Plan(self.recipe.name, self.recipe.path, self.value, self.nodes, outputs, context, resolved)
         self._stop_on_problems()
         return made if until is None else made.until(until)
 
@@ -205,7 +206,7 @@ class _Wiring:
 
     def _stage(self, number: int, step: Step) -> Stage | None:
         cls = registry.stage_class(step.use)
-        over, sets = self.value.options.get(step.id, {}), self.recipe.sets.get(step.id, {})
+        over, sets = self._changes(step)
         problems = check_options(step.use, over, ("with", step.id))
         self.problems += [(self.recipe, p) for p in problems]
         for problem in check_options(step.use, sets, ("--set", step.id)):
@@ -224,6 +225,17 @@ class _Wiring:
                     keys: Keys = ("stages", number, "with", *one["loc"])
                     self._problem(keys, f"step `{step.id}` ({step.use}): {says}", self.pipeline)
             return None
+
+    def _changes(self, step: Step) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Return what the recipe's `with:` and --set say of a step, the stronger last."""
+        return self.value.options.get(step.id, {}), self.recipe.sets.get(step.id, {})
+
+    def _resolved(self, steps: list[Step]) -> Recipe:
+        stages = []
+        for step in steps:
+            over, sets = self._changes(step)
+            stages.append(step.model_copy(update={"options": {**step.options, **over, **sets}}))
+        return self.value.model_copy(update={"pipeline": None, "options": {}, "stages": stages})
 
     def _wire(self, steps: list[Step], stages: Mapping[str, Stage]) -> None:
         known: dict[str, str] = {n.id: n.gives for n in self.nodes.values() if n.use == "load.model"}

@@ -90,7 +90,32 @@ def test_it_says_how(version: Path) -> None:
     assert step["use"] == "quantize.onnx" and step["inputs"]["model"] == "float"
     assert step["options"]["per_channel"] is True
     assert step["key"] == manifest["steps"]["int8"]["key"] and step["digest"] == manifest["outputs"]["int8"]["digest"]
-    assert parameters["isa"] == manifest["host"]["isa"]
+    assert parameters["isa"] == []
+
+
+def test_it_names_the_instruction_sets_that_a_step_hangs_on(made: Made) -> None:
+    """Those are in the step's record, whoever puts the version out."""
+    version = made.put(host={"cpu": "other", "cores": 4, "isa": ["one", "two"]})
+    assert said(version)["predicate"]["buildDefinition"]["internalParameters"]["isa"] == ["one", "two"]
+    verify(version)
+
+
+def test_a_version_from_before_some_parameters_were_told(version: Path) -> None:
+    manifest = read_manifest(version)
+    del manifest["resolved"], manifest["isa"]
+    (version / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(Refused, match="`externalParameters` is not what"):
+        verify(version)
+    statement = said(version)
+    statement["predicate"]["runDetails"] = provenance.make(manifest, [])["predicate"]["runDetails"]
+    definition(statement)["internalParameters"]["isa"] = manifest["host"]["isa"]
+    del definition(statement)["externalParameters"]["resolved"]
+    (version / provenance.FILE).write_text(json.dumps(statement))
+    manifest["files"][provenance.FILE] = [
+        (version / provenance.FILE).stat().st_size, digest_file(version / provenance.FILE),
+    ]  # fmt: skip
+    (version / MANIFEST).write_text(json.dumps(manifest))
+    verify(version)
 
 
 def test_it_says_of_what(version: Path) -> None:

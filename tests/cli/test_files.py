@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+from cli.conftest import STEPS
 from conftest import Cli
 from faults.bench import Bench
 from publishing import dressed
@@ -76,3 +78,28 @@ def test_a_version_for_another_cpu(cli: Cli, built: Bench) -> None:
 def test_a_folder_that_is_no_version(cli: Cli, tmp_path: Path) -> None:
     said = cli("verify", tmp_path)
     assert said.code == 2 and "no manifest.json; name a version's folder" in said.err
+
+
+def test_the_recipe_to_rebuild_with_gives_the_same_steps_elsewhere(tmp_path: Path) -> None:
+    """Also where a pipeline's file, `with:` and --set had a say: none of them is there."""
+    home = Bench(tmp_path / "project" / "recipes")
+    steps = yaml.safe_load(home.recipe(*STEPS).read_text())["stages"]
+    steps[1] |= {"from": {"model": "one"}, "timeout": 60}
+    pipelines = home.home.parent / "pipelines"
+    pipelines.mkdir()
+    (pipelines / "mine.yaml").write_text(yaml.safe_dump({"about": "Mine.", "stages": steps}))
+    written = {"about": "A toy.", "pipeline": "mine", "with": {"two": {"text": "recipe's"}}, "outputs": ["one", "two"]}
+    recipe = home.home / "small.yaml"
+    recipe.write_text(yaml.safe_dump({"model": {"folder": "model"}, "task": "text-classification", **written}))
+    digests = home.built(recipe, "--set", "one.text=other").digests
+    version = latest(home)
+    parameters = json.loads((version / "provenance.json").read_text())["predicate"]["buildDefinition"]
+    resolved = parameters["externalParameters"]["resolved"]
+    assert parameters["externalParameters"]["recipe"]["pipeline"] == "mine"
+    assert resolved["stages"][1]["timeout"] == 60 and resolved["stages"][1]["with"]["text"] == "recipe's"
+    elsewhere = Bench(tmp_path / "elsewhere")
+    again = elsewhere.home / "small.yaml"
+    again.write_text(json.dumps(resolved))
+    assert elsewhere.built(again).digests == digests
+    block = (version / "two" / "README.md").read_text().partition("```yaml\n")[2].partition("\n```")[0]
+    assert yaml.safe_load(block) == resolved and next(iter(yaml.safe_load(block))) == "about"
