@@ -13,6 +13,9 @@ from cpu_pipeline.cli.options import StoreOption
 
 KINDS = ("github-actions", "cron", "systemd", "kubernetes")
 
+ELSEWHERE = ("github-actions", "kubernetes")
+"""These run on machines where no folder of this one is."""
+
 
 def _kind(text: str) -> str:
     if text not in KINDS:
@@ -45,8 +48,14 @@ def schedule(
 ) -> None:
     """Print a ready file with which cron, systemd, GitHub Actions or Kubernetes refresh recipes when they are due."""
     from cpu_pipeline import schedule as scheduling
+    from cpu_pipeline.errors import RecipeError
     from cpu_pipeline.place import at_home
 
+    if store is not None and kind in ELSEWHERE:
+        raise RecipeError(
+            f"--store: a file for {kind} has a place of its own for built steps; leave it out, or name one that "
+            "machines share with --store-remote"
+        )
     project = Path.cwd()
     kept = store or (Path(said) if (said := os.environ.get("CPU_PIPELINE_STORE")) else None)
     order = scheduling.Order(

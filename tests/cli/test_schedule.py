@@ -72,6 +72,8 @@ def test_none_has_a_schedule(project: Path, cli: Cli) -> None:
         (["--for", "cron", "--out", "/srv"], "lies outside"),
         (["--for", "cron", "recipes/alpha.yaml", "sub/recipes/alpha.yaml"], "has the same name"),
         (["--for", "kubernetes"], "--image"),
+        (["--for", "kubernetes", "--image", "some/image", "--store", "kept"], "--store: a file for kubernetes has"),
+        (["--for", "github-actions", "--store", "kept"], "--store: a file for github-actions has a place of its own"),
         (["--for", "cron", "--store-remote", "s3://key:hidden@bucket"], "no place for a user, a password"),
         (["--for", "systemd", "--write", "recipes/alpha.yaml"], "is not a directory"),
     ],
