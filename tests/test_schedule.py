@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -142,7 +143,7 @@ def test_comments_are_kept_and_change_nothing(project: Path) -> None:
 
 
 def test_a_script_that_looks_like_a_comment_stays(project: Path) -> None:
-    script = "true\ncomment-0-of-1: null\n  comment-1-of-2: null"
+    script = "true\ncomment-0-of-1: null\n  comment-1-of-2: null\nuses: a/b@c-comment-0-of-1\n# v1"
     said = workflow(project, store_remote=None, install=script)
     assert steps(next(iter(said["jobs"].values())))["Install"]["run"] == script
 
@@ -151,6 +152,44 @@ def test_without_a_remote_the_workflow_keeps_its_store(project: Path) -> None:
     said = steps(next(iter(workflow(project, store_remote=None)["jobs"].values())))
     assert said["Keep versions and runs"]["with"]["path"] == "artifacts\n.cpu-pipeline"
     assert "Push built steps" not in said and "Pull built steps" not in said
+
+
+def caches(job: Any) -> tuple[str, list[str]]:
+    """Return the key that a job saves under, and what the keys begin with that it takes up."""
+    said = steps(job)
+    restored, saved = said["Bring back earlier versions and runs"]["with"], said["Keep versions and runs"]["with"]
+    assert restored["key"] == saved["key"] and restored["path"] == saved["path"]
+    return saved["key"], restored["restore-keys"].splitlines()
+
+
+def test_no_job_takes_up_the_cache_of_another(tmp_path: Path) -> None:
+    """GitHub takes the newest key that begins so, and names of recipes begin with one another."""
+    for number, name in enumerate(["a", "a-b", "a-b-c", "a,b"]):
+        write_recipe(tmp_path, name, f'{{cron: "{number + 1} 3 * * *"}}')
+    found = {name: caches(job) for name, job in workflow(tmp_path)["jobs"].items()}
+    assert len(found) == 4
+    for name, (key, _) in found.items():
+        assert "," not in key and len(key) < 512, "GitHub refuses it"
+        assert [other for other, (_, begins) in found.items() if key.startswith(tuple(begins))] == [name]
+
+
+def test_what_is_remembered_outlives_another_name_of_the_job(tmp_path: Path) -> None:
+    write_recipe(tmp_path, "b", '{cron: "7 3 * * *"}')
+    [[name, job]] = workflow(tmp_path)["jobs"].items()
+    key, _ = caches(job)
+    write_recipe(tmp_path, "other", '{cron: "8 3 * * *"}')
+    jobs = workflow(tmp_path)["jobs"]
+    assert name not in jobs and caches(jobs["cpu-pipeline-refresh-b"])[0] == key
+    write_recipe(tmp_path, "a", '{cron: "7 3 * * *"}')
+    assert key.startswith(tuple(caches(workflow(tmp_path)["jobs"]["cpu-pipeline-refresh-a"])[1]))
+
+
+def test_actions_are_named_by_their_commits(project: Path) -> None:
+    """A tag can be moved to other code, and these jobs may write to the repository."""
+    text = made("github-actions", project)
+    uses = [line.strip().removeprefix("- ") for line in text.splitlines() if line.strip("- ").startswith("uses: ")]
+    assert len(uses) == 10 and len(set(uses)) == 5
+    assert all(re.fullmatch(r"uses: actions/[a-z/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in uses)
 
 
 def test_the_workflow_runs_what_was_meant(project: Path, tmp_path: Path) -> None:

@@ -10,10 +10,24 @@ from typing import Any
 import yaml
 
 _NOTE = re.compile(r"^( *)comment-(\d+)-of-(\d+): null$", re.MULTILINE)
+_ASIDE = re.compile(r"-comment-(\d+)-of-(\d+)$", re.MULTILINE)
 
 
 class Note(str):
     """A key that becomes a comment; its value is not written. Not the first key of a list's item."""
+
+
+class Aside(str):
+    """A word with a comment behind it, on its line."""
+
+    says: str
+
+
+def aside(word: str, text: str) -> Aside:
+    """Put a comment behind a word that YAML needs no quotes for."""
+    made = Aside(word)
+    made.says = text
+    return made
 
 
 def note(text: str) -> dict[str, Any]:
@@ -54,8 +68,13 @@ def _document(document: Mapping[str, Any]) -> str:
         notes.append(str(text))
         return dumper.represent_scalar("tag:yaml.org,2002:str", f"comment-{len(notes) - 1}-of-{id(notes)}")
 
+    def write_aside(dumper: yaml.SafeDumper, word: Aside) -> yaml.ScalarNode:
+        notes.append(word.says)
+        return dumper.represent_scalar("tag:yaml.org,2002:str", f"{word}-comment-{len(notes) - 1}-of-{id(notes)}")
+
     Dumper.add_representer(str, write_text)
     Dumper.add_representer(Note, write_note)
+    Dumper.add_representer(Aside, write_aside)
     text = yaml.dump(dict(document), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=4096)
 
     def read_note(match: re.Match[str]) -> str:
@@ -63,4 +82,7 @@ def _document(document: Mapping[str, Any]) -> str:
             return match[0]  # a line of somebody's script that looks like ours
         return comment(notes[int(match[2])], match[1]).removesuffix("\n")
 
-    return _NOTE.sub(read_note, text)
+    def read_aside(match: re.Match[str]) -> str:
+        return f" # {notes[int(match[1])]}" if match[2] == str(id(notes)) else match[0]
+
+    return _ASIDE.sub(read_aside, _NOTE.sub(read_note, text))

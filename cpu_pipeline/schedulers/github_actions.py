@@ -9,18 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from cpu_pipeline.address import PACKAGES, protocol_of
+from cpu_pipeline.artifact import digest_json
 from cpu_pipeline.schedule import REFRESH, Job, Order
-from cpu_pipeline.schedulers._yaml import dump, note
+from cpu_pipeline.schedulers._yaml import aside, dump, note
 
 INSTALL = "pip install '.[build]'"
 STORE = ".cpu-pipeline"
+_CACHE = "55cc8345863c7cc4c66a329aec7e433d2d1c52a9"
 CHECKOUT, PYTHON, RESTORE, SAVE, UPLOAD = (
-    "actions/checkout@v7",
-    "actions/setup-python@v7",
-    "actions/cache/restore@v6",
-    "actions/cache/save@v6",
-    "actions/upload-artifact@v7",
+    aside("actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1", "v7.0.1"),
+    aside("actions/setup-python@5fda3b95a4ea91299a34e894583c3862153e4b97", "v7.0.0"),
+    aside(f"actions/cache/restore@{_CACHE}", "v6.1.0"),
+    aside(f"actions/cache/save@{_CACHE}", "v6.1.0"),
+    aside("actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a", "v7.0.1"),
 )
+"""By their commits: a tag can be moved to other code, and these jobs hold secrets and may write to the repository."""
 ALWAYS = "${{ !cancelled() }}"
 """Runs after a failed step too: what passed is kept although something else failed."""
 SECRETS = {"s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "s3a": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
@@ -29,7 +32,11 @@ SECRETS = {"s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "s3a": ("AWS_AC
 HEAD = """\
 Keeps artifacts fresh. Made by `cpu-pipeline schedule --for github-actions`: make it again when a schedule changes.
 It goes to .github/workflows/{name}.yml on the default branch; GitHub runs it in UTC, and late when it is busy.
-Secrets of the repository that it takes when they are there: {secrets}."""
+Secrets of the repository that it takes when they are there: {secrets}.
+Versions and runs are kept in GitHub's cache, for each job under the names of its recipes.
+Where another schedule puts recipes together anew, a job finds what one earlier job had kept, and its other recipes
+begin without their earlier versions.
+Actions are named by their commits; the comment behind each is the tag that stood there."""
 
 
 def files(order: Order) -> dict[str, str]:
@@ -88,11 +95,10 @@ def _when(order: Order, job: Job) -> str:
 def _prepare(order: Order, job: Job) -> list[dict[str, Any]]:
     scheme = protocol_of(order.store_remote or "")
     client = f"\npython -m pip install {PACKAGES[scheme]}" if scheme in PACKAGES else ""
-    cached = {"path": _cached(order), "key": f"{job.name}-${{{{ github.run_id }}}}-${{{{ github.run_attempt }}}}"}
     restored = {
         "name": "Bring back earlier versions and runs",
         "uses": RESTORE,
-        "with": {**cached, "restore-keys": f"{job.name}-"},
+        "with": {**_kept(order, job), "restore-keys": "\n".join(map(_remembered, job.recipes))},
     }
     pull = order.on("cpu-pipeline").pull(job)
     pulled = {
@@ -128,7 +134,6 @@ def _refresh(order: Order, job: Job) -> list[dict[str, Any]]:
 
 def _keep(order: Order, job: Job) -> list[dict[str, Any]]:
     names = [recipe.rpartition("/")[2].removesuffix(".yaml") for recipe in job.recipes]
-    key = f"{job.name}-${{{{ github.run_id }}}}-${{{{ github.run_attempt }}}}"
     latest = _literal("\n".join(_glob(f"{order.out}/{name}/latest/") for name in names))
     return [
         {
@@ -141,7 +146,7 @@ def _keep(order: Order, job: Job) -> list[dict[str, Any]]:
             "name": "Keep versions and runs",
             "if": ALWAYS,
             "uses": SAVE,
-            "with": {"path": _cached(order), "key": key},
+            "with": _kept(order, job),
         },
         {
             "name": "Hand out what is in service",
@@ -174,6 +179,20 @@ def _commit(job: Job, names: Sequence[str]) -> str:
         "done",
         "exit 1",
     ])  # fmt: skip
+
+
+def _kept(order: Order, job: Job) -> dict[str, Any]:
+    """Say what is cached and under which key: a new one each time, for GitHub's caches never change."""
+    key = f"{_remembered(job.recipes[0])}${{{{ github.run_id }}}}-${{{{ github.run_attempt }}}}"
+    return {"path": _cached(order), "key": key}
+
+
+def _remembered(recipe: str) -> str:
+    """Begin the key of the job whose first recipe this is, whatever the job is called; no other key begins so.
+
+    A job looks under its other recipes too: one of them was the first before another one joined.
+    """
+    return f"{REFRESH}/{digest_json(recipe)[:16]}/"
 
 
 def _cached(order: Order) -> str:
