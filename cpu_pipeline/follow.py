@@ -11,7 +11,7 @@ from typing import Any
 
 from cpu_pipeline.disk import write_file, writing
 from cpu_pipeline.loader import Keys, Problem, parse
-from cpu_pipeline.paper import Paper, recipe_of
+from cpu_pipeline.paper import Paper, load_recipe, recipe_of
 from cpu_pipeline.recipe import Recipe, Trigger
 from cpu_pipeline.source import Want
 from cpu_pipeline.sources import _api as hub
@@ -116,3 +116,20 @@ def write(path: Path, text: str) -> None:
 def _text(path: Path) -> str:
     with path.open(encoding="utf-8", newline="") as file:
         return file.read()
+
+
+def rewrite(path: Path, found: Sequence[Move]) -> None:
+    """Move a recipe as it reads by now: what somebody wrote into it since the branches were asked stays.
+
+    Raises:
+        RecipeError: it can't be read, or names something else by now; it is left as it is.
+    """
+    recipe = load_recipe(path)
+    follows = recipe.value.refresh.follow if recipe.value.refresh is not None else None
+    places = {(*keys, "revision"): place for keys, _, place in _sources(recipe.value)}
+    for move in found:
+        place = places.get(move.keys, {})
+        if (follows, place.get("hub")) != (move.branch, move.repo) or place["revision"] not in (move.old, move.new):
+            says = f"`{move.branch}` of {move.repo} moved, and this was changed meanwhile; run the same command again"
+            raise recipe.document.error([Problem(move.keys, says)])
+    write(path, moved(recipe, found)[1])

@@ -146,3 +146,41 @@ def test_a_linked_recipe_stays_a_link(tmp_path: Path) -> None:
     assert real.read_text() == "about: new\n"
     assert stat.S_ISREG(real.lstat().st_mode)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link.yaml", "real.yaml"]
+
+
+MOVES = (
+    follow.Move(("model", "revision"), "model", "own/model", "main", OLD, NEW),
+    follow.Move(("data", "validation", "revision"), "data", "own/rows", "main", OLD, DATA),
+)
+
+
+def test_what_somebody_wrote_meanwhile_stays(tmp_path: Path) -> None:
+    text = RECIPE.replace("# A comment", "# Two lines\n# of a comment").replace("split: test", "split: train")
+    path = write(tmp_path / "r.yaml", text)
+    follow.rewrite(path, MOVES)
+    after = load_recipe(path).value
+    assert (after.model["revision"], after.data["validation"]["revision"]) == (NEW, DATA)
+    assert path.read_text() == text.replace(f'"{OLD}"}}', f'"{NEW}"}}').replace(f"'{OLD}'", f"'{DATA}'")
+    follow.rewrite(path, MOVES)
+    assert load_recipe(path).value == after, "what somebody else has moved there is not moved again"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (f'"{OLD}"}}', f'"{"d" * 40}"}}', r"r\.yaml:3:\d+: model\.revision: `main` of own/model moved, and this was"),
+        ("hub: own/rows", "hub: own/others", r"data\.validation\.revision: `main` of own/rows moved, and this was"),
+        ("refresh: {follow: main}", "refresh: {follow: next}", "model.revision: `main` of own/model moved"),
+        ("refresh: {follow: main}\n", "", "model.revision: `main` of own/model moved"),
+        (f'model: {{hub: own/model, revision: "{OLD}"}}', "model: {folder: model}", "and this was changed"),
+        ("stages:", "stages: [", r"r\.yaml:1\d:"),
+    ],
+    ids=["revision", "repository", "branch", "follows nothing", "folder", "half saved"],
+)
+def test_what_names_something_else_by_now_is_left_alone(tmp_path: Path, old: str, new: str, says: str) -> None:
+    text = RECIPE.replace(old, new)
+    assert text != RECIPE
+    path = write(tmp_path / "r.yaml", text)
+    with pytest.raises(RecipeError, match=says):
+        follow.rewrite(path, MOVES)
+    assert path.read_text() == text and len(list(tmp_path.iterdir())) == 1
