@@ -121,8 +121,9 @@ def rollback(home: Path, version: str | None = None) -> tuple[str | None, str]:
 
     Raises:
         RecipeError: there is no such version, or none before.
-        Refused: it is not whole any more.
+        Refused: it is not whole any more, or `latest` is a folder.
     """
+    _require_name(home)
     order = promoted(home)
     now = label(latest(home))
     there = versions(home)
@@ -148,14 +149,19 @@ def rollback(home: Path, version: str | None = None) -> tuple[str | None, str]:
 def versions(home: Path) -> list[str]:
     """Name the versions that are there, in the order in which they were last put into service; others come first."""
     there = {path.parent.name for path in home.glob(f"*/{MANIFEST}") if not path.parent.is_symlink()}
-    there = {name for name in there if not name.startswith(".")}
+    there = {name for name in there if not name.startswith(".")} - {"latest"}  # a copy may have made it a folder
     order = [name for name in dict.fromkeys(one.version for one in reversed(promoted(home))) if name in there]
     return [*sorted(there - set(order)), *reversed(order)]
 
 
 @contextlib.contextmanager
 def moving(home: Path) -> Iterator[None]:
-    """Hold the lock under which `latest` of a home moves, and write down what a move that was killed left unsaid."""
+    """Hold the lock under which `latest` of a home moves, and write down what a move that was killed left unsaid.
+
+    Raises:
+        Refused: `latest` is a folder.
+        TryAgain: somebody else holds the lock for long.
+    """
     from filelock import FileLock, Timeout
 
     with writing(home.parent):
@@ -166,6 +172,7 @@ def moving(home: Path) -> Iterator[None]:
             says = f"{lock.lock_file} is held for {PATIENCE:.0f} s; end the process that holds it"
             raise TryAgain(says) from None
         try:
+            _require_name(home)
             if missing := _missing(home, _lines(home)):
                 _append(home, missing)
             for name in (".promoting", ".promoting.new"):
@@ -204,6 +211,15 @@ def latest(home: Path) -> str | None:
         return os.readlink(path) if path.is_symlink() else path.read_text(encoding="utf-8").strip()  # noqa: PTH115  # the name itself is wanted, not a Path
     except (OSError, ValueError):
         return None
+
+
+def _require_name(home: Path) -> None:
+    """Refuse a `latest` that is a folder, as a copy that followed links leaves it: it names no version."""
+    path = home / "latest"
+    if path.is_dir() and not path.is_symlink():
+        raise Refused(
+            f"{path} is a folder, and should name one (a copy that followed links?); remove it, or move it away"
+        )
 
 
 def label(name: str | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -196,6 +197,22 @@ def test_a_latest_that_names_nothing_puts_nothing_into_service(home: Path) -> No
     assert in_service(home) is None and promoted(home) == []
     put(home, A)
     assert in_service(home) == home / A
+
+
+def test_a_latest_that_is_a_folder_is_refused_and_kept(home: Path) -> None:
+    """As `cp -rL` leaves it."""
+    put(home, A, B)
+    (home / "latest").unlink()
+    shutil.copytree(home / B, home / "latest")
+    before = (home / "promotions.jsonl").read_bytes()
+    for move in (lambda: put(home, C), lambda: rollback(home), lambda: rollback(home, A), lambda: keep(home, 1)):
+        with pytest.raises(Refused, match=r"latest is a folder, and should name one .*; remove it"):
+            move()
+    assert versions.versions(home) == [C, A, B] and in_service(home) is None
+    assert (home / "promotions.jsonl").read_bytes() == before and (home / "latest" / "model.bin").read_text() == B
+    shutil.rmtree(home / "latest")
+    put(home, B)
+    assert left(home) == ["latest", "promotions.jsonl"]
 
 
 def test_a_stand_in_stands_for_its_version(home: Path) -> None:

@@ -277,6 +277,15 @@ def test_a_link_in_the_way_is_not_followed(made: Maker, out: Path, tmp_path: Pat
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_a_latest_that_is_a_folder_stays_and_nothing_is_put_out(made: Maker, out: Path) -> None:
+    first = put(made(), out)
+    (out / "toy" / "latest").unlink()
+    shutil.copytree(first, out / "toy" / "latest")
+    with pytest.raises(Refused, match="latest is a folder"):
+        publish(*made(content="other"), out)
+    assert sorted(p.name for p in (out / "toy").iterdir()) == sorted([first.name, "latest", PROMOTIONS])
+
+
 def test_a_name_that_is_no_folder_is_refused(made: Maker, out: Path) -> None:
     with pytest.raises(RecipeError, match="the file's name becomes a folder's"):
         publish(*made(name="a b"), out)
