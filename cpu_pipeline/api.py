@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline import engine, environment, follow, history, lock, outlook, paper, publish, versions, wiring
+from cpu_pipeline import rebuild as rebuilding
 from cpu_pipeline.engine import Built, Event
 from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.graph import Plan
+from cpu_pipeline.lease import leased
 from cpu_pipeline.loader import did_you_mean
 from cpu_pipeline.paper import Paper
+from cpu_pipeline.rebuild import Compared
 from cpu_pipeline.recipe import Recipe
 from cpu_pipeline.store import Store, default_root
 
@@ -88,25 +91,44 @@ def build(
     """
     kept = _opened(store)
     with _recording(kept, "run", planned, tell, record) as (run, tells):
-        place = lock.place(planned.path)
-        held = lock.read(place) if locked else None
-        if held is not None:
-            lock.require([one.says for one in lock.drift(held, planned)], place)
+        hold = _hold(planned, locked)
         if create_envs:
             _create_environments(planned, kept, tells)
-        built = _note(run, engine.build(planned, kept, tells, jobs, remeasure), kept)
-        if held is not None:
-            lock.require(lock.deviations(held, built), place)
-        try:
-            published = publish.publish(built, kept, Path(out), force, run.command)
-        except publish.Damaged as error:
-            tells(Event(error.node, "warning", ("its object in the store was damaged; set aside, building it again",)))
-            built = _note(run, engine.build(planned, kept, tells, jobs, remeasure), kept)
-            published = publish.publish(built, kept, Path(out), force, run.command)
-        if published is not None:
-            kept.root_at(published[0].parent)
-            run.note(version=published[0].name)
+
+        def put_out(built: Built) -> tuple[Path, bool] | None:
+            hold(built)
+            return publish.publish(built, kept, Path(out), force, run.command)
+
+        # Held until the roots name it: no `gc` comes between building and putting out.
+        with leased(kept) as lease:
+            built, published = engine.repaired(
+                lambda: _note(run, engine.build(planned, kept, tells, jobs, remeasure, lease), kept), put_out, tells
+            )
+            if published is not None:
+                kept.root_at(published[0].parent)
+                run.note(version=published[0].name)
     return Outcome(built, *(published or (None, False)))
+
+
+def rebuild(
+    planned: Plan,
+    store: Store | Path | str | None = None,
+    jobs: int = 1,
+    create_envs: bool = False,
+    locked: bool = False,
+    tell: Callable[[Event], None] = lambda _: None,
+) -> list[Compared]:
+    """Build a plan cold, put nothing out, and compare each step with what is kept, or made now; arguments as `build`.
+
+    Raises:
+        PipelineError: a step failed, in either build.
+        Stale: the recipe's lock says something else. What came out different is no error here: see `require_repeated`.
+    """
+    kept = _opened(store)
+    hold = _hold(planned, locked)
+    if create_envs:
+        _create_environments(planned, kept, tell)
+    return rebuilding.rebuild(planned, kept, tell, jobs, hold)
 
 
 def write_lock(
@@ -115,23 +137,43 @@ def write_lock(
     jobs: int = 1,
     create_envs: bool = False,
     tell: Callable[[Event], None] = lambda _: None,
+    moves: Upgrade | None = None,
 ) -> tuple[Path, bool]:
     """Build a plan, put nothing out, and write the lock beside the recipe; return it, and whether it says anything new.
 
+    Args:
+        planned: what to build.
+        store: the store, or its folder; the user's own when None.
+        jobs: how many steps may run at once.
+        create_envs: make the environments that steps need and that are not here.
+        tell: called with every event.
+        moves: what is to be moved in the recipe, before the lock is written.
+
     Raises:
-        PipelineError: as `build`; then the lock stays as it was.
+        PipelineError: as `build`, or the recipe can't be moved any more; then recipe and lock stay as they were.
     """
     kept = _opened(store)
     with _recording(kept, "lock", planned, tell) as (run, tells):
         if create_envs:
             _create_environments(planned, kept, tells)
-        built = _note(run, engine.build(planned, kept, tells, jobs), kept)
-        run.note(puts_out=[])
-        publish.require_passed(built)
-        place = lock.place(planned.path)
-        new = lock.write(lock.make(built), place)
-        kept.root_at(place)
-        run.note(lock=str(place), lock_changed=new)
+
+        def building() -> Built:
+            built = _note(run, engine.build(planned, kept, tells, jobs, lease=lease), kept)
+            run.note(puts_out=[])
+            return built
+
+        def describe(built: Built) -> lock.Lock:
+            publish.require_passed(built)
+            return lock.make(built, kept)
+
+        with leased(kept) as lease:
+            _, made = engine.repaired(building, describe, tells)
+            if moves is not None:
+                moves.write()
+            place = lock.place(planned.path)
+            new = lock.write(made, place)
+            kept.root_at(place)
+            run.note(lock=str(place), lock_changed=new)
     return place, new
 
 
@@ -140,13 +182,20 @@ class Upgrade:
     """A recipe as it reads once its revisions stand where the branch that it follows does."""
 
     recipe: Paper[Recipe]
-    says: tuple[str, ...]
-    """What moved."""
-    text: str
+    moves: tuple[follow.Move, ...]
+
+    @property
+    def says(self) -> tuple[str, ...]:
+        """Say what moved."""
+        return tuple(move.says for move in self.moves)
 
     def write(self) -> None:
-        """Put it in the recipe's place."""
-        follow.write(self.recipe.path, self.text)
+        """Move it in the recipe's file, as that reads by now.
+
+        Raises:
+            RecipeError: it names something else by now; it is left as it is.
+        """
+        follow.rewrite(self.recipe.path, self.moves)
 
 
 def upgrade(loaded: Paper[Recipe]) -> Upgrade | None:
@@ -161,8 +210,7 @@ def upgrade(loaded: Paper[Recipe]) -> Upgrade | None:
     found = follow.moves(loaded, {"model", "data"})
     if not found:
         return None
-    recipe, text = follow.moved(loaded, found)
-    return Upgrade(recipe, tuple(move.says for move in found), text)
+    return Upgrade(follow.moved(loaded, found)[0], tuple(found))
 
 
 def check_lock(planned: Plan) -> Path:
@@ -178,7 +226,11 @@ def check_lock(planned: Plan) -> Path:
 
 
 def rollback(
-    name: str, version: str | None = None, out: Path | str = "artifacts", store: Path | str | None = None
+    name: str,
+    version: str | None = None,
+    out: Path | str = "artifacts",
+    store: Path | str | None = None,
+    tell: Callable[[Event], None] = lambda _: None,
 ) -> tuple[str | None, str]:
     """Put another version of an artifact into service; return the version that was in service, and the one that is.
 
@@ -187,6 +239,7 @@ def rollback(
         version: which; the one that was in service before when None.
         out: the folder of artifacts.
         store: where this is remembered.
+        tell: called with a warning when it can't be.
 
     Raises:
         RecipeError: there is no such artifact, or no such version.
@@ -196,7 +249,7 @@ def rollback(
     if name not in homes:
         known = f"; there are: {', '.join(sorted(homes))}" if homes else ""
         raise RecipeError(f"{out}: there is no artifact {name}{did_you_mean(name, homes)}{known}")
-    with history.recording(Store(default_root() if store is None else Path(store)), "rollback", name, None) as run:
+    with history.recording(_opened(store), "rollback", name, None, tell) as run:
         before, after = versions.rollback(Path(out) / name, version)
         run.note(version=after, version_before=before)
     return before, after
@@ -216,11 +269,19 @@ def _recording(
         run.tell(event)
         tell(event)
 
-    run = given or history.recording(kept, command, planned.name, planned.path)
+    run = given or history.recording(kept, command, planned.name, planned.path, tell)
     with run if given is None else contextlib.nullcontext():
         yield run, tells
-    if given is None and run.lost:
-        tell(Event("history", "warning", (f"this run is not recorded: {run.lost}",)))
+
+
+def _hold(planned: Plan, locked: bool) -> Callable[[Built], None]:
+    """Hold a plan against its lock if it is `locked`; return what does the same to what came of it."""
+    if not locked:
+        return lambda _: None
+    place = lock.place(planned.path)
+    held = lock.read(place)
+    lock.require([one.says for one in lock.drift(held, planned)], place)
+    return lambda built: lock.require(lock.deviations(held, built), place)
 
 
 def _note(run: history.Run, built: Built, kept: Store) -> Built:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from filelock import BaseFileLock, Timeout
@@ -17,7 +17,7 @@ from cpu_pipeline import environment, host, registry
 from cpu_pipeline.artifact import Artifact, digest_json
 from cpu_pipeline.child import Child, request, tail
 from cpu_pipeline.environment import DEFAULT, Interpreter
-from cpu_pipeline.errors import BackendMissing, PipelineError, StageFailed, TryAgain, interruption
+from cpu_pipeline.errors import BackendMissing, PipelineError, Refused, StageFailed, TryAgain, interruption
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, environments, find_source, home, ingredients, missing, packages
 from cpu_pipeline.lease import Lease, leased
@@ -31,6 +31,9 @@ SAMPLE = 0.5
 """Seconds between looks at the memory of children."""
 HEAVY = 768 << 20
 """Bytes that a child may still hold after a node and be used again; what it holds adds to the next node's peak."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,39 @@ class Built:
         return not self.errors and all(v.passed for found in self.verdicts.values() for v in found)
 
 
+class Damaged(Refused):
+    """An object of a build is not what it was; it has been set aside, and can be built again."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"the object of `{node}` in the store was damaged; set aside: run again to build it anew")
+        self.node = node
+
+
+def repaired(
+    building: Callable[[], Built], using: Callable[[Built], T], tell: Callable[[Event], None]
+) -> tuple[Built, T]:
+    """Build, and use what was built; when an object turns out to be damaged, tell, build it anew and go on.
+
+    Args:
+        building: builds; called again after each find, when what was set aside is a miss.
+        using: raises `Damaged` before it changes anything.
+        tell: called with every event.
+
+    Raises:
+        Damaged: an object that has just been built anew is damaged again.
+    """
+    found = set[str]()
+    while True:
+        built = building()
+        try:
+            return built, using(built)
+        except Damaged as error:
+            if error.node in found:
+                raise
+            found.add(error.node)
+            tell(_damaged(error.node))
+
+
 def reasons(before: Any, needed: dict[str, Any]) -> tuple[str, ...]:
     if before is None:
         return ("never built",)
@@ -87,6 +123,7 @@ def build(
     tell: Callable[[Event], None] = lambda _: None,
     jobs: int = 1,
     remeasure: bool = False,
+    lease: Lease | None = None,
 ) -> Built:
     """Build every node of a plan; branches that don't need a failed node go on.
 
@@ -96,12 +133,14 @@ def build(
         tell: called with every event.
         jobs: how many nodes may run at once.
         remeasure: measure anew what depends on this machine (latency), though it is known.
+        lease: of whoever needs what was built afterwards; `gc` may take it once the lease is over. One of its own,
+            over with the build, when None.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the children are gone, what was finished is in the store.
     """
-    with leased(store) as lease:
-        running = _Build(plan, store, lease, tell, jobs, remeasure)
+    with leased(store) if lease is None else contextlib.nullcontext(lease) as held:
+        running = _Build(plan, store, held, tell, jobs, remeasure)
         try:
             return running.go()
         except KeyboardInterrupt as by:
@@ -272,7 +311,7 @@ class _Build:
     def _rebuild(self, damaged: list[str]) -> None:
         """A stored object is not what it claims to be: it has been set aside; make it again."""
         for name in damaged:
-            self.tell(Event(name, "warning", ("its object in the store was damaged; set aside, building it again",)))
+            self.tell(_damaged(name))
             self.built.artifacts.pop(name)
             self.pending = {n: node for n, node in self.plan.nodes.items() if n in self.pending or n == name}
         # What is made again may come out different: keys that hang on it are made anew, too.
@@ -404,6 +443,10 @@ class _Build:
         if isinstance(error, TryAgain):
             for other in list(self.pending.values()):
                 self._drop(other, node.id)
+
+
+def _damaged(node: str) -> Event:
+    return Event(node, "warning", ("its object in the store was damaged; set aside, building it again",))
 
 
 def _with_log(text: str, log: Path) -> str:

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +38,13 @@ _ADDRESS = re.compile(r"(?<=\w://)\S+")
 """What follows the protocol of an address: perhaps a user and a password first."""
 
 
-def recording(store: Store, command: str, name: str, recipe: Path | None) -> Run:
+def recording(
+    store: Store,
+    command: str,
+    name: str,
+    recipe: Path | None,
+    tell: Callable[[Event], None] = lambda _: None,
+) -> Run:
     """Leave a record of what happens inside, below `<store>/runs/`; to be used as a context.
 
     Args:
@@ -46,12 +52,13 @@ def recording(store: Store, command: str, name: str, recipe: Path | None) -> Run
         command: run, lock, refresh or rollback.
         name: the recipe's, which is the artifact's too.
         recipe: its file, as it was given; None where there is none.
+        tell: called with a warning when the record is lost.
 
     Raises:
         TryAgain: the disk is full, before anything began or when the last line is to be written. Whatever else keeps a
             record from being written is left to `Run.lost`: it makes no good build a failed one.
     """
-    return Run(store, command, name, recipe)
+    return Run(store, command, name, recipe, tell)
 
 
 def runs(store: Store, name: str | None = None) -> list[Entry]:
@@ -64,14 +71,16 @@ def runs(store: Store, name: str | None = None) -> list[Entry]:
 class Run:
     """One run that is being recorded."""
 
-    def __init__(self, store: Store, command: str, name: str, recipe: Path | None) -> None:
+    def __init__(
+        self, store: Store, command: str, name: str, recipe: Path | None, tell: Callable[[Event], None]
+    ) -> None:
         now = datetime.now(UTC)
         self.id = f"{now:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
         self.command = command
         self.folder = store.root / ROOM / self.id
         self.lost = ""
         """Why there is no record, or not a whole one."""
-        self._store = store
+        self._store, self._warn = store, tell
         self._began = time.monotonic()
         self._said: dict[str, Any] = {
             "run": FORMAT,
@@ -166,6 +175,7 @@ class Run:
     def _lose(self, error: BaseException) -> None:
         self.lost = str(error)
         self._close()
+        self._warn(Event("history", "warning", (f"this run is not recorded: {self.lost}",)))
 
     def _end_events(self) -> None:
         if self._events is not None:

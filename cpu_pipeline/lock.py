@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cpu_pipeline import environment, host
 from cpu_pipeline.artifact import Artifact, digest_json, digest_listing, list_tree
 from cpu_pipeline.disk import write_file, writing
-from cpu_pipeline.engine import Built, needs
+from cpu_pipeline.engine import Built, Damaged, needs
 from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.errors import RecipeError, Refused, Stale
 from cpu_pipeline.graph import Node, Plan
@@ -32,6 +32,7 @@ from cpu_pipeline.loader import scalar
 from cpu_pipeline.recipe import Trigger
 from cpu_pipeline.rows import ROWS
 from cpu_pipeline.rows import read as read_rows
+from cpu_pipeline.store import Store
 
 FORMAT = 1
 HEAD = "# Written by `cpu-pipeline lock`, to be checked in; not to be edited.\n"
@@ -70,11 +71,15 @@ def place(recipe: Path) -> Path:
     return recipe.with_suffix(".lock")
 
 
-def make(built: Built) -> Lock:
+def make(built: Built, store: Store | None = None) -> Lock:
     """Write down a build whose every step succeeded.
 
+    Args:
+        built: the build.
+        store: where it is kept, and where an object is set aside that is not what it was any more; it stays when None.
+
     Raises:
-        Refused: what was fetched is not what it was any more.
+        Refused: what was fetched is not what it was any more; `Damaged` once that is set aside.
     """
     plan = built.plan
     outputs = {name: artifact.digest for name, artifact in built.artifacts.items()}
@@ -84,12 +89,16 @@ def make(built: Built) -> Lock:
         if node.use == "fetch":
             files = list_tree(path)
             if digest_listing(files) != outputs[node.id]:
+                if store is not None and not store.check(built.artifacts[node.id], again=True):
+                    raise Damaged(node.id)
                 raise Refused(
                     f"the object of `{node.id}` in the store is damaged; mend it with `store verify --repair`"
                 )
             listed = {name: f"{size} {sha}" for name, (size, sha) in sorted(files.items())}
             sources[node.id] = {"from": _origin(node), "files": listed}
         elif node.use == "load.rows":
+            if store is not None and not store.check(built.artifacts[node.id]):
+                raise Damaged(node.id)
             ids = [str(row["id"]) for row in read_rows(path / ROWS)]
             rows[node.id] = {"count": len(ids), "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
     expected = expect(plan, outputs)
@@ -195,7 +204,7 @@ def require(found: Sequence[str], path: Path) -> None:
 def write(lock: Lock, path: Path) -> bool:
     """Write a lock in one move; say whether it says anything new."""
     text = dump(lock)
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
+    if path.is_file() and path.read_bytes() == text.encode():  # what is there need not be UTF-8
         return False
     with writing(path):
         write_file(path, text, path.with_name(f".{path.name}.{os.getpid()}"))

@@ -14,7 +14,7 @@ from typing import Any
 from cpu_pipeline import card, environment, host, origin, provenance, report, sbom
 from cpu_pipeline.artifact import digest_file, digest_json
 from cpu_pipeline.disk import remove_tree, sync_dir, writing
-from cpu_pipeline.engine import Built
+from cpu_pipeline.engine import Built, Damaged
 from cpu_pipeline.errors import GateFailed, RecipeError, Refused
 from cpu_pipeline.keys import installed, made_with
 from cpu_pipeline.recipe import Recipe
@@ -36,14 +36,6 @@ FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class Damaged(Refused):
-    """An object that was to be put out is not what it was; it has been set aside, and can be built again."""
-
-    def __init__(self, node: str) -> None:
-        super().__init__(f"the object of `{node}` in the store was damaged; set aside: run again to build it anew")
-        self.node = node
-
-
 def publish(
     built: Built,
     store: Store,
@@ -60,6 +52,7 @@ def publish(
         PipelineError: the first error of the build, if it has any.
         GateFailed: a check says no; nothing is put out, and the earlier version stays.
         Refused: the version is there, and was edited by hand.
+        Damaged: an object is not what it was.
     """
     require_passed(built)
     if not built.plan.outputs:

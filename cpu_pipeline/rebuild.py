@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from cpu_pipeline import engine
@@ -13,6 +11,7 @@ from cpu_pipeline.artifact import Artifact, list_tree
 from cpu_pipeline.engine import Built, Event
 from cpu_pipeline.errors import Stale
 from cpu_pipeline.graph import Plan
+from cpu_pipeline.lease import leased
 from cpu_pipeline.meaning import meaning
 from cpu_pipeline.store import Store
 
@@ -34,17 +33,31 @@ def repeatable(plan: Plan) -> Plan:
     return replace(plan, nodes=nodes)
 
 
-def rebuild(plan: Plan, store: Store, tell: Callable[[Event], None] = lambda _: None, jobs: int = 1) -> list[Compared]:
+def rebuild(
+    plan: Plan,
+    store: Store,
+    tell: Callable[[Event], None] = lambda _: None,
+    jobs: int = 1,
+    hold: Callable[[Built], None] = lambda _: None,
+) -> list[Compared]:
     """Build a plan from nothing in an empty store, and compare each step with what `store` keeps, or makes now.
+
+    Args:
+        plan: what to build.
+        store: where what it is compared with is kept.
+        tell: called with every event.
+        jobs: how many steps may run at once.
+        hold: called with what is kept, before the cold build; what it raises ends it.
 
     Raises:
         PipelineError: a step failed, in either build.
     """
     wanted = repeatable(plan)
-    kept = _whole(engine.build(wanted, store, tell, jobs))
-    store.root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{store.root.name}-cold-", dir=store.root.parent) as folder:
-        cold = _whole(engine.build(wanted, Store(Path(folder)), tell, jobs))
+    with leased(store) as lease:
+        kept = _whole(engine.build(wanted, store, tell, jobs, lease=lease))
+        hold(kept)
+        # In the lease's own room: whoever comes next sweeps it if this one is killed.
+        cold = _whole(engine.build(wanted, Store(lease.room / "cold"), tell, jobs))
         return list(compare(kept, cold))
 
 

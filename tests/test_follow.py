@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpu_pipeline import follow
+from cpu_pipeline import api, follow
 from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.paper import load_recipe
 from cpu_pipeline.sources import _api
@@ -184,3 +184,13 @@ def test_what_names_something_else_by_now_is_left_alone(tmp_path: Path, old: str
     with pytest.raises(RecipeError, match=says):
         follow.rewrite(path, MOVES)
     assert path.read_text() == text and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_upgrade_keeps_what_was_written_while_it_built(tmp_path: Path, heads: dict[tuple[str, str], str]) -> None:
+    path = write(tmp_path / "r.yaml", RECIPE)
+    upgrade = api.upgrade(api.load_recipe(path))
+    assert upgrade is not None and len(upgrade.says) == 2 and upgrade.recipe.value.model["revision"] == NEW
+    edited = RECIPE.replace("about: ", "# Mine.\nabout: ")
+    write(path, edited)
+    upgrade.write()
+    assert path.read_text() == edited.replace(f'"{OLD}"}}', f'"{NEW}"}}').replace(f"'{OLD}'", f"'{DATA}'")

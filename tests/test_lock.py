@@ -136,13 +136,54 @@ def test_a_failed_gate_leaves_the_lock_as_it_was(bench: Bench) -> None:
     assert not [p for p in bench.home.iterdir() if p.name.startswith(".small.lock")]
 
 
-def test_what_was_fetched_is_read_again_for_the_lock(bench: Bench) -> None:
-    before = (bench.home / "small.lock").read_bytes()
-    for file in bench.store.rglob("objects/**/config.json"):
+def damage(bench: Bench, pattern: str) -> None:
+    found = list(bench.store.rglob(f"objects/**/{pattern}"))
+    assert found
+    for file in found:
         file.chmod(0o644)
         file.write_text(file.read_text()[:-1] + " ")  # the size stays
-    bench.call("lock", "small.yaml", "--store", bench.store).says(7, "Refused: the object of `model:files`")
+
+
+def test_what_was_fetched_is_read_again_for_the_lock_and_fetched_again(bench: Bench) -> None:
+    before = (bench.home / "small.lock").read_bytes()
+    damage(bench, "config.json")
+    damage(bench, "rows.jsonl")
+    said = bench.call("lock", "small.yaml", "--store", bench.store).says(0)
+    for node in ("model:files", "data.validation:files", "data.validation"):
+        assert f"warning   {node}  its object in the store was damaged; set aside, building it again" in said.err
     assert (bench.home / "small.lock").read_bytes() == before
+    said = bench.call("lock", "small.yaml", "--store", bench.store).says(0)
+    assert "warning" not in said.err and "building" not in said.err
+
+
+def test_what_comes_out_different_once_it_is_mended_is_refused(bench: Bench) -> None:
+    """What `--locked` promises holds of what was built anew in the place of a damaged object, too."""
+    path, last = bench.home / "small.lock", said(bench)["steps"]["two"]["output"]
+    write(bench, STEPS[0], {**STEPS[1], "act": "fill"})  # in no key
+    bench.call("lock", "small.yaml", "--store", bench.home / "other").says(0)
+    path.write_text(path.read_text().replace(said(bench)["steps"]["two"]["output"], last))
+    damage(bench, f"{last}/marker.txt")
+    bench.run(bench.home / "small.yaml", "--locked").says(5, "warning   two", "step `two` came out as ")
+    assert not list(bench.out.glob("*/*"))
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"lock: 1\n\xe9"])
+def test_a_lock_that_is_no_text_is_written_anew(bench: Bench, text: bytes) -> None:
+    path = bench.home / "small.lock"
+    before = path.read_bytes()
+    path.write_bytes(text)
+    bench.call("lock", "small.yaml", "--check").says(2, "small.lock")
+    assert bench.call("lock", "small.yaml", "--store", bench.store).says(0).out.startswith("wrote")
+    assert path.read_bytes() == before
+
+
+def test_a_record_that_is_lost_is_told_before_anything_is_built(bench: Bench) -> None:
+    shutil.rmtree(bench.store / "runs")
+    (bench.store / "runs").write_text("in the way")
+    says = "warning   history  this run is not recorded: "
+    assert bench.call("lock", "small.yaml", "--store", bench.store).says(0).err.startswith(says)
+    write(bench, {**STEPS[0], "act": "raise", "text": "bad"})
+    assert bench.call("lock", "small.yaml", "--store", bench.store).says(1).err.startswith(says)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
-from faults.bench import ROOT, Bench
+import yaml
+from faults.bench import ROOT, Bench, pids_in, put_down
 
-from cpu_pipeline import api, host
+from cpu_pipeline import api, environment, host, outlook, rebuild
 from cpu_pipeline.artifact import Artifact, digest_tree
 from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import Stale
@@ -39,7 +41,7 @@ def test_the_same_comes_out_and_nothing_is_left_or_put_out(bench: Bench) -> None
     # Built once more, cold; what is measured is left out.
     assert len(bench.lines("began")) == before + 2 and len(bench.lines("ended measure")) == 1
     assert (bench.out / "small" / "latest").readlink() == version
-    assert not list(bench.home.glob("store-cold-*"))
+    assert bench.leftovers() == []
 
 
 def test_what_else_runs_is_no_difference(bench: Bench) -> None:
@@ -84,7 +86,50 @@ def test_what_came_out_different_is_named(bench: Bench) -> None:
     recipe = bench.recipe({**STEPS[0], "act": "fill"}, STEPS[1])
     said = bench.run(recipe, "--rebuild").says(5, "2 of 4 steps came out different", "step `one`: large.bin")
     assert "different  one          large.bin" in said.out and "identical  model" in said.out
-    assert not list(bench.home.glob("store-cold-*"))
+    assert bench.leftovers() == []
+
+
+def test_the_lock_is_held_against_it_before_anything_is_built(bench: Bench) -> None:
+    recipe = bench.recipe(*STEPS[:2])
+    bench.call("lock", recipe, "--store", bench.store).says(0)
+    assert "identical  two" in bench.run(recipe, "--rebuild", "--locked").says(0).out
+    before = bench.lines()
+    place = recipe.with_suffix(".lock")
+    held, text = yaml.safe_load(place.read_text()), place.read_text()
+    place.write_text(text.replace(held["steps"]["two"]["output"], "f" * 64))
+    bench.run(recipe, "--rebuild", "--locked").says(5, "step `two` came out as ", f"the lock says {'f' * 12}")
+    bench.recipe(STEPS[0], {**STEPS[1], "text": "new"})
+    place.write_text(text)
+    bench.run(recipe, "--rebuild", "--locked").says(5, "is stale:", "steps.two.key: ")
+    assert bench.lines() == before
+
+
+def test_environments_are_made_when_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(outlook, "lacking", lambda *_: ["ipex"])
+    monkeypatch.setattr(environment, "create", lambda name, _: made.append(name))
+    monkeypatch.setattr(rebuild, "rebuild", lambda *_: [Compared("one", "identical")])
+    plan = api.plan(api.load_recipe(ROOT / "recipes" / "quickstart.yaml"))
+    assert len(api.rebuild(plan, tmp_path, create_envs=True)) == 1 and made == ["ipex"]
+    api.rebuild(plan, tmp_path)
+    assert made == ["ipex"]
+
+
+def test_a_killed_one_leaves_nothing_beside_the_store_and_what_is_in_it_is_swept(bench: Bench) -> None:
+    bench.built(bench.recipe(STEPS[0]))
+    told = bench.home / "pids.json"
+    recipe = bench.recipe({**STEPS[0], "act": "hang", "to": told})
+    beside = set(bench.home.iterdir())
+    process = bench.start(*bench.run_arguments(recipe, "--rebuild"))
+    with put_down(process):
+        pids_in(told)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    told.unlink()
+    assert set(bench.home.iterdir()) == beside
+    assert any(path.parts[-1] == "CACHEDIR.TAG" for path in (bench.store / "work").rglob("*"))
+    bench.built(recipe)
+    assert bench.leftovers() == []
 
 
 def test_names_and_order_of_a_graph_are_no_difference(tmp_path: Path) -> None:

@@ -41,9 +41,7 @@ def lock(
             print(f"fresh  {api.check_lock(plan)}")
             continue
         with Progress() as tell:
-            place, new = api.write_lock(plan, opened, jobs, create_envs, tell)
-        if move is not None:
-            move.write()
-            for says in move.says:
-                print(f"moved  {says}")
+            place, new = api.write_lock(plan, opened, jobs, create_envs, tell, move)
+        for says in move.says if move is not None else ():
+            print(f"moved  {says}")
         print(f"{'wrote' if new else 'unchanged'}  {place}")

@@ -58,7 +58,7 @@ def run(
     planned = [api.plan(api.load_recipe(recipe, options), until) for recipe in recipes]
     opened = open_store(store, store_remote)
     if rebuild:
-        return _rebuild(planned, opened, jobs, as_json)
+        return _rebuild(planned, opened, jobs, create_envs, locked, as_json)
     for plan in planned:
         try:
             with Progress() as tell:
@@ -87,14 +87,14 @@ def run(
     return PartlyDone.exit_code if keep_going and len(failed) < len(planned) else failed[0].exit_code
 
 
-def _rebuild(planned: list[Plan], store: Store, jobs: int, as_json: bool) -> int:
-    from cpu_pipeline import rebuild
+def _rebuild(planned: list[Plan], store: Store, jobs: int, create_envs: bool, locked: bool, as_json: bool) -> int:
+    from cpu_pipeline import api, rebuild
     from cpu_pipeline.cli.output import Progress, columns
     from cpu_pipeline.cli.output import as_json as print_json
 
     for plan in planned:
         with Progress() as tell:
-            found = rebuild.rebuild(plan, store, tell, jobs)
+            found = api.rebuild(plan, store, jobs, create_envs, locked, tell)
         if as_json:
             print_json({"recipe": plan.name, "steps": [vars(one) for one in found]})
         else:

@@ -1,0 +1,90 @@
+"""What a command holds while it builds, puts out and writes down: no `gc` comes between."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from faults.bench import Bench
+from publishing import Made
+
+from cpu_pipeline import api, engine, follow, lock
+from cpu_pipeline.errors import RecipeError
+
+COLLECTING = """\
+import importlib, sys
+from pathlib import Path
+from cpu_pipeline import upkeep
+from cpu_pipeline.cli import main
+from cpu_pipeline.store import Store
+module, name = importlib.import_module(sys.argv[1]), sys.argv[2]
+real = getattr(module, name)
+def late(*given):
+    upkeep.gc(Store(Path("store")), 0)
+    return real(*given)
+setattr(module, name, late)
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "project")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "arguments"),
+    [
+        ("publish", "publish", ["run", "--out", "artifacts"]),
+        ("lock", "make", ["lock"]),
+        ("lock", "write", ["lock"]),
+        ("rebuild", "compare", ["run", "--rebuild"]),
+    ],
+)
+def test_a_gc_between_building_and_what_comes_of_it(bench: Bench, module: str, name: str, arguments: list[str]) -> None:
+    recipe = bench.recipe({"id": "one"})
+    command = [sys.executable, "-c", COLLECTING, f"cpu_pipeline.{module}", name, *arguments, recipe.name]
+    done = subprocess.run(
+        [*command, "--store", "store"], cwd=bench.home, env=bench.environment(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    assert len(list(bench.store.glob("actions/*/*.json"))) == 3 and bench.verify().code == 0
+
+
+def test_roots_are_registered_though_nothing_is_new(bench: Bench) -> None:
+    """One that was killed after it wrote and before it registered is finished by the next."""
+    recipe = bench.recipe({"id": "one"})
+    bench.call("lock", recipe, "--store", bench.store).says(0)
+    bench.built(recipe)
+    roots = sorted(path.read_text() for path in (bench.store / "roots").iterdir())
+    assert roots == sorted([str(recipe.with_suffix(".lock")), str(bench.out / "small")])
+    shutil.rmtree(bench.store / "roots")
+    assert "unchanged" in bench.call("lock", recipe, "--store", bench.store).says(0).out
+    assert "unchanged" in bench.run(recipe).says(0).out
+    assert sorted(path.read_text() for path in (bench.store / "roots").iterdir()) == roots
+
+
+def test_a_recipe_that_cannot_be_moved_any_more_leaves_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, store = Made(tmp_path).build(refresh={"follow": "main"})
+    monkeypatch.setattr(engine, "build", lambda *_, **__: built)
+    monkeypatch.setattr(lock, "make", lambda *_: {"lock": 1})
+    path = built.plan.path
+    move = follow.Move(("model", "revision"), "model", "acme/small", "main", "a" * 40, "b" * 40)
+    upgrade = api.Upgrade(api.load_recipe(path), (move,))
+    text = path.read_text()
+    path.write_text(text.replace("acme/small", "acme/large"))
+    with pytest.raises(RecipeError, match="`main` of acme/small moved, and this was changed meanwhile"):
+        api.write_lock(built.plan, store, moves=upgrade)
+    assert not path.with_suffix(".lock").exists() and "acme/large" in path.read_text()
+    path.write_text(text)
+    place, new = api.write_lock(built.plan, store, moves=upgrade)
+    assert place.exists() and new
+    assert json.loads(path.read_text())["model"]["revision"] == "b" * 40
