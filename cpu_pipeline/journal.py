@@ -116,7 +116,7 @@ def _entry(name: str, said: Mapping[str, Any], outcome: Outcome, says: str) -> E
         text("command") or "?",
         text("name") or "?",
         text("recipe"),
-        text("started") or _when(name),
+        text("started") or began(name),
         text("finished"),
         outcome,
         code if isinstance(code, int) else None,
@@ -126,8 +126,8 @@ def _entry(name: str, said: Mapping[str, Any], outcome: Outcome, says: str) -> E
     )
 
 
-def _when(name: str) -> str:
-    """Read the time that an id begins with."""
+def began(name: str) -> str:
+    """Read the time that an id begins with: UTC, ISO 8601."""
     day, clock = name[:8], name[9:15]
     return f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}.{name[16:19]}+00:00"
 

@@ -12,6 +12,7 @@ from typing import Literal
 from cpu_pipeline import lock, versions, wiring
 from cpu_pipeline.errors import PipelineError, RecipeError
 from cpu_pipeline.history import Entry, runs
+from cpu_pipeline.journal import began
 from cpu_pipeline.paper import load_recipe
 from cpu_pipeline.store import Store
 from cpu_pipeline.versions import Promotion
@@ -19,8 +20,8 @@ from cpu_pipeline.versions import Promotion
 FOLDER = Path("recipes")
 FRESHENING = ("run", "refresh")
 """Commands after which an artifact is as fresh as its recipe."""
-SKEW = 3600
-"""Seconds by which another machine's clock may be ahead of this one's."""
+SKEW = 300
+"""Seconds by which another machine's clock may be ahead of this one's; what is later has not happened yet."""
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -47,6 +48,8 @@ class Standing:
     lock: Literal["fresh", "stale", "missing", "unknown"]
     problems: list[str] = field(default_factory=list)
     """What is wrong; nothing when all is well."""
+    warnings: list[str] = field(default_factory=list)
+    """What is odd, and no fault of what is in service."""
 
 
 def duration(text: str) -> float:
@@ -94,11 +97,14 @@ def _standing(path: Path, known: Sequence[Entry], out: Path, most: float, now: d
     locked, broken = _lock(path)
     home = out / path.stem
     mine = [one for one in known if one.name == path.stem and one.command in FRESHENING and one.puts_out]
-    last = next((one for one in mine if one.outcome != "running"), None)
+    last = next((one for one in mine if one.outcome != "running" and _past(began(one.id), now)), None)
     service = versions.in_service(home)
     order = versions.promoted(home)
-    times = sorted(_fresh(mine, order))
-    fresh = times[-1] if times and service is not None else None
+    # The history stays on the machine that made it; the promotions go with the artifacts.
+    said = [one.finished for one in mine if one.outcome == "done"]
+    said += [one.when for one in order if one.by in FRESHENING]
+    times = [when for text in said if (when := _past(text, now)) is not None]
+    fresh = max(times) if times and service is not None else None
     age = None if fresh is None else (now - fresh).total_seconds()
     found = Standing(
         str(path),
@@ -112,6 +118,7 @@ def _standing(path: Path, known: Sequence[Entry], out: Path, most: float, now: d
         any(one.outcome == "running" for one in mine),
         locked,
         [broken] if broken else [],
+        list(_ahead(mine, order, now)),
     )
     if service is None:
         found.problems.append(f"nothing is in service in {home}")
@@ -119,8 +126,6 @@ def _standing(path: Path, known: Sequence[Entry], out: Path, most: float, now: d
         found.problems.append("nobody knows when it was last fresh")
     elif age > most:
         found.problems.append(f"it was last fresh {ago(age)} ago, {ago(most)} at most")
-    elif age < -SKEW:
-        found.problems.append(f"it was last fresh {ago(-age)} from now: is the clock right?")
     if last is not None and last.outcome != "done":
         code = "" if last.exit_code is None else f" ({last.exit_code})"
         found.problems.append(f"the last {last.command} {last.outcome}{code}: {last.says or last.id}")
@@ -141,17 +146,30 @@ def _lock(path: Path) -> tuple[Literal["fresh", "stale", "missing", "unknown"], 
         return "unknown", str(error).partition("\n")[0]
 
 
-def _fresh(mine: Sequence[Entry], order: Sequence[Promotion]) -> Iterator[datetime]:
-    """Give the times at which what is in service was known to be as its recipe says."""
-    texts = [one.finished for one in mine if one.outcome == "done"]
-    # The history stays on the machine that made it; the promotions go with the artifacts.
-    texts += [one.when for one in order if one.by in FRESHENING]
-    for text in texts:
-        try:
-            when = datetime.fromisoformat(text or "")
-        except ValueError:
-            continue
-        yield when if when.tzinfo else when.replace(tzinfo=UTC)
+def _time(text: str | None) -> datetime | None:
+    try:
+        when = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def _past(text: str | None, now: datetime) -> datetime | None:
+    """Read a time; None for one that has not come yet: a clock was wrong when it was written."""
+    when = _time(text)
+    return when if when is not None and (when - now).total_seconds() <= SKEW else None
+
+
+def _ahead(mine: Sequence[Entry], order: Sequence[Promotion], now: datetime) -> Iterator[str]:
+    """Say what was written by a clock that was ahead: it counts for nothing until its time has come."""
+    said = [(f"the {one.command} {one.id}", text) for one in mine for text in (began(one.id), one.finished)]
+    said += [(f"the promotion of {one.version}", one.when) for one in order]
+    late = {what: when for what, text in said if (when := _time(text)) and _past(text, now) is None}
+    if late:
+        what, when = max(late.items(), key=lambda one: one[1])
+        more = f" (and {len(late) - 1} more)" if len(late) > 1 else ""
+        far = ago((when - now).total_seconds())
+        yield f"{what}{more} is {far} ahead of this machine's clock, and does not count; is the clock right?"
 
 
 def ago(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from cpu_pipeline.store import Store
 
 DAY = 86_400.0
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+NUMBERS = itertools.count()
 RECIPE = "model: {folder: model}\ntask: text-classification\nstages: [{id: one, use: export.onnx}]\n"
 EMPTY = {key: {} for key in ("recipe", "made_with", "packages", "environments", "steps", "sources", "rows", "gates")}
 Look = Callable[..., Standing]
@@ -50,6 +52,7 @@ def ran(bench: Bench, when: datetime, command: str = "refresh", name: str = "sma
     path = run.folder / "run.json"
     said = json.loads(path.read_text())
     path.write_text(json.dumps({**said, "finished": when.isoformat()}))
+    run.folder.rename(run.folder.with_name(f"{when:%Y%m%dT%H%M%S.%f}-{next(NUMBERS):06x}"))
 
 
 @pytest.fixture
@@ -110,12 +113,13 @@ def test_the_last_run_failed(bench: Bench, look: Look) -> None:
 
 
 def test_the_last_run_died_and_one_that_lives_is_no_failure(bench: Bench, look: Look) -> None:
-    ran(bench, NOW)
+    now = datetime.now(UTC)
+    ran(bench, now)
     with recording(Store(bench.store), "refresh", "small", None) as run:
-        found = look()
+        found = look(now=now)
         assert found.running and found.last == "done" and found.problems == []
     (run.folder / "run.json").unlink()
-    found = look()
+    found = look(now=now)
     assert not found.running and found.last == "died"
     assert found.problems == ["the last refresh died: killed, or the machine went down"]
 
@@ -140,10 +144,33 @@ def test_nobody_knows_when(bench: Bench, look: Look) -> None:
             assert look(now=datetime.now(UTC)).age < 3600  # type: ignore[operator]
 
 
-def test_a_clock_that_is_wrong_does_not_hide_what_is_old(bench: Bench, look: Look) -> None:
-    ran(bench, NOW + timedelta(days=300))
-    assert look().problems == ["it was last fresh 300 days from now: is the clock right?"]
-    assert look(now=NOW + timedelta(days=300, minutes=-30)).problems == []
+def test_what_a_clock_that_was_ahead_wrote_does_not_count(bench: Bench, look: Look) -> None:
+    """It hides nothing that is old, and no later success either."""
+    ran(bench, NOW + timedelta(days=300), exit_code=3)
+    ran(bench, NOW + timedelta(days=200))
+    promoted(bench, "refresh", NOW + timedelta(days=100))
+    found = look()
+    assert found.age == 9 * DAY and found.problems == ["it was last fresh 9 days ago, 8 days at most"]
+    [says] = found.warnings
+    assert says.startswith("the refresh 2") and "(and 2 more) is 300 days ahead of this machine's clock" in says
+    ran(bench, NOW - timedelta(hours=1))
+    found = look()
+    assert found.age == 3600 and found.last == "done" and found.problems == [] and len(found.warnings) == 1
+    # Once its time has come, and where another machine's clock is a little ahead, it counts as what it says.
+    assert look(now=NOW + timedelta(days=200, minutes=-3)).age == 0
+
+
+def test_a_run_whose_id_is_ahead_is_not_the_last_one(bench: Bench, look: Look) -> None:
+    now = datetime.now(UTC)
+    ran(bench, now - timedelta(hours=2), exit_code=1, says="no")
+    [folder] = (bench.store / "runs").iterdir()
+    folder.rename(folder.with_name(f"9031{folder.name[4:]}"))
+    assert look(now=now).last is None
+    ran(bench, now - timedelta(hours=1))
+    found = look(now=now)
+    assert (found.last, found.age, found.problems) == ("done", 3600, [])
+    said = bench.call("status", "small.yaml", "--store", bench.store, "--out", bench.out).says(0)
+    assert said.err.startswith("warning   small: the refresh 9031")
 
 
 def test_how_the_lock_stands(bench: Bench, look: Look) -> None:

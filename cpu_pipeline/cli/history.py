@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cpu_pipeline.cli.options import Json, StoreOption, open_store
+from cpu_pipeline.cli.options import Json, StoreOption, open_store, warn
 
 if TYPE_CHECKING:
     from cpu_pipeline.journal import Entry
@@ -62,9 +62,11 @@ def rollback(
 ) -> None:
     """Put an earlier version back into service; `refresh` will not promote again what was taken out so."""
     from cpu_pipeline import api
+    from cpu_pipeline.cli.output import Progress
     from cpu_pipeline.cli.output import as_json as print_json
 
-    before, after = api.rollback(name, version, out, store)
+    with Progress(quiet=as_json) as tell:
+        before, after = api.rollback(name, version, out, store, tell)
     if as_json:
         print_json({"name": name, "from": before, "to": after})
     elif before == after:
@@ -91,6 +93,9 @@ def status(
 
     most = standing.duration(max_age)
     found = standing.status(recipes or standing.recipes(out), open_store(store), out, most)
+    for one in found:
+        for says in one.warnings:
+            warn(f"{one.name}: {says}")
     if as_json:
         print_json([vars(one) for one in found])
     else:
