@@ -215,14 +215,17 @@ def _iso(when: datetime) -> str:
 
 
 def _clean(value: Any) -> Any:
-    """Take out what is secret: users of addresses, and what variables of the environment hold that are named so."""
+    """Take out what is secret: users of addresses, and what variables of the environment hold that are named so.
+
+    Bytes of names that are not UTF-8, which Python reads as lone surrogates, are written as escapes.
+    """
     hidden = [v for name, v in os.environ.items() if SECRET.search(name) and len(v) > 7]
 
     def clean(value: Any) -> Any:
         if isinstance(value, str):
             for secret in hidden:
                 value = value.replace(secret, "***")
-            return _ADDRESS.sub(_without_user, value)
+            return _ADDRESS.sub(_without_user, value).encode("utf-8", "backslashreplace").decode()
         if isinstance(value, Mapping):
             return {str(clean(key)): clean(part) for key, part in value.items()}
         return [clean(part) for part in value] if isinstance(value, list | tuple) else value

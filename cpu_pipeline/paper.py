@@ -95,6 +95,11 @@ def load_pipeline_file(path: Path) -> Paper[Pipeline]:
 
 def _recipe_path(path: Path) -> Path:
     """Find a recipe by path, or one that the package ships by its bare name (`quickstart`)."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:  # locks, manifests, roots and reports name it, and all of them are UTF-8
+        says = "the path of a recipe has to be UTF-8; rename what is not"
+        raise RecipeError(f"{path.absolute()}: {says}") from error
     if path.exists() or path.suffix or len(path.parts) != 1:
         if not path.exists():
             there = sorted(p.name for p in path.parent.glob("*.yaml"))

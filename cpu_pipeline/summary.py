@@ -26,7 +26,8 @@ def summary(results: Sequence[Mapping[str, Any]]) -> str:
     )
     for one in results:
         lines += _details(one)
-    return "\n".join(lines) + "\n"
+    # The names of files need not be UTF-8; the page has to be.
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def _service(one: Mapping[str, Any]) -> str:

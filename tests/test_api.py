@@ -88,3 +88,21 @@ def test_a_recipe_that_cannot_be_moved_any_more_leaves_the_lock(
     place, new = api.write_lock(built.plan, store, moves=upgrade)
     assert place.exists() and new
     assert json.loads(path.read_text())["model"]["revision"] == "b" * 40
+
+
+@pytest.mark.parametrize("command", ["run", "lock", "refresh"])
+@pytest.mark.parametrize("where", ["file", "folder"])
+def test_a_recipe_whose_path_is_not_utf_8_is_told(tmp_path: Path, command: str, where: str) -> None:
+    bench = Bench(tmp_path / ("caf\udce9" if where == "folder" else "project"))
+    recipe = bench.recipe({"id": "one", "runs": "runs.txt"})
+    if where == "file":
+        recipe = recipe.rename(recipe.with_stem("caf\udce9"))
+    page = tmp_path / "summary.md"
+    json_too = () if command == "lock" else ("--json",)
+    said = bench.call(command, recipe.name, *json_too, "--store", tmp_path / "store", GITHUB_STEP_SUMMARY=str(page))
+    said.says(2, r"caf\udce9", "the path of a recipe has to be UTF-8; rename what is not")
+    if json_too:
+        assert json.loads(said.out)["exit_code"] == 2
+    runs = bench.call("history", "--store", tmp_path / "store", "--json").says(0).said["runs"]
+    assert [one["exit_code"] for one in runs] == ([2] if command == "refresh" else [])
+    assert page.exists() == (command == "refresh") and not bench.out.exists()

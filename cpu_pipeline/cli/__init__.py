@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -92,6 +93,8 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         _speak_utf8()
     _open_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8; in JSON this is how to escape them
+        sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
     arguments = sys.argv[1:] if argv is None else argv
     stdout = sys.stdout
