@@ -132,4 +132,6 @@ def rewrite(path: Path, found: Sequence[Move]) -> None:
         if (follows, place.get("hub")) != (move.branch, move.repo) or place["revision"] not in (move.old, move.new):
             says = f"`{move.branch}` of {move.repo} moved, and this was changed meanwhile; run the same command again"
             raise recipe.document.error([Problem(move.keys, says)])
-    write(path, moved(recipe, found)[1])
+    text = moved(recipe, found)[1]
+    if text != _text(path):
+        write(path, text)

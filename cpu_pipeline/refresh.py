@@ -16,6 +16,7 @@ from cpu_pipeline.artifact import digest_json
 from cpu_pipeline.engine import Built, Event
 from cpu_pipeline.errors import GateFailed, Interrupted, PipelineError, Stale, TryAgain
 from cpu_pipeline.graph import Plan
+from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.recipe import Trigger
 from cpu_pipeline.service import MARK, Service
 from cpu_pipeline.stage import Verdict
@@ -94,9 +95,10 @@ def refresh(
         begun: Refreshed | None = None
         try:
             # Two refreshes of one recipe at once: the second waits, and then finds it fresh.
-            with store.lock(digest_json(["refresh", str(path.resolve())])):
+            # The lease holds what is built until the roots name it: no `gc` comes between.
+            with store.lock(digest_json(["refresh", str(path.resolve())])), leased(store) as lease:
                 for left in reversed(range(TRIES)):
-                    work = _Refresh(survey(path, out, only), store, out, jobs, create_envs, tell, run)
+                    work = _Refresh(survey(path, out, only), store, lease, out, jobs, create_envs, tell, run)
                     begun = work.done
                     try:
                         done = work.go()
@@ -148,9 +150,17 @@ class _Refresh:
     """The work of `refresh`, once a recipe has been surveyed."""
 
     def __init__(
-        self, seen: Survey, store: Store, out: Path, jobs: int, create_envs: bool, tell: Tell, run: history.Run
+        self,
+        seen: Survey,
+        store: Store,
+        lease: Lease,
+        out: Path,
+        jobs: int,
+        create_envs: bool,
+        tell: Tell,
+        run: history.Run,
     ) -> None:
-        self.seen, self.store, self.out, self.jobs = seen, store, out, jobs
+        self.seen, self.store, self.lease, self.out, self.jobs = seen, store, lease, out, jobs
         self.create_envs, self.told, self.run = create_envs, tell, run
         self.home = out / seen.plan.name
         self.done = _begin(seen, out)
@@ -167,14 +177,19 @@ class _Refresh:
             for name in outlook.lacking(seen.plan, self.store):
                 environment.create(name, lambda line: self.tell(Event(line, "making")))
         kept = self._service()
+        engine.repaired(lambda: self._judged(kept), self._promote, self.tell)
+        return self._refuse() if done.failed else done
+
+    def _judged(self, kept: Service | None) -> Built:
+        """Build, and note what the gates that refuse it say."""
         built, verdicts = self._build(kept)
         if self._failed_by_an_old_measurement(built.plan, verdicts):
             # A measurement that a busy machine spoilt must not refuse for ever what is asked for again.
             before = {gate: found for gate, found in verdicts.items() if not all(v.passed for v in found)}
             built, after = self._build(kept, remeasure=True)
             verdicts = before | after  # what failed and can't be run again has failed
-        done.failed = [f"{gate}: {v.says}" for gate, found in verdicts.items() for v in found if not v.passed]
-        return self._refuse() if done.failed else self._promote(built)
+        self.done.failed = [f"{gate}: {v.says}" for gate, found in verdicts.items() for v in found if not v.passed]
+        return built
 
     def _build(self, kept: Service | None, remeasure: bool = False) -> tuple[Built, dict[str, list[Verdict]]]:
         """Build, and compare with what is in service; return every gate's verdicts.
@@ -183,7 +198,7 @@ class _Refresh:
             PipelineError: a step failed, or nothing could be compared.
         """
         done = self.done
-        built = engine.build(self.seen.plan, self.store, self.tell, self.jobs, remeasure)
+        built = engine.build(self.seen.plan, self.store, self.tell, self.jobs, remeasure, self.lease)
         self.made |= set(built.made)
         self.run.came_to(built, None if built.errors else publish.describe(built, self.store))
         for error in built.errors.values():
@@ -203,12 +218,12 @@ class _Refresh:
     def _service(self) -> Service | None:
         """Take up what is in service; a machine that has no artifacts knows it from lock and store."""
         version = versions.in_service(self.home)
-        self._require_still(self.home)
+        self._require_still()
         if version is not None:
             return service.of_version(version)
         if self.seen.held is None:
             return None
-        found, lacking = service.of_lock(self.seen.held, self.seen.plan, self.store)
+        found, lacking = service.of_lock(self.seen.held, self.seen.plan, self.lease)
         remote = self.store.remote
         if lacking and remote is not None and remote.down:
             raise TryAgain(
@@ -218,13 +233,15 @@ class _Refresh:
             self._warn(f"`{name}` as the lock has it is neither here nor in the store: not compared with it")
         return found
 
-    def _require_still(self, home: Path) -> None:
+    def _require_still(self) -> None:
         """Go on only while that is in service with which it is compared.
 
         Raises:
             Overtaken: it is something else by now.
         """
-        if (now := versions.label(versions.latest(home))) != self.done.version_before and versions.in_service(home):
+        if (now := versions.label(versions.latest(self.home))) != self.done.version_before and versions.in_service(
+            self.home
+        ):
             raise Overtaken(f"{self.done.recipe}: {now} was put into service meanwhile; refresh again")
 
     def _compare(self, kept: Service, built: Built, remeasure: bool) -> dict[str, list[Verdict]]:
@@ -248,7 +265,7 @@ class _Refresh:
             return {}
         # Without the gates that were just judged: what was measured for them is not to be measured again.
         plan = replace(plan, nodes={name: node for name, node in plan.nodes.items() if name not in built.verdicts})
-        wider = engine.build(plan, self.store, self._only_new(built.plan), self.jobs, remeasure)
+        wider = engine.build(plan, self.store, self._only_new(built.plan), self.jobs, remeasure, self.lease)
         self.made |= set(wider.made)
         for gate in gates:
             if gate in wider.artifacts:
@@ -274,8 +291,16 @@ class _Refresh:
         done.says = "\n".join(lines)
         return done
 
-    def _promote(self, built: Built) -> Refreshed:
+    def _promote(self, built: Built) -> None:
+        """Put what no gate refuses into service, move the recipe, and write the lock.
+
+        Raises:
+            Damaged: an object is not what it was any more; nothing has been changed by then.
+        """
         done, seen = self.done, self.seen
+        if done.failed:
+            return
+        locked = lock.make(built, self.store)
         if seen.plan.outputs:
             manifest = publish.describe(built, self.store)
             if (rejected := self._rejected(manifest)) is not None:
@@ -286,24 +311,29 @@ class _Refresh:
                 )
                 if done.version is None:  # a recipe with nothing in service is not well
                     done.exit_code, done.error = Stale.exit_code, Stale.__name__
-                return done
+                return
             if not self._is_in_service(manifest, built.plan):
-                published = publish.publish(
-                    built, self.store, self.out, by="refresh", consent=lambda: self._require_still(self.home)
-                )
+                published = publish.publish(built, self.store, self.out, by="refresh", consent=self._consent)
                 done.version = published[0].name if published else done.version
         # Each of these is found undone, and done, by the next refresh if this one dies here.
-        if seen.text is not None:
-            follow.write(seen.recipe.path, seen.text)
-        place = lock.place(seen.recipe.path)
-        lock.write(lock.make(built), place)
+        self._move()
+        lock.write(locked, lock.place(seen.recipe.path))
         done.outcome = "unchanged" if done.version == done.version_before else "promoted"
         done.says = (
             f"{done.version_before or 'nothing'} → {done.version}"
             if done.outcome == "promoted"
             else "the same came out"
         )
-        return self._tidied()
+        self._tidied()
+
+    def _consent(self) -> None:
+        """Go on when what is in service is what was compared with, and the recipe can say what is promoted."""
+        self._require_still()
+        self._move()
+
+    def _move(self) -> None:
+        if self.seen.moves:
+            follow.rewrite(self.seen.recipe.path, self.seen.moves)
 
     def _rejected(self, manifest: Mapping[str, Any]) -> str | None:
         """Name the version that a rollback took out of service, if this is that: its bytes, whatever was measured."""

@@ -12,10 +12,9 @@ from cpu_pipeline.artifact import Artifact, list_tree
 from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import Refused
 from cpu_pipeline.graph import Node, Plan
-from cpu_pipeline.lease import leased
+from cpu_pipeline.lease import Lease
 from cpu_pipeline.lock import Lock
 from cpu_pipeline.publish import artifact_files
-from cpu_pipeline.store import Store
 from cpu_pipeline.versions import edited, read_manifest
 
 MARK = "@service"
@@ -87,25 +86,24 @@ def of_version(version: Path) -> Service:
     return Service(manifest["version"], models, answers)
 
 
-def of_lock(lock: Lock, plan: Plan, store: Store) -> tuple[Service, list[str]]:
+def of_lock(lock: Lock, plan: Plan, lease: Lease) -> tuple[Service, list[str]]:
     """Take up what a lock names of a plan's outputs, on a machine that has no artifacts of its own.
 
     Returns what the store has, or its remote, and the names of those that neither has.
     """
     models, lacking = {}, []
-    with leased(store) as lease:
-        for name in plan.outputs:
-            step = lock["steps"].get(name, {})
-            if (digest := step.get("output")) is None:
-                continue
-            found = lease.find(step["key"]) if "key" in step else None
-            # What the recipe asks for now may have another format; without a record there is nothing else to go by.
-            format = plan.nodes[name].gives if found is None else found.format
-            artifact = Artifact(format, store.path_of(digest), digest, {})
-            if store.check(artifact):
-                models[name] = Kept(format, digest, artifact.path, tuple(list_tree(artifact.path)))
-            else:
-                lacking.append(name)
+    for name in plan.outputs:
+        step = lock["steps"].get(name, {})
+        if (digest := step.get("output")) is None:
+            continue
+        found = lease.find(step["key"]) if "key" in step else None
+        # What the recipe asks for now may have another format; without a record there is nothing else to go by.
+        format = plan.nodes[name].gives if found is None else found.format
+        artifact = Artifact(format, lease.store.path_of(digest), digest, {})
+        if lease.store.check(artifact):
+            models[name] = Kept(format, digest, artifact.path, tuple(list_tree(artifact.path)))
+        else:
+            lacking.append(name)
     return Service(None, models), lacking
 
 

@@ -21,8 +21,6 @@ class Survey:
 
     recipe: Paper[Recipe]
     """As it would read after the followed branches' moves."""
-    text: str | None
-    """The recipe's new text; None when no revision moves."""
     plan: Plan
     held: lock.Lock | None
     moves: Sequence[follow.Move]
@@ -53,9 +51,8 @@ def survey(path: Path, out: Path, only: Collection[Trigger] = ()) -> Survey:
     held = lock.read(place) if place.exists() else None
     drift = lock.drift(held, wiring.plan(recipe)) if held is not None else []
     found = follow.moves(recipe, kinds)
-    text = None
     if found:
-        recipe, text = follow.moved(recipe, found)
+        recipe, _ = follow.moved(recipe, found)
     plan = wiring.plan(recipe)
     causes = [move.says for move in found] + [f"{one.kind}: {one.says}" for one in drift if one.kind in kinds]
     if held is None:
@@ -75,7 +72,7 @@ def survey(path: Path, out: Path, only: Collection[Trigger] = ()) -> Survey:
     if causes:  # what is built is built of all that is here
         causes += [f"{says} (no reason by itself)" for says in ignored]
         ignored = []
-    return Survey(recipe, text, plan, held, found, causes, ignored, back)
+    return Survey(recipe, plan, held, found, causes, ignored, back)
 
 
 def _wrong(home: Path) -> str | None:

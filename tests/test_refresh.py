@@ -12,6 +12,7 @@ import pytest
 from faults.bench import Bench, Ended, ended, pids_in, put_down
 
 from cpu_pipeline import follow, lock, survey, versions
+from cpu_pipeline.paper import load_recipe
 from cpu_pipeline.sources import _api
 
 SCORED = ({"id": "made"}, {"id": "gate", "use": "faulty.versus", "from": {"reference": "model"}})
@@ -482,7 +483,7 @@ def test_a_followed_branch_moves_recipe_and_lock_only_with_a_promotion(
     monkeypatch.setattr(_api, "resolve", lambda *_: COMMITS[1])
     seen = survey.survey(recipe, bench.out)
     assert [(move.old, move.new) for move in seen.moves] == [tuple(COMMITS)]
-    assert seen.text == text.replace(*COMMITS)
+    assert follow.moved(load_recipe(recipe), seen.moves)[1] == text.replace(*COMMITS)
     assert seen.plan.recipe.model["revision"] == COMMITS[1]
     assert seen.causes[0] == f"model: main of own/model moved: {COMMITS[0][:12]} → {COMMITS[1][:12]}"
     assert recipe.read_text() == text
