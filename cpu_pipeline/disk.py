@@ -74,9 +74,9 @@ def sync_dir(path: Path) -> None:
             os.close(handle)
 
 
-def write_file(path: Path, text: str, temporary: Path) -> None:
+def write_file(path: Path, text: str, temporary: Path, errors: str = "strict") -> None:
     """Put `text` at `path`, whole or not at all; `temporary` is on the same file system."""
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with temporary.open("w", encoding="utf-8", errors=errors, newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

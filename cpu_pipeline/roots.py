@@ -76,8 +76,8 @@ def read(store: Store, known: Known | None = None) -> Roots:
 
 def _place(note: Path) -> Path:
     try:
-        text = note.read_bytes().decode()
-    except (OSError, UnicodeDecodeError):
+        text = note.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
         text = ""
     if root_name(text) != note.name:
         raise RecipeError(f"{note} is damaged, and what it named might be collected: remove it if nothing is missing")

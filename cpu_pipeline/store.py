@@ -202,9 +202,10 @@ class Store:
         """Register a lock, or an artifacts folder (out/NAME): `gc` keeps what it names for as long as it is there."""
         here = str(path.absolute())
         place = self.root / "roots" / root_name(here)
-        if not place.is_file() or place.read_bytes() != here.encode():
+        if not place.is_file() or place.read_bytes() != here.encode("utf-8", "surrogateescape"):
             with self.locked(), writing(self.root):
-                write_file(place, here, self.root / "work" / "root")  # one name: nobody else is inside the lock
+                # One name: nobody else is inside the lock. A path need not be UTF-8.
+                write_file(place, here, self.root / "work" / "root", "surrogateescape")
 
     def _label_path(self, label: str) -> Path:
         name = urllib.parse.quote(label, safe="").replace(".", "%2E")

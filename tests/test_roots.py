@@ -163,6 +163,12 @@ def refuses(store: Store, place: Path) -> None:
     assert left(store) == []
 
 
+def test_a_path_need_not_be_utf_8(store: Store, tmp_path: Path) -> None:
+    path = write_lock(tmp_path / "caf\udce9" / "toy.lock", store, 1)
+    store.root_at(path)
+    assert roots.read(store).places == [path] and left(store) == [1]
+
+
 @pytest.mark.parametrize("data", [b"", b"/somewhere/else", b"\xff", b"relative"])
 def test_a_note_that_is_damaged_stops_it(data: bytes, store: Store, tmp_path: Path) -> None:
     store.root_at(write_lock(tmp_path / "toy.lock", store, 1))

@@ -132,6 +132,15 @@ def test_a_version_that_is_not_whole_stays_out_of_service(cli: Cli, bench: Bench
     assert cli("history", "--json").json["runs"][0]["exit_code"] == 7
 
 
+def test_a_rollback_that_is_not_remembered_says_so(cli: Cli, bench: Bench) -> None:
+    first, second = versions(bench)
+    shutil.rmtree(bench.store / "runs")
+    (bench.store / "runs").write_text("in the way")
+    said = cli("rollback", "small")
+    assert said.out == f"small: {second} → {first}\n"
+    assert said.err.startswith("warning   history  this run is not recorded: ")
+
+
 def test_a_run_puts_back_what_was_rolled_back(cli: Cli, bench: Bench) -> None:
     first, second = versions(bench)
     cli("rollback", "small")
