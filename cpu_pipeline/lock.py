@@ -24,7 +24,7 @@ from cpu_pipeline.artifact import Artifact, digest_json, digest_listing, list_tr
 from cpu_pipeline.disk import write_file, writing
 from cpu_pipeline.engine import Built, Damaged, needs
 from cpu_pipeline.environment import DEFAULT
-from cpu_pipeline.errors import RecipeError, Refused, Stale
+from cpu_pipeline.errors import RecipeError, Stale
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, installed, made_with
 from cpu_pipeline.loader import read as read_yaml
@@ -71,15 +71,15 @@ def place(recipe: Path) -> Path:
     return recipe.with_suffix(".lock")
 
 
-def make(built: Built, store: Store | None = None) -> Lock:
+def make(built: Built, store: Store) -> Lock:
     """Write down a build whose every step succeeded.
 
     Args:
         built: the build.
-        store: where it is kept, and where an object is set aside that is not what it was any more; it stays when None.
+        store: where it is kept, and where an object is set aside that is not what it was any more.
 
     Raises:
-        Refused: what was fetched is not what it was any more; `Damaged` once that is set aside.
+        Damaged: what was fetched is not what it was any more.
     """
     plan = built.plan
     outputs = {name: artifact.digest for name, artifact in built.artifacts.items()}
@@ -89,15 +89,12 @@ def make(built: Built, store: Store | None = None) -> Lock:
         if node.use == "fetch":
             files = list_tree(path)
             if digest_listing(files) != outputs[node.id]:
-                if store is not None and not store.check(built.artifacts[node.id], again=True):
-                    raise Damaged(node.id)
-                raise Refused(
-                    f"the object of `{node.id}` in the store is damaged; mend it with `store verify --repair`"
-                )
+                store.check(built.artifacts[node.id], again=True)  # sets it aside
+                raise Damaged(node.id)
             listed = {name: f"{size} {sha}" for name, (size, sha) in sorted(files.items())}
             sources[node.id] = {"from": _origin(node), "files": listed}
         elif node.use == "load.rows":
-            if store is not None and not store.check(built.artifacts[node.id]):
+            if not store.check(built.artifacts[node.id]):
                 raise Damaged(node.id)
             ids = [str(row["id"]) for row in read_rows(path / ROWS)]
             rows[node.id] = {"count": len(ids), "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()}

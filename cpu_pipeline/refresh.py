@@ -91,7 +91,7 @@ def refresh(
     """
     if dry_run:
         return _outlook(survey(path, out, only), store, out)
-    with history.recording(store, "refresh", path.stem, path) as run:
+    with history.recording(store, "refresh", path.stem, path, tell) as run:
         begun: Refreshed | None = None
         try:
             # Two refreshes of one recipe at once: the second waits, and then finds it fresh.
@@ -115,7 +115,6 @@ def refresh(
             run.note(error={"name": done.error, "says": done.says})
     if run.lost:
         done.warnings.append(f"this run is not recorded: {run.lost}")
-        tell(Event("history", "warning", (done.warnings[-1],)))
     return done
 
 

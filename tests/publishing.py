@@ -48,6 +48,13 @@ class Made:
         self.home = home
         home.mkdir(exist_ok=True)
 
+    def write(self, **recipe: Any) -> Path:
+        """Write the recipe, with what is to be otherwise."""
+        path = self.home / "toy.yaml"
+        path.write_text(json.dumps({**RECIPE, **recipe}), encoding="utf-8")
+        (self.home / "rows.jsonl").write_text('{"id": "1"}\n')
+        return path
+
     def build(
         self,
         files: Mapping[str, str] | None = None,
@@ -60,13 +67,17 @@ class Made:
 
         `files` join those of `int8`, which was made in the environment `place`; `host` is where the gate ran.
         """
-        path = self.home / "toy.yaml"
-        path.write_text(json.dumps({**RECIPE, **recipe}), encoding="utf-8")
-        (self.home / "rows.jsonl").write_text('{"id": "1"}\n')
-        plan = api.plan(api.load_recipe(path))
-        built, store = Built(plan), Store(self.home / "store")
+        built, store = Built(api.plan(api.load_recipe(self.write(**recipe)))), Store(self.home / "store")
+        self.fill(built, store, files, content, host, place)
+        return built, store
+
+    def fill(
+        self, built: Built, store: Store, files: Mapping[str, str] | None = None, content: str = "weights",
+        host: Any = None, place: str = "",
+    ) -> None:  # fmt: skip
+        """Put an object for each step of a plan into a store, and judge what the gates are said to have measured."""
         with leased(store) as lease:
-            for number, node in enumerate(plan.nodes.values()):
+            for number, node in enumerate(built.plan.nodes.values()):
                 key = digest_json([node.id, content, dict(files or {}), host, place])
                 work = lease.work(key)
                 (work / "sub").mkdir()
@@ -74,6 +85,8 @@ class Made:
                 if node.id == "model:files":
                     (work / "model.safetensors").write_text(content)
                     (work / "config.json").write_text("{}")
+                if node.gives == "rows":
+                    (work / "rows.jsonl").write_text(f'{{"id": "{content}"}}\n')
                 for file, text in (files or {}).items() if node.id == "int8" else ():
                     (work / file).write_text(text)
                 facts = ACCURACY if node.use == "validate.accuracy" else {"rows": 200} if node.gives == "rows" else {}
@@ -88,7 +101,6 @@ class Made:
                 built.keys[node.id] = key
                 if verdicts := node.stage.judge(built.artifacts[node.id].facts) if facts else []:
                     built.verdicts[node.id] = verdicts
-        return built, store
 
     def put(self, out: Path | None = None, **how: Any) -> Path:
         """Build, and put the outputs out; return the version's folder."""

@@ -187,3 +187,8 @@ def test_libraries_are_of_formats_that_there_are() -> None:
 def test_scores_are_those_that_are_numbers() -> None:
     stage: Any = registry.stage_class("validate.accuracy").model_construct(max_drop=0.1)
     assert stage.scores(ACCURACY) == {"f1": ACCURACY["metrics"]["f1"]["candidate"]}
+
+
+def test_a_metric_is_in_percent_only_where_its_field_prints_it_so(made: Made) -> None:
+    [result] = card(made.put(task="text-classification")).data.eval_results
+    assert (result.metric_type, result.metric_value) == ("f1", round(ACCURACY["metrics"]["f1"]["candidate"], 6))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpu_pipeline import api, follow
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.errors import RecipeError, TryAgain
 from cpu_pipeline.paper import load_recipe
 from cpu_pipeline.sources import _api
 
@@ -68,6 +70,22 @@ def test_moves_every_revision_and_leaves_every_other_byte(tmp_path: Path, heads:
     assert after.value.model["revision"] == NEW
     assert after.value.data["validation"]["revision"] == DATA
     assert load_recipe(tmp_path / "r.yaml").value.model["revision"] == OLD, "nothing is written yet"
+
+
+def test_every_source_of_the_hub_is_followed_and_no_file(tmp_path: Path, heads: dict[tuple[str, str], str]) -> None:
+    more = f'tokenizer: {{hub: own/words, revision: "{OLD}"}}\nteacher: {{hub: own/large, revision: "{OLD}"}}\n'
+    text = RECIPE.replace("stages:", f"{more}stages:").replace(
+        "  validation:", "  training: {file: x.jsonl}\n  validation:"
+    )
+    heads["own/words", "model"] = heads["own/large", "model"] = NEW
+    recipe = load_recipe(write(tmp_path / "r.yaml", text))
+    found = follow.moves(recipe, {"model", "data"})
+    assert {(m.keys[:-1], m.kind, m.repo) for m in found} == {
+        (("model",), "model", "own/model"), (("tokenizer",), "model", "own/words"),
+        (("teacher",), "model", "own/large"), (("data", "validation"), "data", "own/rows"),
+    }  # fmt: skip
+    after, moved = follow.moved(recipe, found)
+    assert moved.count(NEW) == 3 and after.value.tokenizer == {"hub": "own/words", "revision": NEW}
 
 
 def test_asks_for_what_it_reacts_to_alone(tmp_path: Path, heads: dict[tuple[str, str], str]) -> None:
@@ -135,6 +153,18 @@ def test_a_revision_that_is_an_alias_is_left_to_people(tmp_path: Path) -> None:
     move = follow.Move(("data", "calibration", "revision"), "data", "own/rows", "main", OLD, DATA)
     with pytest.raises(RecipeError, match=r"r\.yaml:4:\d+: data\.calibration\.revision: .*write it there by hand"):
         follow.moved(recipe, [move])
+
+
+def test_a_recipe_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "r.yaml", RECIPE)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(TryAgain):
+        patch.setattr(os, "fsync", full)
+        follow.write(path, "about: new\n")
+    assert path.read_text() == RECIPE
 
 
 def test_a_linked_recipe_stays_a_link(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from filelock import FileLock
 
 from cpu_pipeline import history, index, journal
 from cpu_pipeline.engine import Event
@@ -155,6 +156,17 @@ def test_a_run_that_ends_while_one_looks_is_done(store: Store, monkeypatch: pyte
     assert journal.look(store, name).outcome == "done"  # type: ignore[union-attr]
 
 
+def test_a_run_of_another_user_is_not_taken_for_dead(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose lock is not ours to open has not been shown to be free."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with recording(store, "run", "toy", None), monkeypatch.context() as patch:
+        patch.setattr(FileLock, "acquire", refuse)
+        assert [one.outcome for one in runs(store)] == ["running"]
+
+
 def test_a_folder_in_which_nothing_began_is_no_run(store: Store) -> None:
     folder = store.root / "runs" / "20260101T000000.000000-abcdef"
     folder.mkdir(parents=True)
@@ -256,6 +268,14 @@ def test_an_index_that_is_older_than_the_folders_is_brought_up(store: Store, tmp
         path.unlink()
     gone.rmdir()
     assert runs(store) == bare(store) and len(runs(store)) == 2
+
+
+def test_a_record_that_was_edited_is_read_again_though_it_is_as_long(store: Store) -> None:
+    path = store.root / "runs" / record(store) / "run.json"
+    assert runs(store)[0].name == "toy"
+    path.write_text(path.read_text().replace('"toy"', '"boy"'))
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert runs(store)[0].name == "boy"
 
 
 def test_an_index_of_another_format_is_not_believed(store: Store) -> None:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from conftest import Cli
 from faults.bench import Bench
 from hypothesis import given
 from hypothesis import strategies as st
+from publishing import MODEL, RECIPE, Made
+from publishing import ROWS as ROW_COMMIT
 
-from cpu_pipeline import lock
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline import api, engine, environment, lock, rows
+from cpu_pipeline.engine import Built
+from cpu_pipeline.errors import RecipeError, StageFailed, TryAgain
+from cpu_pipeline.graph import Plan
+from cpu_pipeline.keys import installed
+from cpu_pipeline.sources import _api
+from cpu_pipeline.store import Store
 
 ROWS = [{"text": f"a {word} film", "label": label} for word, label in (("good", 1), ("bad", 0))] * 2
 STEPS: tuple[dict[str, Any], ...] = (
@@ -58,7 +69,9 @@ def test_holds_what_was_asked_what_it_was_made_of_and_what_came_out(whole: Bench
     files = held["sources"]["model:files"]["files"]
     size, sha = files["model.safetensors"].split()
     assert int(size) == (whole.home / "model" / "model.safetensors").stat().st_size and len(sha) == 64
-    assert held["rows"]["data.validation"]["count"] == 4
+    chosen = rows.read(Store(whole.store).path_of(held["steps"]["data.validation"]["output"]) / rows.ROWS)
+    ids = "\n".join(str(row["id"]) for row in chosen)
+    assert held["rows"]["data.validation"] == {"count": 4, "ids": hashlib.sha256(ids.encode()).hexdigest()}
     assert {"python", "system", "isa", "cpu-pipeline"} == set(held["made_with"])
     assert {"tokenizers", "safetensors"} <= set(held["packages"])
     assert {"key", "output", "use", "version"} == set(held["steps"]["two"])
@@ -191,6 +204,9 @@ def test_a_record_that_is_lost_is_told_before_anything_is_built(bench: Bench) ->
     [
         (None, "there is no lock; write it with `cpu-pipeline lock`"),
         ("lock: 1\n<<<<<<< HEAD\nrecipe: {}\n", ":2:1: a merge that was not settled (`<<<<<<<`)"),
+        ("lock: 1\n=======\nrecipe: {}\n", ":2:1: a merge that was not settled (`=======`)"),
+        ("lock: 1\nrecipe: {}\n>>>>>>> theirs\n", ":3:1: a merge that was not settled (`>>>>>>>`)"),
+        ("||||||| base\nlock: 1\n", ":1:1: a merge that was not settled (`|||||||`)"),
         ("lock: 2\n", "written by a newer cpu-pipeline (its format is 2, this one reads 1)"),
         ("recipe: {}\n", ":1:1: not a lock"),
         ("lock: 1\nrecipe: {}\n", "not a whole lock: made_with: field required"),
@@ -226,6 +242,84 @@ def test_what_looks_like_a_number_stays_text(text: str) -> None:
     from cpu_pipeline import loader
 
     assert loader.parse(lock.dump({"fact": text}), Path("x")).value == {"fact": text}
+
+
+def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "small.lock"
+    assert lock.write({"lock": 1}, path) and not lock.write({"lock": 1}, path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(TryAgain):
+        patch.setattr(os, "fsync", full)
+        lock.write({"lock": 1, "steps": {}}, path)
+    assert path.read_bytes() == before
+
+
+def test_an_environment_is_locked_by_its_pins(tmp_path: Path) -> None:
+    made = Made(tmp_path / "project")
+    built, store = made.build(stages=[{"id": "float", "use": "export.optimum"}], outputs=["float"])
+    held = lock.make(built, store)
+    assert held["environments"] == {"optimum": environment.read("optimum").digest}
+    assert lock.drift(held, built.plan) == []
+    [moved] = lock.drift({**held, "environments": {"optimum": "0" * 64}}, built.plan)
+    assert moved.kind == "toolchain" and "optimum" in moved.says
+
+
+def test_what_scores_the_task_is_locked_too(tmp_path: Path) -> None:
+    built, store = Made(tmp_path / "project").build(task="token-classification")
+    assert lock.make(built, store)["packages"]["seqeval"] == installed("seqeval")
+
+
+def test_what_was_fetched_says_from_where_and_whose_doing_it_is(tmp_path: Path) -> None:
+    made = Made(tmp_path / "project")
+    built, store = made.build()
+    held = lock.make(built, store)
+    assert {name: said["from"] for name, said in held["sources"].items()} == {
+        "model:files": f"acme/small at {MODEL}", "data.calibration:files": f"acme/rows at {ROW_COMMIT}",
+        "data.validation:files": "local",
+    }  # fmt: skip
+    for name, kind in (("model:files", "model"), ("data.calibration:files", "data"), ("int8", "toolchain")):
+        steps = {**held["steps"], name: {**held["steps"][name], "key": "0" * 64}}
+        assert [one.kind for one in lock.drift({**held, "steps": steps}, built.plan)] == [kind], name
+    options = {"mode": "static", "per_channel": False}
+    stages = [RECIPE["stages"][0], {**RECIPE["stages"][1], "with": options}, RECIPE["stages"][2]]
+    found = lock.drift(held, api.plan(api.load_recipe(made.write(stages=stages))))
+    assert {one.kind for one in found} == {"recipe"} and len(found) > 1
+
+
+def test_neither_words_nor_schedule_make_a_lock_stale(tmp_path: Path) -> None:
+    made = Made(tmp_path / "project")
+    built, store = made.build()
+    held = lock.make(built, store)
+    for change in ({"about": "Other words."}, {"refresh": {"cron": "5 3 * * *", "keep": 3}}):
+        assert lock.drift(held, api.plan(api.load_recipe(made.write(**change)))) == []
+
+
+def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And neither when it fails."""
+    made, moved, errors = Made(tmp_path / "project"), "c" * 40, {"int8": StageFailed("no")}
+
+    def build(plan: Plan, store: Store, *_: Any, **__: Any) -> Built:
+        built = Built(plan)
+        made.fill(built, store)
+        built.errors |= errors
+        return built
+
+    monkeypatch.setattr(engine, "build", build)
+    monkeypatch.setattr(_api, "resolve", lambda repo, want, branch: moved if want == "model" else ROW_COMMIT)
+    recipe = made.write(refresh={"follow": "main"})
+    text = recipe.read_text()
+    command = ("lock", "--upgrade", recipe, "--store", tmp_path / "store")
+    assert cli(*command).code == 1
+    assert recipe.read_text() == text and not lock.place(recipe).exists()
+    errors.clear()
+    said = cli(*command)
+    assert said.code == 0 and f"moved  model: main of acme/small moved: {MODEL[:12]} → {moved[:12]}" in said.out
+    assert recipe.read_text() == text.replace(MODEL, moved)
+    assert lock.read(lock.place(recipe))["sources"]["model:files"]["from"] == f"acme/small at {moved}"
 
 
 def test_upgrade_needs_a_branch_to_follow(bench: Bench) -> None:

@@ -7,14 +7,16 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cpu_pipeline import versions
 from cpu_pipeline.artifact import digest_file
 from cpu_pipeline.errors import RecipeError, Refused, TryAgain
-from cpu_pipeline.versions import Promotion, in_service, keep, moving, promote, promoted, rejected, rollback
+from cpu_pipeline.versions import PROMOTIONS, Promotion, in_service, keep, moving, promote, promoted, rejected, rollback
 
 A, B, C = "a" * 12, "b" * 12, "c" * 12
 
@@ -246,3 +248,54 @@ def test_a_promotion_says_when_by_the_clock_of_everywhere(home: Path) -> None:
     put(home, A)
     assert promoted(home)[0].when.endswith("+00:00")
     assert isinstance(promoted(home)[0], Promotion)
+
+
+def test_latest_names_a_version_at_every_moment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(home, A)
+    seen = list[str | None]()
+
+    def watched(real: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any, **more: Any) -> None:
+            real(*arguments, **more)
+            seen.append(versions.latest(home))
+
+        return call
+
+    for name in ("unlink", "remove", "rename", "replace", "symlink"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    versions.point(home, B)
+    assert seen == [A, B], "a link beside it, and then one rename"
+
+
+def test_latest_is_on_the_disk_before_it_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut `latest` is what promotions.jsonl says it is."""
+    synced: list[tuple[Path, str | None, bool]] = []
+    monkeypatch.setattr(
+        versions, "sync_dir", lambda path: synced.append((path, versions.latest(home), (home / PROMOTIONS).exists()))
+    )
+    put(home, A)
+    assert synced == [(home, A, False)]
+
+
+def test_a_kill_while_an_old_version_goes_leaves_no_half_of_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(home, A, B)
+
+    def half(path: Path) -> None:
+        (path / "model.bin").unlink()
+        raise Death
+
+    with monkeypatch.context() as patch, pytest.raises(Death):
+        patch.setattr(versions, "remove_tree", half)
+        keep(home, 1)
+    assert versions.versions(home) == [C, B]
+    assert keep(home, 1) == []
+    assert left(home) == ["latest", "promotions.jsonl"], "what was half removed is removed by the next"
+
+
+def test_sweeping_leaves_what_others_write_and_what_is_in_service(home: Path) -> None:
+    nobody = (1 << 22) + 7  # more than any system numbers its processes
+    for name in (f".{A}.{os.getpid()}.ab", f".{A}.{nobody}.ab", f".{B}.{nobody}.ab.copy", f".{C}.{os.getpid()}.ab.old"):
+        (home / name).mkdir()
+    (home / "latest").symlink_to(f".{B}.{nobody}.ab.copy")
+    versions.sweep(home)
+    assert left(home) == [f".{A}.{os.getpid()}.ab", f".{B}.{nobody}.ab.copy", "latest"]

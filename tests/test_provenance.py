@@ -18,9 +18,10 @@ from in_toto_attestation.v1.statement import Statement
 from packageurl import PackageURL
 from publishing import Made, dressed
 
-from cpu_pipeline import provenance
+from cpu_pipeline import environment, provenance
 from cpu_pipeline.artifact import digest_file, digest_json, digest_listing
 from cpu_pipeline.errors import RecipeError, Refused
+from cpu_pipeline.keys import ABSENT
 from cpu_pipeline.origin import pypi
 from cpu_pipeline.publish import artifact_files, version_of
 from cpu_pipeline.verify import verify
@@ -116,6 +117,18 @@ def test_a_version_from_before_some_parameters_were_told(version: Path) -> None:
     ]  # fmt: skip
     (version / MANIFEST).write_text(json.dumps(manifest))
     verify(version)
+
+
+def test_it_says_in_which_environment(made: Made) -> None:
+    statement = said(made.put(place="ipex"))
+    assert definition(statement)["internalParameters"]["environments"] == {"ipex": environment.read("ipex").digest}
+
+
+def test_what_is_not_installed_is_no_dependency(version: Path) -> None:
+    manifest = read_manifest(version)
+    manifest["packages"]["nowhere"] = ABSENT
+    found = definition(provenance.make(manifest, []))["resolvedDependencies"]
+    assert found and not [one for one in found if "nowhere" in one["uri"]]
 
 
 def test_it_says_of_what(version: Path) -> None:
@@ -326,9 +339,10 @@ def test_a_file_whose_name_steers(version: Path) -> None:
     assert r"differs from its manifest: 'x\n\x1b[2J'" in str(caught.value)
 
 
-def test_an_output_of_no_files(version: Path) -> None:
+@pytest.mark.parametrize("digest", ["0" * 64, digest_listing({})])
+def test_an_output_of_no_files(version: Path, digest: str) -> None:
     manifest = read_manifest(version)
-    manifest["outputs"]["../elsewhere"] = {"format": "onnx", "digest": "0" * 64}
+    manifest["outputs"]["../elsewhere"] = {"format": "onnx", "digest": digest}
     dressed(version, outputs=manifest["outputs"], version=version_of(manifest))
     with pytest.raises(Refused, match=r"the files of ../elsewhere are not the artifact"):
         verify(version)

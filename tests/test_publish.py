@@ -20,7 +20,7 @@ from cpu_pipeline.artifact import digest_file, digest_json
 from cpu_pipeline.engine import Built
 from cpu_pipeline.errors import GateFailed, RecipeError, Refused, StageFailed
 from cpu_pipeline.lease import leased
-from cpu_pipeline.publish import REPORT, publish
+from cpu_pipeline.publish import REPORT, Damaged, publish
 from cpu_pipeline.stage import Verdict
 from cpu_pipeline.store import Store
 from cpu_pipeline.versions import MANIFEST, PROMOTIONS, edited, in_service, promoted, read_manifest
@@ -286,6 +286,37 @@ def test_a_latest_that_is_a_folder_stays_and_nothing_is_put_out(made: Maker, out
     assert sorted(p.name for p in (out / "toy").iterdir()) == sorted([first.name, "latest", PROMOTIONS])
 
 
+def test_a_version_that_is_a_link_is_not_written_through(made: Maker, out: Path, tmp_path: Path) -> None:
+    version = put(made(), out)
+    shutil.move(version, tmp_path / "elsewhere")
+    version.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refused, match=f"{version} is a symbolic link"):
+        publish(*made(), out, True)
+
+
+def test_latest_names_a_folder_at_every_moment_while_an_edited_version_is_replaced(
+    made: Maker, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = put(made(), out)
+    (version / REPORT).write_text("edited")
+    again = made()
+    seen: list[Path | None] = []
+
+    def watched(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            found = real(*arguments, **more)
+            seen.append(in_service(out / "toy"))
+            return found
+
+        return call
+
+    for name in ("unlink", "remove", "rename", "replace", "symlink"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    put(again, out, force=True)
+    assert None not in seen and seen[-1] == version and len(set(seen)) == 2, "itself, and its stand-in"
+    assert edited(version) == []
+
+
 def test_a_name_that_is_no_folder_is_refused(made: Maker, out: Path) -> None:
     with pytest.raises(RecipeError, match="the file's name becomes a folder's"):
         publish(*made(name="a b"), out)
@@ -325,3 +356,34 @@ def test_a_recipe_without_checks_says_so(made: Maker, out: Path) -> None:
     built, store = made()
     built.verdicts.clear()
     assert "This recipe has no check: nothing here is proved." in (put((built, store), out) / REPORT).read_text()
+
+
+@pytest.mark.parametrize("node", ["int8", "same"])
+def test_a_damaged_object_is_not_put_out(node: str, made: Maker, out: Path) -> None:
+    """F8: an output, or the evidence of a gate, that is not what the store took in."""
+    built, store = made()
+    path = built.artifacts[node].path / "sub" / "file.txt"
+    path.chmod(0o644)
+    path.write_text(path.read_text().upper())
+    with pytest.raises(Damaged, match=f"the object of `{node}` in the store was damaged; set aside"):
+        publish(built, Store(store.root), out)
+    assert list((out / "toy").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the names of open files")
+def test_a_version_is_on_the_disk_before_it_has_its_name(
+    made: Maker, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, store = made()
+    synced, real = list[str](), os.fsync
+
+    def note(handle: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    version = put((built, store), out)
+    [work] = {path for path in synced if re.fullmatch(rf".*/\.{version.name}\.\d+\.[0-9a-f]{{8}}", path)}
+    below = {path.removeprefix(f"{work}/") for path in synced if path.startswith(f"{work}/")}
+    assert below == {p.relative_to(version).as_posix() for p in version.rglob("*")}
+    assert synced.index(str(version.parent), synced.index(work)) > 0, "its name is written through, too"

@@ -10,10 +10,18 @@ from typing import Any
 
 import pytest
 from faults.bench import Bench, Ended, ended, pids_in, put_down
+from publishing import MODEL, RECIPE, ROWS, Made
 
-from cpu_pipeline import follow, lock, survey, versions
+from cpu_pipeline import engine, environment, follow, lock, outlook, roots, survey, versions
+from cpu_pipeline import refresh as refreshing
+from cpu_pipeline.engine import Built
+from cpu_pipeline.errors import StageFailed, TryAgain
+from cpu_pipeline.graph import Plan
 from cpu_pipeline.paper import load_recipe
+from cpu_pipeline.recipe import Trigger
 from cpu_pipeline.sources import _api
+from cpu_pipeline.stage import Verdict
+from cpu_pipeline.store import Store
 
 SCORED = ({"id": "made"}, {"id": "gate", "use": "faulty.versus", "from": {"reference": "model"}})
 
@@ -56,6 +64,8 @@ def test_the_first_refresh_builds_promotes_and_locks(bench: Bench) -> None:
     held = lock.read(recipe.with_suffix(".lock"))
     assert held["steps"]["made"]["output"]
     assert versions.promoted(bench.out / "small")[-1].by == "refresh"
+    kept = {place.name for place in roots.read(Store(bench.store)).places}
+    assert kept == {"small.lock", "small"}, "gc leaves alone what lock and versions name"
 
 
 def test_what_is_fresh_stays_as_it_is(bench: Bench) -> None:
@@ -113,8 +123,10 @@ def test_what_a_busy_machine_refused_is_measured_anew(bench: Bench) -> None:
     call(bench, recipe).says(0)
     upstream(bench, score=1.05)
     noise.write_text("0.5")
-    assert len(said(call(bench, recipe).says(3))["failed"]) == 2
     ran = len(bench.lines("compared"))
+    assert len(said(call(bench, recipe).says(3))["failed"]) == 2
+    assert len(bench.lines("compared")) == ran + 2, "what was measured just now is not measured again"
+    ran += 2
     assert said(call(bench, recipe).says(3))["built"] == 1
     assert len(bench.lines("compared")) == ran + 2, "each was measured once more, and once is enough"
     noise.write_text("0")
@@ -409,6 +421,9 @@ def test_versions_beyond_keep_go(bench: Bench) -> None:
     assert done["removed"] == [made[0]]
     there = sorted(p.name for p in (bench.out / "small").iterdir() if p.is_dir() and not p.is_symlink())
     assert there == sorted(made[1:])
+    recipe = bench.recipe(*SCORED, refresh={"keep": 1})
+    done = said(call(bench, recipe).says(0))
+    assert (done["outcome"], done["removed"]) == ("fresh", [made[1]]), "as after a kill before it came to this"
 
 
 def test_an_edited_version_in_service_is_not_compared_with(bench: Bench) -> None:
@@ -467,13 +482,21 @@ def test_each_refresh_is_remembered(bench: Bench) -> None:
     call(bench, recipe).says(3)
     runs = bench.call("history", "--json", "--store", bench.store).says(0).said["runs"]
     assert [(one["command"], one["exit_code"]) for one in runs] == [("refresh", 3), ("refresh", 0)]
-    assert "a drop of 0.80" in (bench.store / "runs" / runs[0]["id"] / "run.json").read_text()
+    version = in_service(bench)
+    assert [one["version"] for one in runs] == [version, version]
+    assert runs[0]["says"].startswith(f"small: {version} stays in service") and "a drop of 0.80" in runs[0]["says"]
+    for one, events in ((runs[0], ["gate@service"]), (runs[1], [])):
+        folder = bench.store / "runs" / one["id"]
+        record = json.loads((folder / "run.json").read_text())
+        assert record["manifest"]["steps"].keys() >= {"made", "gate"}, "`diff` can compare it"
+        told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+        assert {line["node"] for line in told if line["what"] == "built"} >= {"made", "gate", *events}
 
 
 COMMITS = ["1" * 40, "2" * 40]
 
 
-def test_a_followed_branch_moves_recipe_and_lock_only_with_a_promotion(
+def test_a_followed_branch_that_moved_is_seen_and_nothing_is_written(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The Hub is played by folders; the real one, on loopback, by tests/loopback/test_refresh.py."""
@@ -489,3 +512,117 @@ def test_a_followed_branch_moves_recipe_and_lock_only_with_a_promotion(
     assert recipe.read_text() == text
     assert survey.survey(recipe, bench.out, ["toolchain"]).moves == []
     assert follow.moves(seen.recipe, {"model"}) == []
+
+
+class Pretended:
+    """Refreshes of a recipe in this process, whose steps are pretended: what they come to is told in `content`."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made = Made(home)
+        self.store, self.out, self.content = Store(home / "store"), home / "out", "weights"
+        self.heads = {"model": MODEL, "data": ROWS}
+        self.drops: list[str] = []
+        """What the gates against the service say."""
+        self.errors: dict[str, Exception] = {}
+        monkeypatch.setattr(engine, "build", self.build)
+        monkeypatch.setattr(_api, "resolve", lambda repo, want, branch: self.heads[want])
+
+    def build(self, plan: Plan, store: Store, *_: Any) -> Built:
+        built = Built(plan)
+        self.made.fill(built, store, content=self.content)
+        for name in [name for name in plan.nodes if name in self.errors]:
+            built.errors[name] = self.errors[name]  # type: ignore[assignment]
+            del built.artifacts[name], built.verdicts[name]
+        if "accuracy@service" in built.verdicts and self.drops:
+            built.verdicts["accuracy@service"] = [Verdict("f1", False, says) for says in self.drops]
+        return built
+
+    def refresh(self, *only: Trigger, **recipe: Any) -> refreshing.Refreshed:
+        path = self.made.write(**recipe) if recipe else self.made.home / "toy.yaml"
+        return refreshing.refresh(path, self.store, self.out, only)
+
+
+@pytest.fixture
+def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretended:
+    return Pretended(tmp_path / "project", monkeypatch)
+
+
+def test_a_promotion_moves_recipe_and_lock_and_a_refusal_neither(pretended: Pretended) -> None:
+    assert pretended.refresh(refresh={"follow": "main"}).outcome == "promoted"
+    recipe = pretended.made.home / "toy.yaml"
+    place = lock.place(recipe)
+    text, held = recipe.read_text(), place.read_bytes()
+    assert lock.read(place)["sources"]["model:files"]["from"] == f"acme/small at {MODEL}"
+    pretended.heads["model"], pretended.content, pretended.drops = "b" * 40, "poison", ["a drop"]
+    done = pretended.refresh()
+    assert (done.outcome, done.failed) == ("refused", ["accuracy@service: a drop"])
+    assert (recipe.read_text(), place.read_bytes()) == (text, held)
+    pretended.heads["model"], pretended.content, pretended.drops = "c" * 40, "better", []
+    done = pretended.refresh("model")
+    assert (done.outcome, [move["to"] for move in done.moved]) == ("promoted", ["c" * 40])
+    assert recipe.read_text() == text.replace(MODEL, "c" * 40)
+    assert lock.read(place)["sources"]["model:files"]["from"] == f"acme/small at {'c' * 40}"
+    assert pretended.refresh().outcome == "fresh"
+
+
+def test_a_dry_run_reacts_as_a_refresh_would(pretended: Pretended) -> None:
+    pretended.refresh(refresh={"follow": "main"})
+    recipe = pretended.made.home / "toy.yaml"
+    text, pretended.heads["model"] = recipe.read_text(), "b" * 40
+    wanted: list[tuple[list[Trigger], str]] = [([], "stale"), (["model"], "stale"), (["data", "recipe"], "fresh")]
+    for only, outcome in wanted:
+        done = refreshing.refresh(recipe, pretended.store, pretended.out, only, dry_run=True)
+        assert (done.outcome, bool(done.moved)) == (outcome, outcome == "stale"), only
+    assert recipe.read_text() == text
+
+
+def test_a_rollback_of_long_ago_holds_nothing(pretended: Pretended) -> None:
+    """What somebody ran by hand since is replaced by what the lock says."""
+    pretended.refresh(refresh={"follow": "main"})
+    for commit, content in (("b" * 40, "two"), ("c" * 40, "three")):
+        pretended.heads["model"], pretended.content = commit, content
+        wanted = pretended.refresh().version
+        if content == "two":
+            versions.rollback(pretended.out / "toy")
+    recipe = pretended.made.home / "toy.yaml"
+    text = recipe.read_text()
+    pretended.made.put(pretended.out, content="four")
+    recipe.write_text(text)
+    done = pretended.refresh()
+    assert (done.outcome, done.version) == ("promoted", wanted)
+    [why] = done.causes
+    assert why.endswith("is in service, and is not what the lock says")
+
+
+def test_what_was_not_in_service_is_told(pretended: Pretended) -> None:
+    pretended.refresh(outputs=["float"])
+    done = pretended.refresh(outputs=["float", "int8"])
+    assert done.warnings == ["`int8` is not in service yet: nothing to compare it with"]
+
+
+@pytest.mark.parametrize("error", [TryAgain("the disk is full"), StageFailed("it can't be run")])
+def test_what_may_succeed_later_does_not_pass_for_compared(pretended: Pretended, error: Exception) -> None:
+    """One gate told its figures, the other found the disk full: nothing is promoted on half a comparison."""
+    second = {**RECIPE["stages"][2], "id": "second"}
+    first = pretended.refresh(stages=[*RECIPE["stages"], second]).version
+    pretended.content, pretended.errors = "other", {"second@service": error}
+    (pretended.made.home / "rows.jsonl").write_text('{"id": "2"}\n')
+    done = pretended.refresh()
+    if isinstance(error, TryAgain):
+        assert (done.outcome, done.exit_code, done.error, done.version) == ("failed", 75, "TryAgain", first)
+    else:
+        assert done.warnings == ["`second@service` could not be compared with what is in service: it can't be run"]
+    service = versions.in_service(pretended.out / "toy")
+    assert service is not None and (service.name == first) == isinstance(error, TryAgain)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_environments_are_made_only_when_asked(
+    pretended: Pretended, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    made = []
+    monkeypatch.setattr(outlook, "lacking", lambda plan, store: ["ipex"])
+    monkeypatch.setattr(environment, "create", lambda name, tell: made.append(name))
+    path = pretended.made.write()
+    assert refreshing.refresh(path, pretended.store, pretended.out, create_envs=wanted).outcome == "promoted"
+    assert made == (["ipex"] if wanted else [])

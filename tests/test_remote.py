@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import http.server
 import os
@@ -115,6 +116,56 @@ def test_a_push_of_what_is_there_writes_nothing(far: Path, store: Store) -> None
     before = {path: path.stat().st_mtime_ns for path in far.rglob("*")}
     share.push(store, Remote(str(far), print))
     assert {path: path.stat().st_mtime_ns for path in far.rglob("*")} == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the names of open files")
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, sync, replace = list[tuple[str, str]](), os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        calls.append(("sync", Path(f"/proc/self/fd/{handle}").readlink().parent.name))
+        sync(handle)
+
+    def replaced(self: Path, target: Path) -> Path:
+        calls.append(("replace", target.name))
+        return replace(self, target)
+
+    folder = Folder(tmp_path)
+    folder.send(b"x", "actions/ab/one")
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    folder.send(b"x", "actions/ab/two")
+    assert calls == [("sync", "incoming"), ("replace", "two"), ("sync", "actions")]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(errno.EIO, Unreachable), (errno.ESTALE, Unreachable), (errno.EACCES, Denied)]
+)
+def test_a_folder_that_does_not_answer_is_no_empty_one(
+    code: int, error: type[Exception], far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share whose server is gone, or a closed folder: 75 or 2, and not "nothing to be pulled"."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code), str(far))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refuse)
+        with pytest.raises(error, match=f"{far} can't be read"):
+            Folder(far).read("actions/ab/x", 9, print)
+        with pytest.raises(error, match=f"{far} can't be read"):
+            Folder(far).sizes("objects/ab/x", ["y"])
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(error, match=f"{far} can't be read"):
+        Folder(far).shelves("actions")
+
+
+def test_a_pull_of_everything_leaves_what_is_here_as_old_as_it_is(far: Path, store: Store) -> None:
+    """What nobody uses on this machine is for its `gc`, however often all of a remote is pulled."""
+    for number in (0, 1):
+        os.utime(store.record_of(key(number)), (1000, 1000))
+    assert len(share.pull(Store(store.root), Remote(str(far), print)).there) == 2
+    assert {store.record_of(key(number)).stat().st_mtime for number in (0, 1)} == {1000}
 
 
 class Breaking(Folder):
@@ -445,6 +496,8 @@ def test_an_object_that_is_here_is_not_fetched_again(far: Path, store: Store, tm
     with leased(here) as lease:
         found = lease.find(key(0))
         assert found is not None and lease.brought == {key(0)}
+        upkeep.gc(Store(store.root), 0)
+        assert intact(found.path, found.digest), "F19: this build is about to read it"
     assert upkeep.verify(store) == []
 
 
@@ -505,6 +558,7 @@ def test_messages_are_scrubbed() -> None:
     url = "https://user:ge%40heim@host/store?token=abc%2Fdef"
     said = scrub(f"404 for {url} with ge@heim\nand token=abc/def", url)
     assert "heim" not in said and "def" not in said and "\n" not in said
+    assert scrub("the signature abc/def has expired", url) == "the signature *** has expired"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,27 @@ def test_a_path_need_not_be_utf_8(store: Store, tmp_path: Path) -> None:
     path = write_lock(tmp_path / "caf\udce9" / "toy.lock", store, 1)
     store.root_at(path)
     assert roots.read(store).places == [path] and left(store) == [1]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_place_that_does_not_answer_stops_it(
+    code: int, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is not mounted just now is not gone."""
+    path = write_lock(tmp_path / "toy.lock", store, 1)
+    store.root_at(path)
+    real = Path.stat
+
+    def stat(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if self == path:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(self, follow_symlinks=follow_symlinks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stat)
+        with pytest.raises(RecipeError, match="nothing was collected"):
+            gc(store, 0)
+    assert len(store.keys()) == 5 and left(store) == [1]
 
 
 @pytest.mark.parametrize("data", [b"", b"/somewhere/else", b"\xff", b"relative"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import importlib.resources
 import json
 import re
@@ -133,13 +134,24 @@ def test_what_the_workflow_says(project: Path) -> None:
     for name in ("Push built steps", "Commit what moved", "Hand out what is in service", "Is everything fresh?"):
         assert steps(first)[name]["if"] == "${{ !cancelled() }}"
     assert steps(first)["Pull built steps"]["continue-on-error"] is True
+    keys = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    for name in ("Pull built steps", "Refresh", "Push built steps"):
+        assert steps(first)[name]["env"].keys() - {"HF_TOKEN"} == keys
+    restored, saved = (
+        steps(first)["Bring back earlier versions and runs"]["with"],
+        steps(first)["Keep versions and runs"],
+    )
+    assert restored["path"] == saved["with"]["path"] == "artifacts\n.cpu-pipeline/runs"
+    first_of_all, *_ = restored["restore-keys"].splitlines()
+    assert saved["with"]["key"].startswith(first_of_all) and "run_id" not in restored["restore-keys"]
 
 
 def test_comments_are_kept_and_change_nothing(project: Path) -> None:
     text = made("github-actions", project)
     assert "# also when another recipe's gate failed" in text and "comment-" not in text
     assert f"# `{order(project).jobs[0].cron.text}` stands for `0 3 * * *`" in text
-    assert all(line.lstrip().startswith("#") for line in text.splitlines() if len(line) > 120 and ": off" in line)
+    why = [line for line in text.splitlines() if "off the full and half hours" in line]
+    assert len(why) == 2 and all(line.startswith("  # ") and len(line) <= 120 for line in why)
 
 
 def test_a_script_that_looks_like_a_comment_stays(project: Path) -> None:
@@ -281,10 +293,14 @@ def test_cron_jobs_hold_for_kubernetes_schema(project: Path, remote: str | None)
 def test_what_a_cron_job_says(project: Path) -> None:
     daily, weekly = (document["spec"] for document in cronjobs(project))
     assert (daily["timeZone"], daily["concurrencyPolicy"]) == ("Etc/UTC", "Forbid")
+    assert 0 < daily["startingDeadlineSeconds"] < 86_400, "without, a hundred missed starts end all of them"
     assert daily["schedule"] == order(project).jobs[0].cron.text
     pod = daily["jobTemplate"]["spec"]["template"]["spec"]
     assert pod["restartPolicy"] == "Never" and daily["jobTemplate"]["spec"]["backoffLimit"] == 0
-    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsNonRoot"] is True and pod["automountServiceAccountToken"] is False
+    assert pod["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
     resources = [
         job["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["resources"] for job in (daily, weekly)
     ]
@@ -292,6 +308,16 @@ def test_what_a_cron_job_says(project: Path) -> None:
     assert [said["limits"]["cpu"] for said in resources] == ["2", "3"]
     mounts = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
     assert mounts == {volume["name"] for volume in pod["volumes"]} == {"project", "tmp", "home", "store"}
+    [secret] = pod["containers"][0]["envFrom"]
+    assert secret == {"secretRef": {"name": "cpu-pipeline", "optional": True}}, "tokens come from there alone"
+
+
+def test_a_job_has_as_many_threads_as_the_recipe_that_asks_for_most(tmp_path: Path) -> None:
+    for name, threads in (("a", 2), ("b", 4), ("c", 1)):
+        write_recipe(tmp_path, name, '{cron: "7 3 * * *"}', f"target: {{threads: {threads}}}")
+    write_recipe(tmp_path, "d", '{cron: "7 3 * * *"}')
+    [job] = order(tmp_path).jobs
+    assert job.threads == 4
 
 
 def test_kubernetes_needs_an_image(project: Path) -> None:
@@ -391,6 +417,13 @@ def test_units_name_what_is_to_run(project: Path) -> None:
     service = units["cpu-pipeline-refresh-alpha.service"]
     assert "50%%" in service and "PrivateTmp" not in service.replace("# Not PrivateTmp", "")
     assert 'Environment="CPU_PIPELINE_STORE=/srv/st ore"' in service
+    begins = [line.split("cpu-pipeline ")[0] for line in service.splitlines() if line.startswith("Exec")]
+    assert begins == ["ExecStartPre=-", "ExecStart=", "ExecStopPost="], (
+        "pulling may fail; pushing comes after a failure"
+    )
+    place = f"User={getpass.getuser()}\nWorkingDirectory={str(project).replace('%', '%%')}\n"
+    assert place in service and "EnvironmentFile=-/etc/cpu-pipeline-refresh-alpha.env\n" in service
+    assert all("Persistent=true\n" in units[name] for name in units if name.endswith(".timer"))
 
 
 def test_words_survive_the_shell(project: Path) -> None:

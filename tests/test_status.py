@@ -99,7 +99,7 @@ def test_a_promotion_counts_where_its_history_is_not_known_but_no_rollback(bench
     promoted(bench, "rollback", NOW)
     assert look().age == 9 * DAY and look().rolled_back
     promoted(bench, "refresh", NOW - timedelta(days=1))
-    assert look().age == DAY
+    assert look().age == DAY and not look().rolled_back
 
 
 def test_the_last_run_failed(bench: Bench, look: Look) -> None:
@@ -110,6 +110,13 @@ def test_the_last_run_failed(bench: Bench, look: Look) -> None:
     assert len(look().problems) == 1
     ran(bench, NOW, "run", puts_out=["one"], version="v1")
     assert look().problems == [] and look().last == "done"
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_the_last_run_was_stopped(bench: Bench, look: Look, code: int) -> None:
+    ran(bench, NOW)
+    ran(bench, NOW, exit_code=code, error={"name": "Interrupted", "says": "stopped"})
+    assert look().problems == [f"the last refresh interrupted ({code}): stopped"]
 
 
 def test_the_last_run_died_and_one_that_lives_is_no_failure(bench: Bench, look: Look) -> None:

@@ -1,0 +1,101 @@
+"""What is in service is compared with as it answered, or answers anew; what is damaged is compared with nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from publishing import RECIPE, Made
+
+from cpu_pipeline import lock, service
+from cpu_pipeline.errors import Refused
+from cpu_pipeline.lease import leased
+
+LEAST = {"id": "accuracy", "use": "validate.accuracy", "from": {"reference": "model"}, "with": {"at_least": 0.1}}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return Made(tmp_path / "project")
+
+
+def uses(made: Made, version: Path, **how: Any) -> dict[str, str]:
+    """Hold another build against a version; name what is added to its plan, and the stage of each."""
+    built, _ = made.build(**how)
+    plan = service.against(service.of_version(version), built)
+    return {name: node.use for name, node in plan.nodes.items() if name not in built.plan.nodes}
+
+
+def test_what_was_answered_is_taken_as_it_was(made: Made) -> None:
+    version = made.put()
+    built, _ = made.build(files={"more.txt": "more"})
+    plan = service.against(service.of_version(version), built)
+    answers = plan.nodes["predict:int8@service"]
+    assert (answers.use, answers.gives) == ("load.kept", "predictions")
+    assert answers.stage.model_dump()["files"] == ("sub/file.txt",)
+    gate = plan.nodes["accuracy@service"]
+    assert gate.inputs == {"candidate": "predict:int8", "reference": "predict:int8@service"}
+    assert gate.data == plan.nodes["accuracy"].data
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"content": "other rows"},
+        {"files": {"more.txt": "more"}, "task": {"use": "question-answering", "with": {"max_seq_length": 320}}},
+    ],
+    ids=["rows", "task"],
+)
+def test_it_answers_anew_when_other_rows_or_another_task_is_asked(made: Made, how: dict[str, Any]) -> None:
+    """Answers to other questions, side by side with ours, would say nothing, or that everything is wrong."""
+    added = uses(made, made.put(), **how)
+    assert added == {
+        "int8@service": "load.kept", "predict:int8@service": "predict", "accuracy@service": "validate.accuracy",
+    }  # fmt: skip
+
+
+def test_what_came_out_the_same_is_not_compared(made: Made) -> None:
+    assert uses(made, made.put()) == {}
+
+
+def test_an_output_that_is_not_in_service_is_not_compared(made: Made) -> None:
+    assert uses(made, made.put(outputs=["float"]), files={"more.txt": "more"}) == {}
+
+
+def test_the_successors_bounds_are_what_is_judged(made: Made) -> None:
+    """A gate without a drop of its own has one against what is in service."""
+    stages = [*RECIPE["stages"][:2], LEAST]
+    version = made.put(stages=stages)
+    built, _ = made.build(stages=stages, files={"more.txt": "more"})
+    stage = service.against(service.of_version(version), built).nodes["accuracy@service"].stage
+    assert stage == built.plan.nodes["accuracy"].stage.successor() != built.plan.nodes["accuracy"].stage
+
+
+def test_an_edited_version_is_refused(made: Made) -> None:
+    version = made.put()
+    (version / "int8" / "sub" / "file.txt").write_text("mine")
+    with pytest.raises(Refused, match=r"is in service and was edited \(int8/sub/file.txt\)"):
+        service.of_version(version)
+
+
+def test_of_a_lock_only_what_the_store_holds_whole_is_taken_up(made: Made) -> None:
+    built, store = made.build()
+    held = lock.make(built, store)
+
+    def found() -> tuple[service.Service, list[str]]:
+        with leased(store) as lease:
+            return service.of_lock(held, built.plan, lease)
+
+    kept, lacking = found()
+    assert (kept.version, kept.models.keys(), lacking) == (None, {"float", "int8"}, [])
+    assert kept.models["int8"].digest == built.artifacts["int8"].digest
+    path = store.path_of(built.artifacts["int8"].digest) / "sub" / "file.txt"
+    path.chmod(0o644)
+    path.write_text(path.read_text().upper())
+    store._checked.clear()
+    kept, lacking = found()
+    assert (kept.models.keys(), lacking) == ({"float"}, ["int8"])
+    held = {**held, "steps": {}}
+    kept, lacking = found()
+    assert (kept.models, lacking) == ({}, [])
