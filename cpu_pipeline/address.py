@@ -41,7 +41,7 @@ def scrub(text: str, url: str) -> str:
     hidden = set[str]()
     for _, user, _, query in _parts(url):
         hidden |= {user, user.partition(":")[2], query, *query.split("#")}
-        hidden |= {value for _, value in urllib.parse.parse_qsl(query.partition("#")[0])}
+        hidden |= {pair.partition("=")[2] for pair in re.split("[&#]", query)}
         # A library may have cut it elsewhere. Shorter pieces tell little, and might stand anywhere in the text.
         hidden |= {piece for piece in re.split(r"[/?#:@]", user) if len(piece) > 2}
     changes = (urllib.parse.unquote, urllib.parse.quote, lambda each: repr(each)[1:-1])

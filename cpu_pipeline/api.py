@@ -31,6 +31,8 @@ class Outcome:
     """The version's folder in `out`; None when nothing was to come out (`until`)."""
     fresh: bool
     """True when the folder was written now, False when it was there already."""
+    instead_of: str | None
+    """The version in service until now; None when there was none, or it is the same."""
 
 
 def load_recipe(path: Path | str, options: Mapping[str, Mapping[str, Any]] | None = None) -> Paper[Recipe]:
@@ -91,12 +93,17 @@ def build(
     """
     kept = _opened(store)
     with _recording(kept, "run", planned, tell, record) as (run, tells):
+        run.note(out=str(Path(out).absolute()))
         hold = _hold(planned, locked)
         if create_envs:
             _create_environments(planned, kept, tells)
 
+        before: Path | None = None
+
         def put_out(built: Built) -> tuple[Path, bool] | None:
+            nonlocal before
             hold(built)
+            before = versions.in_service(Path(out) / planned.name)
             return publish.publish(built, kept, Path(out), force, run.command)
 
         # Held until the roots name it: no `gc` comes between building and putting out.
@@ -107,7 +114,9 @@ def build(
             if published is not None:
                 kept.root_at(published[0].parent)
                 run.note(version=published[0].name)
-    return Outcome(built, *(published or (None, False)))
+    path, fresh = published or (None, False)
+    was = versions.label(before.name) if before is not None and path is not None else None
+    return Outcome(built, path, fresh, None if path is not None and was == path.name else was)
 
 
 def rebuild(

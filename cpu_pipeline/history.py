@@ -88,6 +88,7 @@ class Run:
             "command": command,
             "name": name,
             "recipe": None if recipe is None else str(recipe),
+            **({} if recipe is None else {"place": str(recipe.absolute())}),
             "started": _iso(now),
         }
         self._noted: dict[str, Any] = {}

@@ -22,7 +22,7 @@ from cpu_pipeline.journal import ROOM, RUN, Entry, folders, look
 from cpu_pipeline.store import Store
 
 NAME = "runs.sqlite"
-FORMAT = 1
+FORMAT = 2
 """Raise when a row changes its shape; an index of another format is made anew."""
 PATIENCE = 0.5
 """Seconds to wait for who writes just now."""

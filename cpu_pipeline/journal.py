@@ -30,6 +30,11 @@ class Entry:
     command: str
     name: str
     recipe: str | None
+    """Its file, as it was given."""
+    place: str | None
+    """Its file, from the root of the file system."""
+    out: str | None
+    """The folder of artifacts, from there too."""
     started: str
     """UTC, as ISO 8601 has it."""
     finished: str | None
@@ -39,6 +44,8 @@ class Entry:
     """What it put out, or left in service."""
     puts_out: bool
     """False for a run that was to put nothing out (`--until`), and for a lock."""
+    partial: bool
+    """True when more had moved than it was to react to (`--only`)."""
     says: str
     """The first line of its error."""
 
@@ -116,12 +123,15 @@ def _entry(name: str, said: Mapping[str, Any], outcome: Outcome, says: str) -> E
         text("command") or "?",
         text("name") or "?",
         text("recipe"),
+        text("place"),
+        text("out"),
         text("started") or began(name),
         text("finished"),
         outcome,
         code if isinstance(code, int) else None,
         text("version"),
         bool(said.get("puts_out", said.get("command") != "lock")),
+        bool(refresh.get("ignored")) if isinstance(refresh := said.get("refresh"), Mapping) else False,
         says,
     )
 

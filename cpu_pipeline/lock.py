@@ -38,6 +38,8 @@ FORMAT = 1
 HEAD = "# Written by `cpu-pipeline lock`, to be checked in; not to be edited.\n"
 MERGE = re.compile(r"^(<<<<<<<|=======|>>>>>>>|\|\|\|\|\|\|\|)( |$)")
 
+LOCAL = "local"
+"""Where files of this machine come from; they are known by content."""
 Lock = Mapping[str, Any]
 
 
@@ -156,6 +158,13 @@ class Drift:
     kind: Trigger
     """Whose doing it is."""
     says: str
+    source: bool = False
+    """True when it says by itself whose doing it is."""
+
+    @property
+    def cause(self) -> str:
+        """Say it as a reason to build."""
+        return self.says if self.source else f"{self.kind}: {self.says}"
 
 
 def drift(lock: Lock, plan: Plan) -> list[Drift]:
@@ -174,8 +183,20 @@ def drift(lock: Lock, plan: Plan) -> list[Drift]:
         step = {fact: value for fact, value in before.get(name, {}).items() if fact != "output"}
         fetched = name in plan.nodes and name in before and plan.nodes[name].use == "fetch"
         kind: Trigger = ("data" if name.startswith("data.") else "model") if fetched else rest
-        compare(kind, "steps.", {name: step or None}, {name: now["steps"].get(name)})
+        says = _other_files(lock["sources"].get(name), plan.nodes[name]) if fetched else ""
+        if says and step.get("key") != now["steps"][name].get("key"):
+            found.append(Drift(kind, f"{name.removesuffix(':files')}: {says}", source=True))
+        else:
+            compare(kind, "steps.", {name: step or None}, {name: now["steps"].get(name)})
     return found
+
+
+def _other_files(source: Any, node: Node) -> str:
+    """Say which files are meant now instead of those that a lock lists; nothing where the same ones are."""
+    was, now = source.get("from") if isinstance(source, dict) else None, _origin(node)
+    if was is not None and was != now:
+        return f"{was} → {now}"
+    return "its files on this machine changed" if now == LOCAL else ""
 
 
 def deviations(lock: Lock, built: Built) -> list[str]:
@@ -264,4 +285,4 @@ def _options(node: Node) -> dict[str, Any]:
 def _origin(node: Node) -> str:
     """Say where a fetched thing comes from: repository and commit, or this machine, by content."""
     fields = node.stage.model_dump()["fields"]
-    return f"{fields['hub']} at {fields['revision']}" if "hub" in fields else "local"
+    return f"{fields['hub']} at {fields['revision']}" if "hub" in fields else LOCAL

@@ -73,7 +73,10 @@ def publish(
         )
     fresh = bool(changed) or not (home / version).exists()
     with writing(out):
-        home.mkdir(parents=True, exist_ok=True)
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, FileNotFoundError) as error:  # a link to a disk that is not there
+            raise RecipeError(f"{out} can't be made: {error.strerror}: {error.filename}; name another place") from error
         sweep(home)
         work = home / f".{version}.{os.getpid()}.{secrets.token_hex(4)}"
         try:

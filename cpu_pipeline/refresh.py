@@ -92,6 +92,7 @@ def refresh(
     if dry_run:
         return _outlook(survey(path, out, only), store, out)
     with history.recording(store, "refresh", path.stem, path, tell) as run:
+        run.note(out=str(out.absolute()))
         begun: Refreshed | None = None
         try:
             # Two refreshes of one recipe at once: the second waits, and then finds it fresh.

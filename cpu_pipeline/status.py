@@ -65,15 +65,26 @@ def duration(text: str) -> float:
 
 
 def recipes(out: Path, folder: Path = FOLDER) -> list[Path]:
-    """List the recipes that are meant to be in service: those that have a lock, or artifacts.
+    """List the recipes that are meant to be in service: those that say `refresh`, have a lock, or artifacts.
 
     Raises:
         RecipeError: there is none.
     """
-    found = [path for path in sorted(folder.glob("*.yaml")) if lock.place(path).exists() or (out / path.stem).is_dir()]
+    found = [path for path in sorted(folder.glob("*.yaml")) if (out / path.stem).is_dir() or _is_meant(path)]
     if not found:
-        raise RecipeError(f"no recipe is named, and none in {folder}/ has a lock, or artifacts in {out}; name one")
+        raise RecipeError(
+            f"no recipe is named, and none in {folder}/ has `refresh`, a lock, or artifacts in {out}; name one"
+        )
     return found
+
+
+def _is_meant(path: Path) -> bool:
+    if lock.place(path).exists():
+        return True
+    try:
+        return load_recipe(path).value.refresh is not None
+    except PipelineError:
+        return True  # `status` says what is wrong with it
 
 
 def status(paths: Sequence[Path], store: Store, out: Path, most: float, now: datetime | None = None) -> list[Standing]:
@@ -96,12 +107,14 @@ def status(paths: Sequence[Path], store: Store, out: Path, most: float, now: dat
 def _standing(path: Path, known: Sequence[Entry], out: Path, most: float, now: datetime) -> Standing:
     locked, broken = _lock(path)
     home = out / path.stem
-    mine = [one for one in known if one.name == path.stem and one.command in FRESHENING and one.puts_out]
-    last = next((one for one in mine if one.outcome != "running" and _past(began(one.id), now)), None)
+    mine = [one for one in known if _is_of(one, path, out)]
+    past = (one for one in mine if one.outcome != "running" and _past(began(one.id), now))
+    # What was fine as far as it looked says nothing of what it was not to look at.
+    last = next((one for one in past if not (one.partial and one.outcome == "done")), None)
     service = versions.in_service(home)
     order = versions.promoted(home)
     # The history stays on the machine that made it; the promotions go with the artifacts.
-    said = [one.finished for one in mine if one.outcome == "done"]
+    said = [one.finished for one in mine if one.outcome == "done" and not one.partial]
     said += [one.when for one in order if one.by in FRESHENING]
     times = [when for text in said if (when := _past(text, now)) is not None]
     fresh = max(times) if times and service is not None else None
@@ -130,6 +143,17 @@ def _standing(path: Path, known: Sequence[Entry], out: Path, most: float, now: d
         code = "" if last.exit_code is None else f" ({last.exit_code})"
         found.problems.append(f"the last {last.command} {last.outcome}{code}: {last.says or last.id}")
     return found
+
+
+def _is_of(one: Entry, path: Path, out: Path) -> bool:
+    """Say whether a run made this recipe's artifacts: other projects may use the same store, and the same names."""
+    if one.name != path.stem or one.command not in FRESHENING or not one.puts_out:
+        return False
+    # A project that was moved, or is mounted elsewhere now, is no other one: nothing is where it was.
+    return all(
+        said in (None, str(mine.absolute())) or not Path(said or "").exists()
+        for said, mine in ((one.place, path), (one.out, out))
+    )
 
 
 def _lock(path: Path) -> tuple[Literal["fresh", "stale", "missing", "unknown"], str]:

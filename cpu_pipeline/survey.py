@@ -54,7 +54,7 @@ def survey(path: Path, out: Path, only: Collection[Trigger] = ()) -> Survey:
     if found:
         recipe, _ = follow.moved(recipe, found)
     plan = wiring.plan(recipe)
-    causes = [move.says for move in found] + [f"{one.kind}: {one.says}" for one in drift if one.kind in kinds]
+    causes = [move.says for move in found] + [one.cause for one in drift if one.kind in kinds]
     if held is None:
         causes.append("it was never locked")
     home = out / plan.name
@@ -68,7 +68,7 @@ def survey(path: Path, out: Path, only: Collection[Trigger] = ()) -> Survey:
         if other := _differs(home, held, None if edited else plan.outputs):
             back = bool(order) and order[-1].by == "rollback" and _rejects(home, held)
             causes += [] if back else [other]
-    ignored = [f"{one.kind}: {one.says}" for one in drift if one.kind not in kinds]
+    ignored = [one.cause for one in drift if one.kind not in kinds]
     if causes:  # what is built is built of all that is here
         causes += [f"{says} (no reason by itself)" for says in ignored]
         ignored = []

@@ -88,7 +88,7 @@ def test_a_model_that_moved_is_rebuilt_compared_and_promoted(bench: Bench) -> No
     assert done["outcome"] == "promoted"
     assert done["version_before"] == first["version"]
     assert done["version"] == in_service(bench) != first["version"]
-    assert any(says.startswith("model: steps.model:files.key") for says in done["causes"])
+    assert "model: its files on this machine changed" in done["causes"]
     assert done["changes"] == {"gate@service": ["score: 1.0 → 1.5"]}
     assert (bench.out / "small" / first["version"]).is_dir(), "the earlier version is kept"
     assert said(call(bench, recipe).says(0))["outcome"] == "fresh"
@@ -102,7 +102,7 @@ def test_a_poisoned_upstream_is_refused_and_the_old_stays(bench: Bench) -> None:
     text = recipe.with_suffix(".lock").read_bytes()
     upstream(bench, score=0.2)
     ended = call(bench, recipe).says(
-        3, f"{first['version']} stays in service", "a drop of 0.80", "because model: steps.model:files.key",
+        3, f"{first['version']} stays in service", "a drop of 0.80", "because model: its files on this machine changed",
         "score: 1.0 → 0.2",
     )  # fmt: skip
     done = said(ended)
@@ -222,6 +222,10 @@ def test_only_what_it_reacts_to(bench: Bench) -> None:
     done = said(call(bench, recipe, "--only", "data,recipe").says(0, "not reacted to: model: "))
     assert done["outcome"] == "fresh"
     assert done["ignored"]
+    call(bench, recipe, "--only", "data").says(0)
+    runs = bench.call("history", "--json", "--store", bench.store).says(0).said["runs"]
+    assert [one["partial"] for one in runs] == [True, True, False]
+    assert {(one["place"], one["out"]) for one in runs} == {(str(recipe), str(bench.out))}
     assert said(call(bench, recipe, "--only", "model").says(0))["outcome"] == "promoted"
     call(bench, recipe, "--only", "modle").says(2, "did you mean `model`?")
 
@@ -411,6 +415,22 @@ def test_a_rollback_holds_nothing_but_what_it_took_out(bench: Bench) -> None:
     assert (done["outcome"], done["version"]) == ("held", None)
 
 
+def test_run_says_what_it_takes_out_of_service(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    first = said(call(bench, recipe).says(0))["version"]
+    upstream(bench, score=1.5)
+    second = said(call(bench, recipe).says(0))["version"]
+    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    assert f"promoted  {bench.out / 'small' / second} (instead of {first})\n" in bench.run(recipe).says(0).out
+    assert f"unchanged  {bench.out / 'small' / second}\n" in bench.run(recipe).says(0).out
+
+
+def test_a_place_that_cannot_be_is_refused(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    bench.out.symlink_to(bench.home / "not" / "mounted")
+    call(bench, recipe).says(2, "artifacts can't be made")
+
+
 def test_versions_beyond_keep_go(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED, refresh={"keep": 2})
     made = []
@@ -463,6 +483,8 @@ def test_all_recipes_of_the_folder_and_going_on(bench: Bench) -> None:
     assert "because it was never locked" in text
     assert f"| b | promoted | `{in_service(bench, 'b')}` | 1 | 2 |" in text
     assert "**StageFailed**" in text
+    bench.call("refresh", folder / "b.yaml", "b.yaml", "--store", bench.store).says(2, "b.yaml has the same name")
+    bench.call("run", folder / "b.yaml", "b.yaml", "--store", bench.store).says(2, "b.yaml has the same name")
     shutil.rmtree(folder)
     bench.call("refresh", "--store", bench.store).says(2, "no recipe is named")
 

@@ -559,6 +559,8 @@ def test_messages_are_scrubbed() -> None:
     said = scrub(f"404 for {url} with ge@heim\nand token=abc/def", url)
     assert "heim" not in said and "def" not in said and "\n" not in said
     assert scrub("the signature abc/def has expired", url) == "the signature *** has expired"
+    two = "https://host/store?version=2&signature=abc%2Fdef%3D"
+    assert scrub("abc%2Fdef%3D and abc/def= do not match", two) == "*** and *** do not match"
 
 
 @pytest.mark.parametrize(

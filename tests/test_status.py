@@ -112,6 +112,30 @@ def test_the_last_run_failed(bench: Bench, look: Look) -> None:
     assert look().problems == [] and look().last == "done"
 
 
+def placed(when: datetime, bench: Bench, **facts: Any) -> None:
+    ran(bench, when, **{"place": str(bench.home / "small.yaml"), "out": str(bench.out), **facts})
+
+
+@pytest.mark.parametrize("other", ["place", "out"])
+def test_runs_of_another_project_say_nothing(bench: Bench, look: Look, tmp_path: Path, other: str) -> None:
+    there = tmp_path / "other"
+    there.mkdir()
+    placed(NOW - timedelta(days=2), bench, exit_code=3, error={"name": "GateFailed", "says": "no"})
+    assert look().last == "failed"
+    placed(NOW - timedelta(days=1), bench, **{other: str(there)})
+    assert (look().last, look().age) == ("failed", 9 * DAY)
+    there.rmdir()
+    assert (look().last, look().age) == ("done", DAY), "a project that was moved is the same one"
+
+
+def test_a_refresh_that_was_not_to_look_at_all_says_nothing(bench: Bench, look: Look) -> None:
+    placed(NOW - timedelta(days=2), bench, exit_code=3, error={"name": "GateFailed", "says": "no"})
+    placed(NOW - timedelta(days=1), bench, refresh={"ignored": ["model: main moved"]})
+    assert (look().last, look().age) == ("failed", 9 * DAY)
+    placed(NOW - timedelta(hours=12), bench, refresh={"ignored": []})
+    assert (look().last, look().age) == ("done", DAY / 2)
+
+
 @pytest.mark.parametrize("code", [130, 143])
 def test_the_last_run_was_stopped(bench: Bench, look: Look, code: int) -> None:
     ran(bench, NOW)
@@ -197,10 +221,10 @@ def test_which_recipes_are_meant(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no recipe is named, and none in"):
         recipes(bench.out, folder)
     folder.mkdir()
-    for name in ("small", "locked", "new"):
-        (folder / f"{name}.yaml").touch()
+    for name in ("small", "locked", "new", "due"):
+        (folder / f"{name}.yaml").write_text(RECIPE + ("refresh: {follow: main}\n" if name == "due" else ""))
     (folder / "locked.lock").touch()
-    assert [path.stem for path in recipes(bench.out, folder)] == ["locked", "small"]
+    assert [path.stem for path in recipes(bench.out, folder)] == ["due", "locked", "small"]
 
 
 def test_a_recipe_that_is_not_there_is_an_error(bench: Bench) -> None:

@@ -41,6 +41,21 @@ def open_store(path: Path | None, remote: str | None = None) -> Store:
     return Store(path or default_root(), Remote(remote, warn, lenient=True))
 
 
+def require_own_names(recipes: Sequence[Path]) -> None:
+    """Refuse recipes of one name in one call: each would take the other's artifacts out of service.
+
+    Raises:
+        RecipeError: names both.
+    """
+    from cpu_pipeline.errors import RecipeError
+
+    seen: dict[str, Path] = {}
+    for path in recipes:
+        other = seen.setdefault(path.stem, path)
+        if other.absolute() != path.absolute():
+            raise RecipeError(f"{path}: {other} has the same name, and both would be artifacts/{path.stem}; rename one")
+
+
 def warn(says: str) -> None:
     """Tell of something that is wrong and does not stop the command."""
     from cpu_pipeline.cli.output import patient, plain

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cpu_pipeline.cli.options import Json, RemoteOption, StoreOption, open_store
+from cpu_pipeline.cli.options import Json, RemoteOption, StoreOption, open_store, require_own_names
 
 if TYPE_CHECKING:
     from cpu_pipeline.recipe import Trigger
@@ -51,6 +51,7 @@ def refresh(
 
     triggers = _triggers(only)
     paths = recipes or _all()
+    require_own_names(paths)
     opened = open_store(store, store_remote)
     results: list[Refreshed] = []
     try:

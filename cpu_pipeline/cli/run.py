@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cpu_pipeline.cli.options import Json, Recipes, RemoteOption, Sets, StoreOption, Until, open_store, parse_sets
+from cpu_pipeline.cli.options import (
+    Json,
+    Recipes,
+    RemoteOption,
+    Sets,
+    StoreOption,
+    Until,
+    open_store,
+    parse_sets,
+    require_own_names,
+)
 
 if TYPE_CHECKING:
     from cpu_pipeline.api import Outcome
@@ -51,6 +61,7 @@ def run(
 
     if locked and until is not None:
         raise RecipeError("--locked builds the whole recipe; leave out --until")
+    require_own_names(recipes)
     options = parse_sets(sets)
     failed: list[PipelineError] = []
     results: list[dict[str, Any]] = []
@@ -110,6 +121,7 @@ def _result(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "exit_code": 0,
         "path": None if outcome.path is None else str(outcome.path),
         "fresh": outcome.fresh,
+        "instead_of": outcome.instead_of,
         "built": built.made,
         "outputs": {
             n: {"format": built.artifacts[n].format, "digest": built.artifacts[n].digest} for n in plan.outputs
@@ -129,7 +141,8 @@ def _print(plan: Plan, outcome: Outcome) -> None:
     kept = len(built.artifacts) - len(built.made)
     print(f"{plan.name}: {len(built.made)} steps built, {kept} kept")
     if outcome.path is not None:
-        print(f"{'wrote' if outcome.fresh else 'unchanged'}  {outcome.path}")
+        instead = f" (instead of {outcome.instead_of})" if outcome.instead_of else ""
+        print(f"{'wrote' if outcome.fresh else 'promoted' if instead else 'unchanged'}  {outcome.path}{instead}")
         print(f"report  {outcome.path / 'report.md'}")
     elif built.artifacts:
         last = list(built.artifacts)[-1]

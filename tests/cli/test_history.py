@@ -156,6 +156,7 @@ def call(bench: Bench, *arguments: object) -> Ended:
 
 
 def test_status_says_what_fails(bench: Bench) -> None:
+    bench.run(bench.home / "small.yaml").says(3)
     said = call(bench, "small.yaml")
     assert said.code == 5
     assert said.err == "Stale: small: the last run failed (3): step `gate`: score 0.1, at least 0.5 asked\n"

@@ -159,6 +159,9 @@ class ValidateAccuracy(Stage):
     ) -> Verdict:
         if ours is None or theirs is None or self.max_drop is None:
             return Verdict(name, False, f"{name} is NaN: candidate {_number(ours)}, reference {_number(theirs)}")
+        if self.drop == "relative" and theirs <= 0:  # a share of nothing: whatever came out would pass
+            says = f"{name} of the reference is {theirs:.4f}: it answers nothing right; look at the rows and the task"
+            return Verdict(name, False, says, theirs - ours, 0.0)
         bound = self.max_drop * (abs(theirs) if self.drop == "relative" else 1)
         interval = f"{confidence:.0%} interval {_number(found['low'])} to {_number(found['high'])}"
         allowed = f"{bound:.4f}" + (f" ({self.max_drop:.2%} of the reference)" if self.drop == "relative" else "")

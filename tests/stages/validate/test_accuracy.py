@@ -72,6 +72,15 @@ def test_a_model_against_itself_passes(tmp_path: Path) -> None:
     assert _failed(stage.judge(facts)) == []
 
 
+def test_a_share_of_nothing_is_not_allowed(tmp_path: Path) -> None:
+    """Rows that fit nothing let everything pass: 0 is no drop below 0."""
+    facts = _facts(tmp_path, ValidateAccuracy(max_drop=0.1), _said(0), _said(0))
+    facts["metrics"]["f1"] |= {"candidate": 0.0, "reference": 0.0}
+    [*_, verdict] = ValidateAccuracy(max_drop=0.1, drop="relative").judge(facts)
+    assert not verdict.passed and "it answers nothing right" in verdict.says
+    assert _failed(ValidateAccuracy(max_drop=0.1).judge(facts)) == []
+
+
 def test_a_drop_is_judged_absolutely_or_relatively(tmp_path: Path) -> None:
     facts = _facts(tmp_path, ValidateAccuracy(max_drop=0.1), _said(110), _said(100))  # 0.45 against 0.5
     found = facts["metrics"]["f1"]
