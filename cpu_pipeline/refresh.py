@@ -255,11 +255,16 @@ class _Refresh:
         gates = {
             name: node for name, node in plan.nodes.items() if name not in built.plan.nodes and node.stage.successor()
         }
-        of = {name: {gate for gate in gates if name in plan.ancestors(gate)} for name in built.plan.outputs}
-        for name, own in of.items():
+        of = {
+            name: {gate for gate, node in gates.items() if service.judged(plan, node) == name}
+            for name in built.plan.outputs
+        }
+        for name in of:
             if name not in kept.models:
                 self._warn(f"`{name}` is not in service yet: nothing to compare it with")
-            elif kept.models[name].digest != built.artifacts[name].digest and not own:
+            elif kept.models[name].digest != built.artifacts[name].digest and not any(
+                name in plan.ancestors(gate) for gate in gates
+            ):
                 self._warn(f"no gate of this recipe compares `{name}` with what is in service")
         if not gates:
             return {}
@@ -337,17 +342,15 @@ class _Refresh:
 
     def _rejected(self, manifest: Mapping[str, Any]) -> str | None:
         """Name the version that a rollback took out of service, if this is that: its bytes, whatever was measured."""
-        puts = versions.puts_out(manifest)
+        puts = {name: said["digest"] for name, said in manifest["outputs"].items()}
         now = versions.in_service(self.home)
-        if now is not None and versions.puts_out(versions.read_manifest(now)) == puts:
+        if now is not None and versions.puts_out(now) == puts:
             return None
-        for name in versions.rejected(self.home):
-            there = (self.home / name / versions.MANIFEST).is_file()
-            if name == manifest["version"] or (
-                there and versions.puts_out(versions.read_manifest(self.home / name)) == puts
-            ):
-                return name
-        return None
+        rejected = sorted(versions.rejected(self.home))
+        return next(
+            (n for n in rejected if n == manifest["version"] or versions.puts_out(self.home / n) == puts),
+            None,
+        )
 
     def _is_in_service(self, manifest: Mapping[str, Any], plan: Plan) -> bool:
         """Say whether nothing but what this machine measured tells it from the version in service."""

@@ -119,9 +119,8 @@ def against(service: Service, built: Built) -> Plan:
         after = node.stage.successor()
         if after is None or not {"candidate", "reference"} <= node.inputs.keys():
             continue
-        ours = node.inputs["candidate"]
-        between = plan.nodes[ours] if "candidate" in node.stage.through else None
-        model = ours if between is None else next(iter(between.inputs.values()))
+        between = plan.nodes[node.inputs["candidate"]] if "candidate" in node.stage.through else None
+        model = judged(plan, node)
         if model not in service.models or built.artifacts[model].digest == service.models[model].digest:
             continue
         reference = _take_up(f"{model}{MARK}", service.models[model], node, added)
@@ -130,6 +129,14 @@ def against(service: Service, built: Built) -> Plan:
         inputs = {**node.inputs, "reference": reference}
         added[f"{gate}{MARK}"] = replace(node, id=f"{gate}{MARK}", stage=after, inputs=inputs)
     return replace(plan, nodes={**plan.nodes, **added})
+
+
+def judged(plan: Plan, gate: Node) -> str:
+    """Name the step whose model a gate judges."""
+    candidate = gate.inputs["candidate"]
+    if "candidate" not in gate.stage.through:
+        return candidate
+    return next(iter(plan.nodes[candidate].inputs.values()))  # its predictions lie between
 
 
 def _take_up(name: str, kept: Kept, beside: Node, added: dict[str, Node]) -> str:

@@ -88,7 +88,7 @@ def _wrong(home: Path) -> str | None:
 def _differs(home: Path, held: lock.Lock, names: Collection[str] | None) -> str | None:
     """Say that the version in service is not what the lock says: of these outputs, or of the version's own."""
     version = home / (versions.latest(home) or "")
-    outputs = versions.puts_out(versions.read_manifest(version))
+    outputs = versions.puts_out(version) or {}
     locked = _locked(held, outputs if names is None else names)
     return None if outputs == locked else f"{version} is in service, and is not what the lock says"
 
@@ -96,10 +96,8 @@ def _differs(home: Path, held: lock.Lock, names: Collection[str] | None) -> str 
 def _rejects(home: Path, held: lock.Lock) -> bool:
     """Say whether the lock names what a rollback took out of service; where its version is gone, it is taken to."""
     for name in versions.rejected(home):
-        if not (home / name / versions.MANIFEST).is_file():
-            return True
-        outputs = versions.puts_out(versions.read_manifest(home / name))
-        if outputs == _locked(held, outputs):
+        outputs = versions.puts_out(home / name)
+        if outputs is None or outputs == _locked(held, outputs):
             return True
     return False
 

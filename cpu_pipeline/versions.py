@@ -13,7 +13,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -80,9 +80,12 @@ def rejected(home: Path) -> set[str]:
     return found
 
 
-def puts_out(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Map the outputs of a version to their digests."""
-    return {name: said["digest"] for name, said in manifest["outputs"].items()}
+def puts_out(version: Path) -> dict[str, str] | None:
+    """Map the outputs of a version to their digests; None when it is gone, or its manifest can't be read."""
+    try:
+        return {name: said["digest"] for name, said in read_manifest(version)["outputs"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def keep(home: Path, count: int) -> list[str]:

@@ -183,6 +183,30 @@ def test_each_output_that_changes_takes_a_gate_that_ran(bench: Bench) -> None:
     assert (done["version_before"], done["version"], in_service(bench)) == (first, first, first)
 
 
+def test_the_gate_of_what_is_made_of_an_output_does_not_speak_for_it(bench: Bench) -> None:
+    def recipe(**options: Any) -> Path:
+        gates = [
+            {"id": f"gate-{of}", "use": "faulty.versus", "from": {"candidate": of, "reference": "model"}, **more}
+            for of, more in (("a", options), ("b", {}))
+        ]
+        return bench.recipe({"id": "a"}, {"id": "b", "text": "b"}, *gates, outputs=["a", "b"])
+
+    upstream(bench, score=6.0)
+    call(bench, recipe()).says(0)
+    upstream(bench, score=6.05)
+    call(bench, recipe(afraid_of=6.0)).says(1, "`gate-a@service`", "this reference can't be run any more")
+
+
+def test_a_damaged_manifest_of_what_was_rolled_back_holds(bench: Bench) -> None:
+    recipe = bench.recipe(*SCORED)
+    call(bench, recipe).says(0)
+    upstream(bench, score=1.5)
+    second = said(call(bench, recipe).says(0))["version"]
+    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    (bench.out / "small" / second / "manifest.json").write_text("[")
+    assert said(call(bench, recipe).says(0))["outcome"] == "held"
+
+
 def test_what_was_refused_and_cannot_be_measured_anew_stays_refused(bench: Bench) -> None:
     noise = bench.home / "noise.txt"
     noise.write_text("0")
