@@ -10,7 +10,7 @@ from typing import Any
 
 from cpu_pipeline import engine, environment, follow, history, lock, outlook, paper, publish, versions, wiring
 from cpu_pipeline import rebuild as rebuilding
-from cpu_pipeline.engine import Built, Event
+from cpu_pipeline.built import Built, Event, repaired
 from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.lease import leased
@@ -108,7 +108,7 @@ def build(
 
         # Held until the roots name it: no `gc` comes between building and putting out.
         with leased(kept) as lease:
-            built, published = engine.repaired(
+            built, published = repaired(
                 lambda: _note(run, engine.build(planned, kept, tells, jobs, remeasure, lease), kept), put_out, tells
             )
             if published is not None:
@@ -176,7 +176,7 @@ def write_lock(
             return lock.make(built, kept)
 
         with leased(kept) as lease:
-            _, made = engine.repaired(building, describe, tells)
+            _, made = repaired(building, describe, tells)
             if moves is not None:
                 moves.write()
             place = lock.place(planned.path)

@@ -6,22 +6,22 @@ import contextlib
 import selectors
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 from filelock import BaseFileLock, Timeout
 
 from cpu_pipeline import environment, host, registry
 from cpu_pipeline.artifact import Artifact, digest_json
+from cpu_pipeline.built import Built, Event, found_damaged
 from cpu_pipeline.child import Child, request, tail
 from cpu_pipeline.environment import DEFAULT, Interpreter
-from cpu_pipeline.errors import BackendMissing, PipelineError, Refused, StageFailed, TryAgain, interruption
+from cpu_pipeline.errors import BackendMissing, PipelineError, StageFailed, TryAgain, interruption
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, environments, find_source, home, ingredients, missing, packages
 from cpu_pipeline.lease import Lease, leased
-from cpu_pipeline.stage import Verdict
 from cpu_pipeline.store import Store
 from cpu_pipeline.turns import Machine
 
@@ -31,73 +31,6 @@ SAMPLE = 0.5
 """Seconds between looks at the memory of children."""
 HEAVY = 768 << 20
 """Bytes that a child may still hold after a node and be used again; what it holds adds to the next node's peak."""
-
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something a person watching the build would like to see."""
-
-    node: str
-    what: str
-    """kept, making (an environment), building, waiting, built, failed, skipped or warning."""
-    why: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-
-@dataclass
-class Built:
-    """What a build came to."""
-
-    plan: Plan
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
-    verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
-    """Node id -> what its checks said."""
-    made: list[str] = field(default_factory=list)
-    """Nodes that ran; the others were kept."""
-    errors: dict[str, PipelineError] = field(default_factory=dict)
-    """Node id -> why it failed."""
-
-    @property
-    def passed(self) -> bool:
-        """Say whether everything was built and every check passed."""
-        return not self.errors and all(v.passed for found in self.verdicts.values() for v in found)
-
-
-class Damaged(Refused):
-    """An object of a build is not what it was; it has been set aside, and can be built again."""
-
-    def __init__(self, node: str) -> None:
-        super().__init__(f"the object of `{node}` in the store was damaged; set aside: run again to build it anew")
-        self.node = node
-
-
-def repaired(
-    building: Callable[[], Built], using: Callable[[Built], T], tell: Callable[[Event], None]
-) -> tuple[Built, T]:
-    """Build, and use what was built; when an object turns out to be damaged, tell, build it anew and go on.
-
-    Args:
-        building: builds; called again after each find, when what was set aside is a miss.
-        using: raises `Damaged` before it changes anything.
-        tell: called with every event.
-
-    Raises:
-        Damaged: an object that has just been built anew is damaged again.
-    """
-    found = set[str]()
-    while True:
-        built = building()
-        try:
-            return built, using(built)
-        except Damaged as error:
-            if error.node in found:
-                raise
-            found.add(error.node)
-            tell(_damaged(error.node))
 
 
 def reasons(before: Any, needed: dict[str, Any]) -> tuple[str, ...]:
@@ -311,7 +244,7 @@ class _Build:
     def _rebuild(self, damaged: list[str]) -> None:
         """A stored object is not what it claims to be: it has been set aside; make it again."""
         for name in damaged:
-            self.tell(_damaged(name))
+            self.tell(found_damaged(name))
             self.built.artifacts.pop(name)
             self.pending = {n: node for n, node in self.plan.nodes.items() if n in self.pending or n == name}
         # What is made again may come out different: keys that hang on it are made anew, too.
@@ -443,10 +376,6 @@ class _Build:
         if isinstance(error, TryAgain):
             for other in list(self.pending.values()):
                 self._drop(other, node.id)
-
-
-def _damaged(node: str) -> Event:
-    return Event(node, "warning", ("its object in the store was damaged; set aside, building it again",))
 
 
 def _with_log(text: str, log: Path) -> str:

@@ -24,9 +24,9 @@ from typing import Any, Self, TextIO
 from filelock import FileLock
 
 from cpu_pipeline.address import userinfo
+from cpu_pipeline.built import Built, Event
 from cpu_pipeline.child import SECRET
 from cpu_pipeline.disk import make_dir, write_file, writing
-from cpu_pipeline.engine import Built, Event
 from cpu_pipeline.errors import PipelineError, TryAgain, interruption
 from cpu_pipeline.journal import EVENTS, FORMAT, LOCK, ROOM, RUN, Entry
 from cpu_pipeline.store import Store

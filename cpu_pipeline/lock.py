@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cpu_pipeline import environment, host
 from cpu_pipeline.artifact import Artifact, digest_json, digest_listing, list_tree
+from cpu_pipeline.built import Built, Damaged
 from cpu_pipeline.disk import write_file, writing
-from cpu_pipeline.engine import Built, Damaged, needs
+from cpu_pipeline.engine import needs
 from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.errors import RecipeError, Stale
 from cpu_pipeline.graph import Node, Plan

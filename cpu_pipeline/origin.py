@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from cpu_pipeline.artifact import digest_listing, list_tree
-from cpu_pipeline.engine import Built
+from cpu_pipeline.built import Built
 from cpu_pipeline.errors import Refused
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.keys import ABSENT, made_with

@@ -13,8 +13,8 @@ from typing import Any
 
 from cpu_pipeline import card, environment, host, origin, provenance, report, sbom
 from cpu_pipeline.artifact import digest_file, digest_json
+from cpu_pipeline.built import Built, Damaged
 from cpu_pipeline.disk import remove_tree, sync_dir, writing
-from cpu_pipeline.engine import Built, Damaged
 from cpu_pipeline.errors import GateFailed, RecipeError, Refused
 from cpu_pipeline.keys import installed, made_with
 from cpu_pipeline.recipe import Recipe

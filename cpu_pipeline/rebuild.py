@@ -8,7 +8,7 @@ from typing import Literal
 
 from cpu_pipeline import engine
 from cpu_pipeline.artifact import Artifact, list_tree
-from cpu_pipeline.engine import Built, Event
+from cpu_pipeline.built import Built, Event
 from cpu_pipeline.errors import Stale
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.lease import leased

@@ -13,7 +13,7 @@ from typing import Any
 
 from cpu_pipeline import engine, environment, follow, history, lock, outlook, publish, service, versions
 from cpu_pipeline.artifact import digest_json
-from cpu_pipeline.engine import Built, Event
+from cpu_pipeline.built import Built, Event, repaired
 from cpu_pipeline.errors import GateFailed, Interrupted, PipelineError, Stale, TryAgain
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.lease import Lease, leased
@@ -177,7 +177,7 @@ class _Refresh:
             for name in outlook.lacking(seen.plan, self.store):
                 environment.create(name, lambda line: self.tell(Event(line, "making")))
         kept = self._service()
-        engine.repaired(lambda: self._judged(kept), self._promote, self.tell)
+        repaired(lambda: self._judged(kept), self._promote, self.tell)
         return self._refuse() if done.failed else done
 
     def _judged(self, kept: Service | None) -> Built:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cpu_pipeline import registry
-from cpu_pipeline.engine import Built
+from cpu_pipeline.built import Built
 from cpu_pipeline.graph import NOT_MODELS
 from cpu_pipeline.markdown import code, escape, size, table
 

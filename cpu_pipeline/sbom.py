@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.engine import Built
+from cpu_pipeline.built import Built
 from cpu_pipeline.errors import BackendMissing
 from cpu_pipeline.keys import ABSENT, installed
 from cpu_pipeline.origin import Origin, maker, pypi, times, used

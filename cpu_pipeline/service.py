@@ -9,7 +9,7 @@ from typing import Any
 
 from cpu_pipeline import registry
 from cpu_pipeline.artifact import Artifact, list_tree
-from cpu_pipeline.engine import Built
+from cpu_pipeline.built import Built
 from cpu_pipeline.errors import Refused
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.lease import Lease

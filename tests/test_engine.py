@@ -16,7 +16,7 @@ import pytest
 from faults.bench import write_model
 
 from cpu_pipeline import api, engine, outlook
-from cpu_pipeline.engine import Built, Event
+from cpu_pipeline.built import Built, Event
 from cpu_pipeline.errors import RecipeError, StageFailed
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.store import Store

@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT
 
 from cpu_pipeline import api, environment, registry
-from cpu_pipeline.engine import Event
+from cpu_pipeline.built import Event
 from cpu_pipeline.errors import BackendMissing, RecipeError
 
 

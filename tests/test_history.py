@@ -21,7 +21,7 @@ from conftest import ROOT
 from filelock import FileLock
 
 from cpu_pipeline import history, index, journal
-from cpu_pipeline.engine import Event
+from cpu_pipeline.built import Event
 from cpu_pipeline.errors import GateFailed, Interrupted, RecipeError, Termination, TryAgain
 from cpu_pipeline.history import recording, runs
 from cpu_pipeline.journal import Entry, find
@@ -30,7 +30,7 @@ from cpu_pipeline.store import Store
 RECORD = """\
 import sys, time
 from pathlib import Path
-from cpu_pipeline.engine import Event
+from cpu_pipeline.built import Event
 from cpu_pipeline.history import recording
 from cpu_pipeline.store import Store
 for number in range(int(sys.argv[2])):

@@ -20,7 +20,7 @@ from publishing import MODEL, RECIPE, Made
 from publishing import ROWS as ROW_COMMIT
 
 from cpu_pipeline import api, engine, environment, lock, rows
-from cpu_pipeline.engine import Built
+from cpu_pipeline.built import Built
 from cpu_pipeline.errors import RecipeError, StageFailed, TryAgain
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.keys import installed

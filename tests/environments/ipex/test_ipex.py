@@ -14,7 +14,7 @@ from conftest import ROOT
 
 from cpu_pipeline import api
 from cpu_pipeline.artifact import CARD
-from cpu_pipeline.engine import Event
+from cpu_pipeline.built import Event
 from cpu_pipeline.environment import Environment
 
 Build = Callable[..., api.Outcome]

@@ -1,0 +1,83 @@
+"""What a build came to, what is told on its way, and going on where something of it turns out to be damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from cpu_pipeline.artifact import Artifact
+from cpu_pipeline.errors import PipelineError, Refused
+from cpu_pipeline.graph import Plan
+from cpu_pipeline.stage import Verdict
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a person watching the build would like to see."""
+
+    node: str
+    what: str
+    """kept, making (an environment), building, waiting, built, failed, skipped or warning."""
+    why: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass
+class Built:
+    """What a build came to."""
+
+    plan: Plan
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
+    """Node id -> what its checks said."""
+    made: list[str] = field(default_factory=list)
+    """Nodes that ran; the others were kept."""
+    errors: dict[str, PipelineError] = field(default_factory=dict)
+    """Node id -> why it failed."""
+
+    @property
+    def passed(self) -> bool:
+        """Say whether everything was built and every check passed."""
+        return not self.errors and all(v.passed for found in self.verdicts.values() for v in found)
+
+
+class Damaged(Refused):
+    """An object of a build is not what it was; it has been set aside, and can be built again."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"the object of `{node}` in the store was damaged; set aside: run again to build it anew")
+        self.node = node
+
+
+def repaired(
+    building: Callable[[], Built], using: Callable[[Built], T], tell: Callable[[Event], None]
+) -> tuple[Built, T]:
+    """Build, and use what was built; when an object turns out to be damaged, tell, build it anew and go on.
+
+    Args:
+        building: builds; called again after each find, when what was set aside is a miss.
+        using: raises `Damaged` before it changes anything.
+        tell: called with every event.
+
+    Raises:
+        Damaged: an object that has just been built anew is damaged again.
+    """
+    found = set[str]()
+    while True:
+        built = building()
+        try:
+            return built, using(built)
+        except Damaged as error:
+            if error.node in found:
+                raise
+            found.add(error.node)
+            tell(found_damaged(error.node))
+
+
+def found_damaged(node: str) -> Event:
+    """Return the warning that an object is built again."""
+    return Event(node, "warning", ("its object in the store was damaged; set aside, building it again",))
