@@ -42,6 +42,11 @@ def said(ended: Ended) -> dict[str, Any]:
     return read
 
 
+def roll_back(bench: Bench) -> None:
+    """Put the version before back into service, by hand."""
+    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+
+
 def in_service(bench: Bench, name: str = "small") -> str:
     version = versions.in_service(bench.out / name)
     assert version is not None
@@ -202,7 +207,7 @@ def test_a_damaged_manifest_of_what_was_rolled_back_holds(bench: Bench) -> None:
     call(bench, recipe).says(0)
     upstream(bench, score=1.5)
     second = said(call(bench, recipe).says(0))["version"]
-    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    roll_back(bench)
     (bench.out / "small" / second / "manifest.json").write_text("[")
     assert said(call(bench, recipe).says(0))["outcome"] == "held"
 
@@ -233,7 +238,7 @@ def test_a_version_put_into_service_meanwhile_is_compared_with(bench: Bench) -> 
     running = bench.start("refresh", recipe, "--store", bench.store, "--out", bench.out)
     with put_down(running):
         pids_in(hold)
-        bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+        roll_back(bench)
         hold.unlink()
         done = said(ended(running).says(3, "a drop of 0.14", f"{first} stays in service"))
     assert done["version_before"] == done["version"] == first == in_service(bench)
@@ -373,7 +378,7 @@ def test_what_was_rolled_back_is_not_promoted_again(bench: Bench) -> None:
     first = said(call(bench, recipe).says(0))["version"]
     upstream(bench, score=1.5)
     second = said(call(bench, recipe).says(0))["version"]
-    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    roll_back(bench)
     assert in_service(bench) == first
     done = said(call(bench, recipe).says(0, f"held  small: {first} was put back by hand and stays"))
     assert (done["outcome"], done["version"]) == ("held", first)
@@ -391,7 +396,7 @@ def test_what_comes_after_a_rollback_is_promoted_though_somebody_locked_it(bench
     call(bench, recipe).says(0)
     upstream(bench, score=1.5)
     call(bench, recipe).says(0)
-    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    roll_back(bench)
     upstream(bench, score=1.6)
     bench.call("lock", recipe, "--store", bench.store).says(0)
     done = said(call(bench, recipe).says(0, "is in service, and is not what the lock says"))
@@ -406,7 +411,7 @@ def test_what_was_rolled_back_is_known_by_its_bytes(bench: Bench) -> None:
     first = said(call(bench, recipe).says(0))["version"]
     upstream(bench, score=1.05)
     second = said(call(bench, recipe).says(0))["version"]
-    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    roll_back(bench)
     shutil.rmtree(bench.store)
     noise.write_text("0.01")
     done = said(call(bench, recipe, FAULTY_VERSION="2").says(0, f"{second} was taken out of service by hand"))
@@ -430,7 +435,7 @@ def test_a_rollback_holds_nothing_but_what_it_took_out(bench: Bench) -> None:
     first = said(call(bench, recipe).says(0))["version"]
     upstream(bench, score=1.5)
     call(bench, recipe).says(0)
-    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    roll_back(bench)
     marker = bench.out / "small" / first / "made" / "marker.txt"
     marker.write_text("mine\n")
     call(bench, recipe).says(7, "was edited (made/marker.txt)")
@@ -444,7 +449,7 @@ def test_run_says_what_it_takes_out_of_service(bench: Bench) -> None:
     first = said(call(bench, recipe).says(0))["version"]
     upstream(bench, score=1.5)
     second = said(call(bench, recipe).says(0))["version"]
-    bench.call("rollback", "small", "--out", bench.out, "--store", bench.store).says(0)
+    roll_back(bench)
     assert f"promoted  {bench.out / 'small' / second} (instead of {first})\n" in bench.run(recipe).says(0).out
     assert f"unchanged  {bench.out / 'small' / second}\n" in bench.run(recipe).says(0).out
 
