@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cpu_pipeline.api import Outcome, build, load_recipe, plan
-    from cpu_pipeline.errors import PipelineError
+    from cpu_pipeline.core.errors import PipelineError
 
 __all__ = ["Outcome", "PipelineError", "build", "load_recipe", "plan"]
 
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     if name == "PipelineError":
-        from cpu_pipeline.errors import PipelineError
+        from cpu_pipeline.core.errors import PipelineError
 
         return PipelineError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,8 @@ import re
 import urllib.parse
 from collections.abc import Iterator
 
-from cpu_pipeline.errors import RecipeError, TryAgain
+from cpu_pipeline.core.errors import RecipeError, TryAgain
+from cpu_pipeline.core.redaction import userinfo
 
 PACKAGES = {
     "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp",
@@ -49,16 +50,6 @@ def scrub(text: str, url: str) -> str:
     for secret in sorted(filter(None, hidden), key=len, reverse=True):
         text = text.replace(secret, "***")
     return " ".join(text.split())[:300]
-
-
-def userinfo(rest: str) -> str:
-    """Return the user and password at the beginning of what follows `://`; empty where there is none.
-
-    A password that was not percent-encoded holds anything, `/`, `#` and `@` too. So all before the last `@` is taken
-    for one where it has a colon, rather too much than too little; `bucket/a@b` has none.
-    """
-    before = rest.rpartition("@")[0]
-    return before if ":" in before else rest.partition("/")[0].rpartition("@")[0]
 
 
 def ambiguous(url: str) -> bool:

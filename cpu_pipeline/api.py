@@ -10,11 +10,12 @@ from typing import Any
 
 from cpu_pipeline import engine, environment, follow, history, lock, outlook, paper, publish, versions, wiring
 from cpu_pipeline import rebuild as rebuilding
-from cpu_pipeline.built import Built, Event, repaired
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.built import Built, repaired
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.events import Event
+from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.lease import leased
-from cpu_pipeline.loader import did_you_mean
 from cpu_pipeline.paper import Paper
 from cpu_pipeline.rebuild import Compared
 from cpu_pipeline.recipe import Recipe

@@ -6,23 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from cpu_pipeline.artifact import Artifact
-from cpu_pipeline.errors import PipelineError, Refused
+from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.core.errors import PipelineError, Refused
+from cpu_pipeline.core.events import Event
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.stage import Verdict
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something a person watching the build would like to see."""
-
-    node: str
-    what: str
-    """kept, making (an environment), building, waiting, built, failed, skipped or warning."""
-    why: tuple[str, ...] = ()
-    seconds: float = 0.0
 
 
 @dataclass

@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 
 from cpu_pipeline import registry
-from cpu_pipeline.artifact import Card
 from cpu_pipeline.built import Built
+from cpu_pipeline.core.artifact import Card
+from cpu_pipeline.core.markdown import code, escape, table
 from cpu_pipeline.graph import Node
-from cpu_pipeline.markdown import code, escape, table
 from cpu_pipeline.origin import Origin, maker, used
 from cpu_pipeline.store import Store
 

@@ -19,12 +19,12 @@ from typing import IO, Any
 
 import psutil
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Artifact
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.core.errors import StageFailed, error_class
+from cpu_pipeline.core.redaction import SECRET
 from cpu_pipeline.environment import Interpreter
-from cpu_pipeline.errors import StageFailed, error_class
 
-SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE", re.IGNORECASE)
 CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 """A user and a password in an address, as proxies have them."""
 SHAPING = ("TORCHINDUCTOR_", "AOT_INDUCTOR_", "AOTINDUCTOR_", "TORCHDYNAMO_")

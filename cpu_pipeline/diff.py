@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpu_pipeline import journal, registry
-from cpu_pipeline.errors import PipelineError, RecipeError
+from cpu_pipeline.core.errors import PipelineError, RecipeError
+from cpu_pipeline.core.text import size
 from cpu_pipeline.keys import differences
-from cpu_pipeline.markdown import size
 from cpu_pipeline.store import Store
 from cpu_pipeline.versions import read_manifest
 

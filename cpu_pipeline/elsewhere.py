@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.artifact import Artifact
 from cpu_pipeline.child import Child, told
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.environment import Interpreter
 
 if TYPE_CHECKING:

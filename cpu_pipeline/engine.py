@@ -13,12 +13,14 @@ from typing import Any
 import psutil
 from filelock import BaseFileLock, Timeout
 
-from cpu_pipeline import environment, host, registry
-from cpu_pipeline.artifact import Artifact, digest_json
-from cpu_pipeline.built import Built, Event, found_damaged
+from cpu_pipeline import environment, registry
+from cpu_pipeline.built import Built, found_damaged
 from cpu_pipeline.child import Child, request, tail
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact, digest_json
+from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain, interruption
+from cpu_pipeline.core.events import Event
 from cpu_pipeline.environment import DEFAULT, Interpreter
-from cpu_pipeline.errors import BackendMissing, PipelineError, StageFailed, TryAgain, interruption
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, environments, find_source, home, ingredients, missing, packages
 from cpu_pipeline.lease import Lease, leased

@@ -24,8 +24,8 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
-from cpu_pipeline.errors import BackendMissing, RecipeError
-from cpu_pipeline.loader import did_you_mean
+from cpu_pipeline.core.errors import BackendMissing, RecipeError
+from cpu_pipeline.core.text import did_you_mean
 
 DEFAULT = "default"
 """The environment that this process runs in."""

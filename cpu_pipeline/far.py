@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cpu_pipeline.address import FLAT, PACKAGES, Denied, Unreachable, ambiguous, protocol_of, scrub, shown
-from cpu_pipeline.errors import BackendMissing, PipelineError, RecipeError
-from cpu_pipeline.place import Folder, Place, at_home, pump
+from cpu_pipeline.core.errors import BackendMissing, PipelineError, RecipeError
+from cpu_pipeline.core.files import at_home
+from cpu_pipeline.place import Folder, Place, pump
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.disk import write_file, writing
+from cpu_pipeline.core.files import write_file, writing
 from cpu_pipeline.loader import Keys, Problem, parse
 from cpu_pipeline.paper import Paper, load_recipe, recipe_of
 from cpu_pipeline.recipe import Recipe, Trigger

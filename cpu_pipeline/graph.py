@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cpu_pipeline.artifact import Artifact
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.keys import Context
-from cpu_pipeline.loader import did_you_mean
 from cpu_pipeline.recipe import Recipe
 from cpu_pipeline.stage import Stage
 

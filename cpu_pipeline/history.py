@@ -23,11 +23,11 @@ from typing import Any, Self, TextIO
 
 from filelock import FileLock
 
-from cpu_pipeline.address import userinfo
-from cpu_pipeline.built import Built, Event
-from cpu_pipeline.child import SECRET
-from cpu_pipeline.disk import make_dir, write_file, writing
-from cpu_pipeline.errors import PipelineError, TryAgain, interruption
+from cpu_pipeline.built import Built
+from cpu_pipeline.core.errors import PipelineError, TryAgain, interruption
+from cpu_pipeline.core.events import Event
+from cpu_pipeline.core.files import make_dir, write_file, writing
+from cpu_pipeline.core.redaction import SECRET, userinfo
 from cpu_pipeline.journal import EVENTS, FORMAT, LOCK, ROOM, RUN, Entry
 from cpu_pipeline.store import Store
 

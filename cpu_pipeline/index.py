@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from cpu_pipeline.artifact import digest_json
-from cpu_pipeline.disk import writing
-from cpu_pipeline.errors import PipelineError, RecipeError, TryAgain
+from cpu_pipeline.core.artifact import digest_json
+from cpu_pipeline.core.errors import PipelineError, RecipeError, TryAgain
+from cpu_pipeline.core.files import writing
 from cpu_pipeline.journal import ROOM, RUN, Entry, folders, look
 from cpu_pipeline.store import Store
 

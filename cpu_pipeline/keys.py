@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from cpu_pipeline import environment, host, registry
+from cpu_pipeline import environment, registry
+from cpu_pipeline.core import host
 from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.source import Source
 from cpu_pipeline.stage import Stage

@@ -11,9 +11,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from cpu_pipeline.artifact import Artifact, Facts, digest_listing
-from cpu_pipeline.disk import make_dir, remove_tree, seal, sync_dir, write_file, writing
-from cpu_pipeline.errors import PipelineError, StageFailed
+from cpu_pipeline.core.artifact import Artifact, Facts, digest_listing
+from cpu_pipeline.core.errors import PipelineError, StageFailed
+from cpu_pipeline.core.files import make_dir, remove_tree, seal, sync_dir, write_file, writing
 from cpu_pipeline.record import Action, plain, record_text
 from cpu_pipeline.store import Remote, Store
 

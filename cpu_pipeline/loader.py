@@ -6,7 +6,6 @@ The reading of plain scalars is the core schema of YAML 1.2.2, chapter 10.3; PyY
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 200_000
@@ -74,12 +73,6 @@ class Document:
         while keys and keys not in self.marks:
             keys = keys[:-1]
         return self.marks.get(keys, (1, 1))
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Write ` (did you mean ...?)`, or nothing when no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean `{near[0]}`?)" if near else ""
 
 
 def read(path: Path) -> Document:

@@ -19,20 +19,21 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cpu_pipeline import environment, host
-from cpu_pipeline.artifact import Artifact, digest_json, digest_listing, list_tree
+from cpu_pipeline import environment
 from cpu_pipeline.built import Built, Damaged
-from cpu_pipeline.disk import write_file, writing
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact, digest_json, digest_listing, list_tree
+from cpu_pipeline.core.errors import RecipeError, Stale
+from cpu_pipeline.core.files import write_file, writing
+from cpu_pipeline.core.jsonl import ROWS
+from cpu_pipeline.core.jsonl import read as read_rows
 from cpu_pipeline.engine import needs
 from cpu_pipeline.environment import DEFAULT
-from cpu_pipeline.errors import RecipeError, Stale
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, installed, made_with
 from cpu_pipeline.loader import read as read_yaml
 from cpu_pipeline.loader import scalar
 from cpu_pipeline.recipe import Trigger
-from cpu_pipeline.rows import ROWS
-from cpu_pipeline.rows import read as read_rows
 from cpu_pipeline.store import Store
 
 FORMAT = 1

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.artifact import Artifact
 from cpu_pipeline.backends import openvino as ov_backend
 from cpu_pipeline.backends.onnx import MODEL
 from cpu_pipeline.backends.openvino import BIN, XML
+from cpu_pipeline.core.artifact import Artifact
 
 
 def meaning(artifact: Artifact) -> str | None:

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from cpu_pipeline.artifact import digest_listing, list_tree
 from cpu_pipeline.built import Built
-from cpu_pipeline.errors import Refused
+from cpu_pipeline.core.artifact import digest_listing, list_tree
+from cpu_pipeline.core.errors import Refused
+from cpu_pipeline.core.repo_files import is_tokenizer
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.keys import ABSENT, made_with
-from cpu_pipeline.sources._files import is_tokenizer
 from cpu_pipeline.store import Store
 
 SITE = "https://huggingface.co"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cpu_pipeline import environment
-from cpu_pipeline.artifact import Artifact, digest_json
+from cpu_pipeline.core.artifact import Artifact, digest_json
 from cpu_pipeline.engine import needs, reasons
 from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.graph import Node, Plan

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Facts
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends.fastpath import PaddingFree
 from cpu_pipeline.batches import pad
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Facts
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.task import Feature
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cpu_pipeline import registry, shipped
-from cpu_pipeline.errors import RecipeError
-from cpu_pipeline.loader import Document, Keys, Problem, did_you_mean, read
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.text import did_you_mean
+from cpu_pipeline.loader import Document, Keys, Problem, read
 from cpu_pipeline.recipe import Pipeline, Recipe
 
 if TYPE_CHECKING:

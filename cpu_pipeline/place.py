@@ -16,8 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from cpu_pipeline.address import Denied, Unreachable
-from cpu_pipeline.disk import make_dir, sync_dir, writing
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.files import make_dir, sync_dir, writing
 
 CHUNK = 1 << 20
 DAY = 86_400
@@ -46,18 +45,6 @@ class Place(Protocol):
 
     def shelves(self, room: str) -> list[str]:
         """List the files `room/ab/name` as `ab/name`; none when the room is not there."""
-
-
-def at_home(path: Path) -> Path:
-    """Put the home of a user for the `~` that a path begins with.
-
-    Raises:
-        RecipeError: there is no such user, or no home.
-    """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise RecipeError(f"{path}: {error}; write the whole path") from error
 
 
 class Folder:

@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from cpu_pipeline import registry, shipped
-from cpu_pipeline.errors import RecipeError
-from cpu_pipeline.loader import Document, did_you_mean
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.repo_files import SPLITS, choose_data, names_split
+from cpu_pipeline.core.text import did_you_mean
+from cpu_pipeline.loader import Document
 from cpu_pipeline.paper import load_pipeline
 from cpu_pipeline.sources import _api as hub
-from cpu_pipeline.sources._files import SPLITS, choose_data, names_split
 from cpu_pipeline.stages.load._tables import open_table
 
 HEADS = {

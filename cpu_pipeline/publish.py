@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import card, environment, host, origin, provenance, report, sbom
-from cpu_pipeline.artifact import digest_file, digest_json
+from cpu_pipeline import card, environment, origin, provenance, report, sbom
 from cpu_pipeline.built import Built, Damaged
-from cpu_pipeline.disk import remove_tree, sync_dir, writing
-from cpu_pipeline.errors import GateFailed, RecipeError, Refused
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import digest_file, digest_json
+from cpu_pipeline.core.errors import GateFailed, RecipeError, Refused
+from cpu_pipeline.core.files import remove_tree, sync_dir, writing
 from cpu_pipeline.keys import installed, made_with
 from cpu_pipeline.recipe import Recipe
 from cpu_pipeline.store import Store

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cpu_pipeline import engine
-from cpu_pipeline.artifact import Artifact, list_tree
-from cpu_pipeline.built import Built, Event
-from cpu_pipeline.errors import Stale
+from cpu_pipeline.built import Built
+from cpu_pipeline.core.artifact import Artifact, list_tree
+from cpu_pipeline.core.errors import Stale
+from cpu_pipeline.core.events import Event
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.lease import leased
 from cpu_pipeline.meaning import meaning

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cpu_pipeline.artifact import Facts, canonical, digest_json, digest_listing
+from cpu_pipeline.core.artifact import Facts, canonical, digest_json, digest_listing
 
 MOST: Mapping[str, float] = {"when": 1e11, "seconds": 1e9, "peak_memory": 1e18}
 """Figure of a run -> what it stays below, so that dates and sums can be made of it."""

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline import engine, environment, follow, history, lock, outlook, publish, service, versions
-from cpu_pipeline.artifact import digest_json
-from cpu_pipeline.built import Built, Event, repaired
-from cpu_pipeline.errors import GateFailed, Interrupted, PipelineError, Stale, TryAgain
+from cpu_pipeline.built import Built, repaired
+from cpu_pipeline.core.artifact import digest_json
+from cpu_pipeline.core.errors import GateFailed, Interrupted, PipelineError, Stale, TryAgain
+from cpu_pipeline.core.events import Event
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.recipe import Trigger

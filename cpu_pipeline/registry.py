@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.backend import Backend
-from cpu_pipeline.errors import RecipeError
-from cpu_pipeline.loader import did_you_mean
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.source import Source
 from cpu_pipeline.stage import Stage
 from cpu_pipeline.task import Task

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cpu_pipeline.address import Denied, Unreachable, shown
-from cpu_pipeline.artifact import digest_json
+from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.far import open_place
 from cpu_pipeline.place import Place
 from cpu_pipeline.record import Action, parse_record, record_text

@@ -7,8 +7,9 @@ from typing import Any
 
 from cpu_pipeline import registry
 from cpu_pipeline.built import Built
+from cpu_pipeline.core.markdown import code, escape, table
+from cpu_pipeline.core.text import size
 from cpu_pipeline.graph import NOT_MODELS
-from cpu_pipeline.markdown import code, escape, size, table
 
 
 def render(built: Built, manifest: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline import lock
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.store import Store, root_name
 from cpu_pipeline.versions import MANIFEST, read_manifest
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cpu_pipeline.built import Built
-from cpu_pipeline.errors import BackendMissing
+from cpu_pipeline.core.errors import BackendMissing
 from cpu_pipeline.keys import ABSENT, installed
 from cpu_pipeline.origin import Origin, maker, pypi, times, used
 from cpu_pipeline.store import Store

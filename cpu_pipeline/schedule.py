@@ -16,11 +16,11 @@ from typing import Any
 
 from cpu_pipeline import paper, wiring
 from cpu_pipeline.address import shown
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.files import make_dir, write_file, writing
 from cpu_pipeline.cron import Cron
 from cpu_pipeline.cron import read as read_cron
-from cpu_pipeline.disk import make_dir, write_file, writing
 from cpu_pipeline.environment import DEFAULT
-from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.keys import environments
 from cpu_pipeline.recipe import Recipe

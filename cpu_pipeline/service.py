@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline import registry
-from cpu_pipeline.artifact import Artifact, list_tree
 from cpu_pipeline.built import Built
-from cpu_pipeline.errors import Refused
+from cpu_pipeline.core.artifact import Artifact, list_tree
+from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.lease import Lease
 from cpu_pipeline.lock import Lock

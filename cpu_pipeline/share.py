@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cpu_pipeline import lock
-from cpu_pipeline.artifact import Artifact, digest_json
+from cpu_pipeline.core.artifact import Artifact, digest_json
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.engine import needs
-from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.lease import leased
 from cpu_pipeline.place import Folder

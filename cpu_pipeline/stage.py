@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from cpu_pipeline.artifact import Artifact, Facts
+from cpu_pipeline.core.artifact import Artifact, Facts
 
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Arrays, Session

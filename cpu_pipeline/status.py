@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from cpu_pipeline import lock, versions, wiring
-from cpu_pipeline.errors import PipelineError, RecipeError
+from cpu_pipeline.core.errors import PipelineError, RecipeError
 from cpu_pipeline.history import Entry, runs
 from cpu_pipeline.journal import began
 from cpu_pipeline.paper import load_recipe

@@ -30,10 +30,9 @@ from typing import Protocol
 import platformdirs
 from filelock import FileLock, Timeout
 
-from cpu_pipeline.artifact import Artifact, digest_json, digest_tree
-from cpu_pipeline.disk import disk_error, make_dir, remove_tree, sizes, write_file, writing
-from cpu_pipeline.errors import RecipeError, TryAgain
-from cpu_pipeline.place import at_home
+from cpu_pipeline.core.artifact import Artifact, digest_json, digest_tree
+from cpu_pipeline.core.errors import RecipeError, TryAgain
+from cpu_pipeline.core.files import at_home, disk_error, make_dir, remove_tree, sizes, write_file, writing
 from cpu_pipeline.record import Action, parse_record
 
 __all__ = ["Action", "Remote", "Store", "default_root", "disk_error"]

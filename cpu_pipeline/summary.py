@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cpu_pipeline.markdown import code, escape, table
+from cpu_pipeline.core.markdown import code, escape, table
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> str:

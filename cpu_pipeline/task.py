@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Arrays
@@ -98,13 +98,13 @@ class Task(BaseModel, ABC):
 
     def read_references(self, path: Path) -> list[Row]:
         """Read references for `cpu-pipeline score`: JSON lines of rows, unless the field has a format of its own."""
-        from cpu_pipeline.rows import read
+        from cpu_pipeline.core.jsonl import read
 
         return self.checked(read(path), path)
 
     def read_predictions(self, path: Path) -> dict[str, Prediction]:
         """Read predictions for `cpu-pipeline score`: JSON lines with `id`, unless the field has its own format."""
-        from cpu_pipeline.rows import read
+        from cpu_pipeline.core.jsonl import read
 
         return _by_id(read(path), path)
 

@@ -17,8 +17,8 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from cpu_pipeline import roots
-from cpu_pipeline.disk import remove_tree, tree_bytes, writing
-from cpu_pipeline.errors import RecipeError, TryAgain
+from cpu_pipeline.core.errors import RecipeError, TryAgain
+from cpu_pipeline.core.files import remove_tree, tree_bytes, writing
 from cpu_pipeline.lease import leased
 from cpu_pipeline.record import Action, parse_record
 from cpu_pipeline.store import Store, intact

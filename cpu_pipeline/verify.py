@@ -15,9 +15,10 @@ from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cpu_pipeline import host, provenance
-from cpu_pipeline.artifact import CARD, Card, digest_listing
-from cpu_pipeline.errors import RecipeError, Refused
+from cpu_pipeline import provenance
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import CARD, Card, digest_listing
+from cpu_pipeline.core.errors import RecipeError, Refused
 from cpu_pipeline.publish import FORMAT, artifact_files, version_of
 from cpu_pipeline.record import MOST
 from cpu_pipeline.versions import MANIFEST, VERSION, edited

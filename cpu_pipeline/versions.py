@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cpu_pipeline.artifact import digest_file
-from cpu_pipeline.disk import remove_tree, sync_dir, write_file, writing
-from cpu_pipeline.errors import RecipeError, Refused, TryAgain
-from cpu_pipeline.loader import did_you_mean
+from cpu_pipeline.core.artifact import digest_file
+from cpu_pipeline.core.errors import RecipeError, Refused, TryAgain
+from cpu_pipeline.core.files import remove_tree, sync_dir, write_file, writing
+from cpu_pipeline.core.text import did_you_mean
 
 MANIFEST = "manifest.json"
 CHECKS = "checks"

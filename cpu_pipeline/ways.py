@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from cpu_pipeline import environment, keys, paper, registry
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.environment import DEFAULT
-from cpu_pipeline.errors import RecipeError
 from cpu_pipeline.sources import _api as hub
 from cpu_pipeline.stage import Stage
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cpu_pipeline import cron, host, registry
-from cpu_pipeline.errors import RecipeError, Refused
+from cpu_pipeline import cron, registry
+from cpu_pipeline.core import host
+from cpu_pipeline.core.errors import RecipeError, Refused
+from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.graph import APART, NOT_MODELS, Node, Plan
 from cpu_pipeline.keys import Context
-from cpu_pipeline.loader import Keys, Problem, did_you_mean
+from cpu_pipeline.loader import Keys, Problem
 from cpu_pipeline.paper import Paper, check_options, load_pipeline
 from cpu_pipeline.recipe import RESERVED, ROLES, Pipeline, Recipe, Step
 from cpu_pipeline.stage import Stage

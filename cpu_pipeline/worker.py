@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from cpu_pipeline import host, registry
-from cpu_pipeline.artifact import Artifact
+from cpu_pipeline import registry
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain
 from cpu_pipeline.elsewhere import Elsewhere, Timed
 from cpu_pipeline.environment import Interpreter
-from cpu_pipeline.errors import BackendMissing, PipelineError, StageFailed, TryAgain
 from cpu_pipeline.keys import find_source
 from cpu_pipeline.stage import Job
 from cpu_pipeline.store import disk_error

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline import api
-from cpu_pipeline.artifact import digest_file, digest_json
 from cpu_pipeline.built import Built
+from cpu_pipeline.core.artifact import digest_file, digest_json
 from cpu_pipeline.lease import leased
 from cpu_pipeline.publish import publish
 from cpu_pipeline.store import Store

@@ -13,7 +13,7 @@ from faults.bench import Bench
 from publishing import Made
 
 from cpu_pipeline import api, engine, follow, lock
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 
 COLLECTING = """\
 import importlib, sys

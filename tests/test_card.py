@@ -14,8 +14,8 @@ from publishing import ACCURACY, MODEL, RECIPE, Made
 
 from cpu_pipeline import environment, registry
 from cpu_pipeline.card import FILE, LIBRARIES, _fenced, _yaml
+from cpu_pipeline.core.markdown import escape
 from cpu_pipeline.loader import scalar
-from cpu_pipeline.markdown import escape
 
 
 @pytest.fixture

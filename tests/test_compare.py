@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 from cpu_pipeline.compare import compare, parity, require_parity, synthetic
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.task import Feature
 
 

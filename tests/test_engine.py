@@ -16,8 +16,9 @@ import pytest
 from faults.bench import write_model
 
 from cpu_pipeline import api, engine, outlook
-from cpu_pipeline.built import Built, Event
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.built import Built
+from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.events import Event
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.store import Store
 

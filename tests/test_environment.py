@@ -19,8 +19,8 @@ import pytest
 from conftest import ROOT
 
 from cpu_pipeline import api, environment, registry
-from cpu_pipeline.built import Event
-from cpu_pipeline.errors import BackendMissing, RecipeError
+from cpu_pipeline.core.errors import BackendMissing, RecipeError
+from cpu_pipeline.core.events import Event
 
 
 def write_wheel(folder: Path, version: str) -> None:

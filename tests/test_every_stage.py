@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline import documented, host, registry
+from cpu_pipeline import documented, registry
+from cpu_pipeline.core import host
 from cpu_pipeline.graph import NOT_MODELS
 from cpu_pipeline.stage import Stage
 

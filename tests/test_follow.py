@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpu_pipeline import api, follow
-from cpu_pipeline.errors import RecipeError, TryAgain
+from cpu_pipeline.core.errors import RecipeError, TryAgain
 from cpu_pipeline.paper import load_recipe
 from cpu_pipeline.sources import _api
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cpu_pipeline.artifact import Artifact
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.graph import Node
 from cpu_pipeline.stage import Stage
 from cpu_pipeline.stages.validate.accuracy import ValidateAccuracy

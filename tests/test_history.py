@@ -21,8 +21,8 @@ from conftest import ROOT
 from filelock import FileLock
 
 from cpu_pipeline import history, index, journal
-from cpu_pipeline.built import Event
-from cpu_pipeline.errors import GateFailed, Interrupted, RecipeError, Termination, TryAgain
+from cpu_pipeline.core.errors import GateFailed, Interrupted, RecipeError, Termination, TryAgain
+from cpu_pipeline.core.events import Event
 from cpu_pipeline.history import recording, runs
 from cpu_pipeline.journal import Entry, find
 from cpu_pipeline.store import Store

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cpu_pipeline import host
+from cpu_pipeline.core import host
 
 XEON = """\
 processor\t: 0

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cpu_pipeline import environment, host, keys, registry
-from cpu_pipeline.artifact import digest_json
+from cpu_pipeline import environment, keys, registry
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.keys import Context, differences, ingredients
 from cpu_pipeline.stage import Facts, FindSource, Host, Inputs, Job, Stage
 from cpu_pipeline.tasks.question_answering import QuestionAnswering

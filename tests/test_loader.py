@@ -12,8 +12,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from cpu_pipeline import loader
-from cpu_pipeline.errors import RecipeError
-from cpu_pipeline.loader import Document, Problem, did_you_mean, parse, read, scalar
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.text import did_you_mean
+from cpu_pipeline.loader import Document, Problem, parse, read, scalar
 
 HERE = Path("toy.yaml")
 

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from publishing import MODEL, RECIPE, Made
 from publishing import ROWS as ROW_COMMIT
 
-from cpu_pipeline import api, engine, environment, lock, rows
+from cpu_pipeline import api, engine, environment, lock
 from cpu_pipeline.built import Built
-from cpu_pipeline.errors import RecipeError, StageFailed, TryAgain
+from cpu_pipeline.core import jsonl
+from cpu_pipeline.core.errors import RecipeError, StageFailed, TryAgain
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.keys import installed
 from cpu_pipeline.sources import _api
@@ -69,7 +70,7 @@ def test_holds_what_was_asked_what_it_was_made_of_and_what_came_out(whole: Bench
     files = held["sources"]["model:files"]["files"]
     size, sha = files["model.safetensors"].split()
     assert int(size) == (whole.home / "model" / "model.safetensors").stat().st_size and len(sha) == 64
-    chosen = rows.read(Store(whole.store).path_of(held["steps"]["data.validation"]["output"]) / rows.ROWS)
+    chosen = jsonl.read(Store(whole.store).path_of(held["steps"]["data.validation"]["output"]) / jsonl.ROWS)
     ids = "\n".join(str(row["id"]) for row in chosen)
     assert held["rows"]["data.validation"] == {"count": 4, "ids": hashlib.sha256(ids.encode()).hexdigest()}
     assert {"python", "system", "isa", "cpu-pipeline"} == set(held["made_with"])

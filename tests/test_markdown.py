@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from cpu_pipeline.markdown import code, escape, size, table
+from cpu_pipeline.core.markdown import code, escape, table
+from cpu_pipeline.core.text import size
 
 RENDER: Any = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 NASTY = st.text(st.sampled_from("ab1 .)(!\\`*_{}[]<>#|~&$+-=:/'\"\n\t;%@^?\u00e9"), max_size=30) | st.text(max_size=20)

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cpu_pipeline.artifact import Artifact
 from cpu_pipeline.backends import openvino as backend
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.meaning import meaning
 
 

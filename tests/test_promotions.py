@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from cpu_pipeline import versions
-from cpu_pipeline.artifact import digest_file
-from cpu_pipeline.errors import RecipeError, Refused, TryAgain
+from cpu_pipeline.core.artifact import digest_file
+from cpu_pipeline.core.errors import RecipeError, Refused, TryAgain
 from cpu_pipeline.versions import PROMOTIONS, Promotion, in_service, keep, moving, promote, promoted, rejected, rollback
 
 A, B, C = "a" * 12, "b" * 12, "c" * 12

@@ -19,8 +19,8 @@ from packageurl import PackageURL
 from publishing import Made, dressed
 
 from cpu_pipeline import environment, provenance
-from cpu_pipeline.artifact import digest_file, digest_json, digest_listing
-from cpu_pipeline.errors import RecipeError, Refused
+from cpu_pipeline.core.artifact import digest_file, digest_json, digest_listing
+from cpu_pipeline.core.errors import RecipeError, Refused
 from cpu_pipeline.keys import ABSENT
 from cpu_pipeline.origin import pypi
 from cpu_pipeline.publish import artifact_files, version_of

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from cpu_pipeline import api, host
-from cpu_pipeline.artifact import digest_file, digest_json
+from cpu_pipeline import api
 from cpu_pipeline.built import Built
-from cpu_pipeline.errors import GateFailed, RecipeError, Refused, StageFailed
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import digest_file, digest_json
+from cpu_pipeline.core.errors import GateFailed, RecipeError, Refused, StageFailed
 from cpu_pipeline.lease import leased
 from cpu_pipeline.publish import REPORT, Damaged, publish
 from cpu_pipeline.stage import Verdict

@@ -10,10 +10,11 @@ import pytest
 import yaml
 from faults.bench import ROOT, Bench, pids_in, put_down
 
-from cpu_pipeline import api, environment, host, outlook, rebuild
-from cpu_pipeline.artifact import Artifact, digest_tree
+from cpu_pipeline import api, environment, outlook, rebuild
 from cpu_pipeline.built import Built
-from cpu_pipeline.errors import Stale
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact, digest_tree
+from cpu_pipeline.core.errors import Stale
 from cpu_pipeline.rebuild import Compared, compare, require_repeated
 
 STEPS = (

@@ -15,7 +15,7 @@ from publishing import MODEL, RECIPE, ROWS, Made
 from cpu_pipeline import engine, environment, follow, lock, outlook, roots, survey, versions
 from cpu_pipeline import refresh as refreshing
 from cpu_pipeline.built import Built
-from cpu_pipeline.errors import StageFailed, TryAgain
+from cpu_pipeline.core.errors import StageFailed, TryAgain
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.paper import load_recipe
 from cpu_pipeline.recipe import Trigger

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from cpu_pipeline import registry
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 

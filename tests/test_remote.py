@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from cpu_pipeline import share, upkeep
 from cpu_pipeline.address import Denied, Unreachable, scrub, shown
-from cpu_pipeline.artifact import Artifact, digest_json, digest_listing
-from cpu_pipeline.disk import remove_tree
-from cpu_pipeline.errors import BackendMissing, RecipeError, TryAgain
+from cpu_pipeline.core.artifact import Artifact, digest_json, digest_listing
+from cpu_pipeline.core.errors import BackendMissing, RecipeError, TryAgain
+from cpu_pipeline.core.files import remove_tree
 from cpu_pipeline.far import Far, Web, open_place
 from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.place import Folder

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from cpu_pipeline import lock, roots
-from cpu_pipeline.artifact import digest_json
-from cpu_pipeline.disk import remove_tree
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.artifact import digest_json
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.files import remove_tree
 from cpu_pipeline.lease import leased
 from cpu_pipeline.store import Store
 from cpu_pipeline.upkeep import gc

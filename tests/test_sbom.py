@@ -14,8 +14,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from publishing import MODEL, ROWS, Made
 
 from cpu_pipeline import environment, sbom
-from cpu_pipeline.artifact import digest_file
-from cpu_pipeline.errors import BackendMissing
+from cpu_pipeline.core.artifact import digest_file
+from cpu_pipeline.core.errors import BackendMissing
 from cpu_pipeline.sbom import FILE
 from cpu_pipeline.verify import verify
 from cpu_pipeline.versions import read_manifest

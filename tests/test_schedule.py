@@ -18,7 +18,7 @@ import yaml
 from scheduling import ODD, REMOTE, calls, record_calls, shell, write_project, write_recipe
 
 from cpu_pipeline import schedule
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.schedule import Kind, Order
 
 NAMES = ["alpha", ODD]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator, ValidationError
 
 from cpu_pipeline import paper, registry, schema
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.loader import Document, Keys, parse, read
 
 ROOT = Path(__file__).parent.parent

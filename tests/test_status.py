@@ -13,7 +13,7 @@ import pytest
 from faults.bench import Bench
 
 from cpu_pipeline import lock, status
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.history import recording
 from cpu_pipeline.status import Standing, ago, duration, recipes
 from cpu_pipeline.store import Store

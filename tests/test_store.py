@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from cpu_pipeline import disk
 from cpu_pipeline import store as store_module
-from cpu_pipeline.artifact import Artifact, digest_json, digest_tree
-from cpu_pipeline.errors import RecipeError, StageFailed, TryAgain
+from cpu_pipeline.core import files
+from cpu_pipeline.core.artifact import Artifact, digest_json, digest_tree
+from cpu_pipeline.core.errors import RecipeError, StageFailed, TryAgain
 from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.record import Action, parse_record, record_text
 from cpu_pipeline.store import Store, default_root, disk_error
@@ -301,7 +301,7 @@ def test_a_missing_cut_or_additional_file_is_a_miss(store: Store) -> None:
 def test_an_object_that_is_gone_is_a_miss_and_is_built_again(store: Store) -> None:
     with leased(store) as lease:
         made = commit(lease)
-        disk.remove_tree(made.path)
+        files.remove_tree(made.path)
         assert store.action(key(1)) is not None
         assert store.find(key(1)) is None
         assert lease.find(key(1)) is None
@@ -448,7 +448,7 @@ def test_a_read_only_store_serves_and_says_clearly_that_it_cannot_be_written(sto
 def test_a_full_disk_names_the_mount_and_what_is_free(number: int, tmp_path: Path) -> None:
     error = disk_error(OSError(number, "x"), tmp_path / "not" / "there")
     assert isinstance(error, TryAgain)
-    mount = disk.mount_of(tmp_path)
+    mount = files.mount_of(tmp_path)
     assert os.path.ismount(mount)
     assert f" on {mount} (" in str(error)
     assert " bytes free) " in str(error)
@@ -457,7 +457,7 @@ def test_a_full_disk_names_the_mount_and_what_is_free(number: int, tmp_path: Pat
 
 def test_what_is_no_fault_of_the_disk_stays_what_it_is(tmp_path: Path) -> None:
     assert disk_error(FileNotFoundError(errno.ENOENT, "x"), tmp_path) is None
-    with pytest.raises(FileNotFoundError), disk.writing(tmp_path):
+    with pytest.raises(FileNotFoundError), files.writing(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "x")
 
 
@@ -495,7 +495,7 @@ def test_closed_folders_are_removed_too(tmp_path: Path) -> None:
     script = """
         import os, sys
         from pathlib import Path
-        from cpu_pipeline.disk import remove_tree
+        from cpu_pipeline.core.files import remove_tree
         if os.getuid() == 0:
             os.chdir(sys.argv[1]); os.chown(".", 65534, 65534); os.setgid(65534); os.setuid(65534)
         else:

@@ -22,8 +22,8 @@ from hypothesis.stateful import (
 )
 
 from cpu_pipeline import lease as lease_module
-from cpu_pipeline.artifact import Artifact, digest_json
-from cpu_pipeline.disk import remove_tree
+from cpu_pipeline.core.artifact import Artifact, digest_json
+from cpu_pipeline.core.files import remove_tree
 from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.store import Store, intact
 from cpu_pipeline.upkeep import entries, gc, stat, verify

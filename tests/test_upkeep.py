@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from cpu_pipeline import upkeep
-from cpu_pipeline.artifact import Artifact, digest_json
-from cpu_pipeline.disk import remove_tree
-from cpu_pipeline.errors import RecipeError, TryAgain
+from cpu_pipeline.core.artifact import Artifact, digest_json
+from cpu_pipeline.core.errors import RecipeError, TryAgain
+from cpu_pipeline.core.files import remove_tree
 from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.record import Action
 from cpu_pipeline.store import Store
@@ -344,7 +344,7 @@ def test_a_second_gc_says_who_holds_it(store: Store, three: list[Artifact]) -> N
 WORKER = """
 import sys, time
 from pathlib import Path
-from cpu_pipeline.artifact import digest_json
+from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.lease import leased
 from cpu_pipeline.store import Store
 root, me, until = Path(sys.argv[1]), sys.argv[2], time.monotonic() + 3

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from cpu_pipeline import environment, registry, ways
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.ways import Model
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from cpu_pipeline import api, registry, wiring
 from cpu_pipeline.cli.options import parse_sets
-from cpu_pipeline.errors import RecipeError, Refused
+from cpu_pipeline.core.errors import RecipeError, Refused
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.stage import Facts, Inputs, Job, Stage
 
@@ -210,7 +210,7 @@ def test_paths_stay_below_the_recipe(plan: Planner, written: str) -> None:
 
 
 def test_a_target_decides_what_is_built_for(plan: Planner) -> None:
-    from cpu_pipeline import host
+    from cpu_pipeline.core import host
 
     steps = "stages:\n  - {id: float, use: export.onnx}\n"
     assert plan(HEAD + steps).context.isa == host.isa()

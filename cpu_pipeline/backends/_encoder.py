@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cpu_pipeline.backends.hf import outputs_of
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core.errors import StageFailed
 
 if TYPE_CHECKING:
     from cpu_pipeline.task import Task

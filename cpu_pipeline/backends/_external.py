@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from cpu_pipeline.errors import Refused, StageFailed
+from cpu_pipeline.core.errors import Refused, StageFailed
 
 TENSOR = "tensor"
 FIELDS: dict[str, dict[int, str]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from cpu_pipeline.backends import _encoder
 from cpu_pipeline.backends._packed import fused
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core.errors import StageFailed
 
 ACTIVATIONS = ("gelu", "relu")
 """What torch's fused kernel knows."""

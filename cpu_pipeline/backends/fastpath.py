@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import CARD, Card
 from cpu_pipeline.backends import _encoder, hf
-from cpu_pipeline.errors import BackendMissing, StageFailed
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import CARD, Card
+from cpu_pipeline.core.errors import BackendMissing, StageFailed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import shutil
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.artifact import CARD
 from cpu_pipeline.backend import TESTED
-from cpu_pipeline.errors import BackendMissing, StageFailed
+from cpu_pipeline.core.errors import BackendMissing, StageFailed
 
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Arrays, Session
@@ -25,11 +22,6 @@ ONLY = False
 STATUS = "torch and transformers, pinned and current; what everything else is compared with"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What tokenizers give, in the order in which exported models take it."""
-WEIGHTS = (
-    "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.h5",
-    "*.msgpack", "*.gguf", "*.onnx", "*.onnx_data", "*.onnx.data", "openvino*.xml", CARD, ".*",
-)  # fmt: skip
-"""Names that `carry` leaves behind: weights in any form, the card of another artifact, hidden files."""
 
 
 def load(path: Path, task: Task | None, threads: int) -> Session:
@@ -108,16 +100,6 @@ def outputs_of(answer: Any, names: tuple[str, ...]) -> dict[str, Any]:
     if not names:
         return {name: value for name, value in answer.items() if hasattr(value, "shape")}
     return {name: answer[name] if name in answer else answer[place] for place, name in enumerate(names)}
-
-
-def carry(source: Path, out: Path) -> None:
-    """Copy everything but weights (config, tokenizer, pooling, ...) from one model directory to another."""
-    for path in sorted(source.rglob("*")):
-        name = path.relative_to(source)
-        if path.is_dir() or any(fnmatchcase(part, pattern) for part in name.parts for pattern in WEIGHTS):
-            continue
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, out / name)
 
 
 class Eager:

@@ -6,11 +6,11 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Card
 from cpu_pipeline.backend import TESTED
 from cpu_pipeline.backends.torchscript import MODEL, names, ready, screen
-from cpu_pipeline.errors import BackendMissing
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Card
+from cpu_pipeline.core.errors import BackendMissing
 
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Session

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Card
 from cpu_pipeline.backend import TESTED
 from cpu_pipeline.backends._external import screen
-from cpu_pipeline.errors import BackendMissing, StageFailed
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Card
+from cpu_pipeline.core.errors import BackendMissing, StageFailed
 
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Arrays, Session

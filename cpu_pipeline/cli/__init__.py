@@ -30,7 +30,7 @@ from cpu_pipeline.cli import (
     store,
 )
 from cpu_pipeline.cli.output import fail, hush, patient
-from cpu_pipeline.errors import BackendMissing, PipelineError, Termination, interruption
+from cpu_pipeline.core.errors import BackendMissing, PipelineError, Termination, interruption
 
 BUG = 70
 """Exit code of what we did not foresee."""

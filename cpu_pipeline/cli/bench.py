@@ -9,7 +9,7 @@ import typer
 from cpu_pipeline.cli.options import Json
 
 if TYPE_CHECKING:
-    from cpu_pipeline.artifact import Facts
+    from cpu_pipeline.core.artifact import Facts
 
 app = typer.Typer(help="Measure on this machine what the documentation claims.", no_args_is_help=True)
 
@@ -49,7 +49,7 @@ def padding(
 
 
 def _percents(text: str) -> tuple[int, ...]:
-    from cpu_pipeline.errors import RecipeError
+    from cpu_pipeline.core.errors import RecipeError
 
     shares = text.replace(",", " ").split()
     if not shares or not all(share.isascii() and share.isdigit() and 0 < int(share) <= 100 for share in shares):

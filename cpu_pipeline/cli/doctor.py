@@ -11,11 +11,12 @@ from cpu_pipeline.cli.options import Json, StoreOption, open_store
 
 def doctor(store: StoreOption = None, as_json: Json = False) -> None:
     """Show the CPU, its instruction sets, versions, and which stages and backends work here."""
-    from cpu_pipeline import environment, host, keys, registry
+    from cpu_pipeline import environment, keys, registry
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
+    from cpu_pipeline.core import host
+    from cpu_pipeline.core.text import size
     from cpu_pipeline.environment import DEFAULT
-    from cpu_pipeline.markdown import size
 
     opened = open_store(store)
     there = next(p for p in (opened.root, *opened.root.parents) if p.exists())

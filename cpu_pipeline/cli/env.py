@@ -44,7 +44,7 @@ def check(name: Name, as_json: Json = False) -> int:
     """Compare an environment with its pins, file by file, and start a worker in it; exit 4 when it is not whole."""
     from cpu_pipeline import environment
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.errors import BackendMissing
+    from cpu_pipeline.core.errors import BackendMissing
 
     problems = environment.check(name)
     if as_json:

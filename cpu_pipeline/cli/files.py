@@ -18,7 +18,7 @@ def verify(
     from cpu_pipeline import verify as check
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import fail
-    from cpu_pipeline.errors import BackendMissing
+    from cpu_pipeline.core.errors import BackendMissing
 
     found = check.verify(folder)
     if as_json:

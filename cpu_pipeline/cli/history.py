@@ -27,8 +27,8 @@ def history(
     from cpu_pipeline import history, index
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns, plain
-    from cpu_pipeline.errors import RecipeError
-    from cpu_pipeline.loader import did_you_mean
+    from cpu_pipeline.core.errors import RecipeError
+    from cpu_pipeline.core.text import did_you_mean
 
     opened = open_store(store)
     if reindex:
@@ -89,7 +89,7 @@ def status(
     from cpu_pipeline import status as standing
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns, fail, plain
-    from cpu_pipeline.errors import Stale
+    from cpu_pipeline.core.errors import Stale
 
     most = standing.duration(max_age)
     found = standing.status(recipes or standing.recipes(out), open_store(store), out, most)

@@ -18,7 +18,7 @@ def init(
 ) -> None:
     """Write a first recipe: task and metric proposed from the model's config and card, commits pinned."""
     from cpu_pipeline import propose
-    from cpu_pipeline.errors import RecipeError
+    from cpu_pipeline.core.errors import RecipeError
 
     path = write or Path("recipes") / f"{model.rpartition('/')[2].lower()}.yaml"
     if path.exists() and not force:

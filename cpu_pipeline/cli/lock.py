@@ -28,7 +28,7 @@ def lock(
     """Build recipes and write NAME.lock beside each: commits, files, packages, every step's key and output, figures."""
     from cpu_pipeline import api
     from cpu_pipeline.cli.output import Progress
-    from cpu_pipeline.errors import RecipeError
+    from cpu_pipeline.core.errors import RecipeError
 
     if check and upgrade:
         raise RecipeError("--check moves nothing; leave out --upgrade")

@@ -56,7 +56,7 @@ def check(
     from cpu_pipeline import api, wiring
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import fail
-    from cpu_pipeline.errors import PipelineError
+    from cpu_pipeline.core.errors import PipelineError
     from cpu_pipeline.loader import read
     from cpu_pipeline.paper import load_pipeline_file
 

@@ -47,7 +47,7 @@ def require_own_names(recipes: Sequence[Path]) -> None:
     Raises:
         RecipeError: names both.
     """
-    from cpu_pipeline.errors import RecipeError
+    from cpu_pipeline.core.errors import RecipeError
 
     seen: dict[str, Path] = {}
     for path in recipes:
@@ -66,7 +66,7 @@ def warn(says: str) -> None:
 
 def parse_sets(sets: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     """Read `step.option=value`; the value is read as YAML."""
-    from cpu_pipeline.errors import RecipeError
+    from cpu_pipeline.core.errors import RecipeError
     from cpu_pipeline.loader import parse
 
     found: dict[str, dict[str, Any]] = {}

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from cpu_pipeline.errors import PipelineError
+from cpu_pipeline.core.errors import PipelineError
 
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from cpu_pipeline.built import Event
+    from cpu_pipeline.core.events import Event
 
 _STEERING = re.compile(r"\x1b\][^\x07\x1b\n]*\x07?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Escape sequences and control characters, but for tabs and line ends."""

@@ -47,7 +47,7 @@ def refresh(
     """
     from cpu_pipeline import refresh as refreshing
     from cpu_pipeline.cli.output import Progress, patient
-    from cpu_pipeline.errors import Interrupted, PartlyDone, PipelineError
+    from cpu_pipeline.core.errors import Interrupted, PartlyDone, PipelineError
 
     triggers = _triggers(only)
     paths = recipes or _all()
@@ -78,8 +78,8 @@ def refresh(
 
 
 def _triggers(only: str | None) -> list[Trigger]:
-    from cpu_pipeline.errors import RecipeError
-    from cpu_pipeline.loader import did_you_mean
+    from cpu_pipeline.core.errors import RecipeError
+    from cpu_pipeline.core.text import did_you_mean
     from cpu_pipeline.survey import TRIGGERS
 
     words = only.split(",") if only is not None else []
@@ -90,7 +90,7 @@ def _triggers(only: str | None) -> list[Trigger]:
 
 
 def _all() -> list[Path]:
-    from cpu_pipeline.errors import RecipeError
+    from cpu_pipeline.core.errors import RecipeError
 
     found = sorted(FOLDER.glob("*.yaml"))
     if not found:

@@ -22,7 +22,7 @@ from cpu_pipeline.cli.options import (
 
 if TYPE_CHECKING:
     from cpu_pipeline.api import Outcome
-    from cpu_pipeline.errors import PipelineError
+    from cpu_pipeline.core.errors import PipelineError
     from cpu_pipeline.graph import Plan
     from cpu_pipeline.store import Store
 
@@ -57,7 +57,7 @@ def run(
     from cpu_pipeline import api
     from cpu_pipeline.cli.output import Progress, fail, patient
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.errors import Interrupted, PartlyDone, PipelineError, RecipeError
+    from cpu_pipeline.core.errors import Interrupted, PartlyDone, PipelineError, RecipeError
 
     if locked and until is not None:
         raise RecipeError("--locked builds the whole recipe; leave out --until")

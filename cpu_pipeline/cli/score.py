@@ -45,7 +45,7 @@ def _task(name: str, options: list[str]) -> Task:
     """Make the task with its options; values are read as JSON, and as text where they are none."""
     from pydantic import ValidationError
 
-    from cpu_pipeline.errors import RecipeError
+    from cpu_pipeline.core.errors import RecipeError
     from cpu_pipeline.registry import task_class
 
     given: dict[str, Any] = {}

@@ -33,7 +33,7 @@ def list_(store: StoreOption = None, as_json: Json = False) -> None:
     from cpu_pipeline import upkeep
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
-    from cpu_pipeline.markdown import size
+    from cpu_pipeline.core.text import size
 
     found = upkeep.entries(open_store(store))
     if as_json:
@@ -47,7 +47,7 @@ def stat(store: StoreOption = None, as_json: Json = False) -> None:
     """Count records, objects and bytes."""
     from cpu_pipeline import upkeep
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.markdown import size
+    from cpu_pipeline.core.text import size
 
     opened = open_store(store)
     found = upkeep.stat(opened)
@@ -71,7 +71,7 @@ def verify(
     """Read every object and record whole; exit 7 when something is not what it claims."""
     from cpu_pipeline import upkeep
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.errors import Refused
+    from cpu_pipeline.core.errors import Refused
     from cpu_pipeline.verify import missing
 
     opened = open_store(store)
@@ -107,7 +107,7 @@ def gc(
     """Remove what was not used for a while, and leftovers; never what builds, locks or published versions use."""
     from cpu_pipeline import roots, upkeep
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.markdown import size
+    from cpu_pipeline.core.text import size
 
     opened = open_store(store)
     gone = upkeep.gc(opened, keep_days, dry_run)
@@ -158,7 +158,7 @@ def _plans(recipes: list[Path] | None) -> list[Plan]:
 
 def _line(what: str) -> Callable[[Step], None]:
     from cpu_pipeline.cli.output import patient, plain
-    from cpu_pipeline.markdown import size
+    from cpu_pipeline.core.text import size
 
     def tell(step: Step) -> None:
         with patient(sys.stderr):
@@ -169,7 +169,7 @@ def _line(what: str) -> Callable[[Step], None]:
 
 def _tell(what: str, place: str, done: Moved, as_json: bool) -> None:
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.markdown import size
+    from cpu_pipeline.core.text import size
 
     if as_json:
         steps = {part: [vars(step) for step in getattr(done, part)] for part in ("moved", "there", "lacking")}

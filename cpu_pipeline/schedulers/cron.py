@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.schedule import REFRESH, Job, Order
 from cpu_pipeline.schedulers._yaml import comment
 

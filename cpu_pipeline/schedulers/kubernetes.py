@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.schedule import REFRESH, Job, Order
 from cpu_pipeline.schedulers._yaml import dump, note
 

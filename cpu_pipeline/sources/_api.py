@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from cpu_pipeline.errors import PipelineError, RecipeError, TryAgain
+from cpu_pipeline.core.errors import PipelineError, RecipeError, TryAgain
 from cpu_pipeline.source import Want
 
 T = TypeVar("T")

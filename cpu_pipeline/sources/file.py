@@ -6,10 +6,10 @@ from collections.abc import Set
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.artifact import digest_file, digest_listing
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.artifact import digest_file, digest_listing
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.repo_files import DATA, check_name
 from cpu_pipeline.source import Source, Want
-from cpu_pipeline.sources._files import DATA, check_name
 from cpu_pipeline.sources.folder import copy_unchanged
 
 

@@ -8,17 +8,10 @@ from collections.abc import Set
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.artifact import digest_file, digest_listing, digest_tree
-from cpu_pipeline.errors import RecipeError, Refused, StageFailed
+from cpu_pipeline.core.artifact import digest_file, digest_listing, digest_tree
+from cpu_pipeline.core.errors import RecipeError, Refused, StageFailed
+from cpu_pipeline.core.repo_files import Format, check_name, choose_model, choose_tokenizer, copy_files, refuse_pickles
 from cpu_pipeline.source import Source, Want
-from cpu_pipeline.sources._files import (
-    Format,
-    check_name,
-    choose_model,
-    choose_tokenizer,
-    copy_files,
-    refuse_pickles,
-)
 
 
 class Folder(Source):

@@ -9,12 +9,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import StringConstraints
 
-from cpu_pipeline.artifact import digest_file
-from cpu_pipeline.errors import RecipeError, TryAgain
-from cpu_pipeline.source import Source, Want
-from cpu_pipeline.sources import _api
-from cpu_pipeline.sources._api import Entry, Place, read_small, resolve
-from cpu_pipeline.sources._files import (
+from cpu_pipeline.core.artifact import digest_file
+from cpu_pipeline.core.errors import RecipeError, TryAgain
+from cpu_pipeline.core.repo_files import (
     Format,
     check_name,
     choose_data,
@@ -23,6 +20,9 @@ from cpu_pipeline.sources._files import (
     copy_file,
     refuse_pickles,
 )
+from cpu_pipeline.source import Source, Want
+from cpu_pipeline.sources import _api
+from cpu_pipeline.sources._api import Entry, Place, read_small, resolve
 
 __all__ = ["Hub", "read_small", "resolve"]
 

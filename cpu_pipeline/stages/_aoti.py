@@ -19,10 +19,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Card
 from cpu_pipeline.backends import hf, pt2
-from cpu_pipeline.errors import BackendMissing, StageFailed
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Card
+from cpu_pipeline.core.errors import BackendMissing, StageFailed
 from cpu_pipeline.stages import _trace
 
 FAILURES = (*_trace.FAILURES, AssertionError, NotImplementedError)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.backends import hf
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core.errors import StageFailed
 
 SHAPE = (3, 9)
 """(batch, sequence) of the example: sizes of 0 and 1 broadcast, and a trace could take them for constants."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.source import Want
 from cpu_pipeline.stage import Facts, FindSource, Inputs, Job, Stage
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from cpu_pipeline.batches import answer, pad_id
-from cpu_pipeline.errors import StageFailed
-from cpu_pipeline.rows import PREDICTIONS, read, write
+from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.core.jsonl import PREDICTIONS, read, write
 from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.task import Feature, Prediction
 

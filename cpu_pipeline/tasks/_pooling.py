@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core.errors import StageFailed
 
 PREFIX = "pooling_mode_"
 MODES = {

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cpu_pipeline.errors import RecipeError
-from cpu_pipeline.rows import read
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.jsonl import read
 from cpu_pipeline.task import Feature, Prediction, Row, Score, Task
 from cpu_pipeline.tasks import _squad, _tokens
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.task import Feature, Prediction, Row, Score, Task
 from cpu_pipeline.tasks import _pooling, _tokens
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.task import Feature, Prediction, Row, Score, Task
 from cpu_pipeline.tasks import _tokens
 

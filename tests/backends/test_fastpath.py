@@ -19,10 +19,10 @@ import transformers
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cpu_pipeline.artifact import Card
 from cpu_pipeline.backends import _encoder, fastpath, hf
 from cpu_pipeline.backends._packed import Layout
-from cpu_pipeline.errors import BackendMissing, StageFailed
+from cpu_pipeline.core.artifact import Card
+from cpu_pipeline.core.errors import BackendMissing, StageFailed
 from cpu_pipeline.task import Task
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity

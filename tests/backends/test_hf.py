@@ -13,7 +13,8 @@ import torch
 import transformers
 
 from cpu_pipeline.backends import hf
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core import repo_files
+from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
 from cpu_pipeline.tasks.text_classification import TextClassification
@@ -136,7 +137,7 @@ def test_carry_takes_everything_but_weights(tmp_path: Path) -> None:
     (source / "onnx" / "model_O2.onnx").write_text("x")
     (source / ".cache").mkdir()
     (source / ".cache" / "note").write_text("x")
-    hf.carry(source, tmp_path / "out")
+    repo_files.carry(source, tmp_path / "out")
     carried = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
     assert carried == [
         "1_Pooling/config.json", "config.json", "modules.json", "sentence_bert_config.json", "tokenizer.json",

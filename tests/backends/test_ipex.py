@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Card
 from cpu_pipeline.backends import ipex as backend
-from cpu_pipeline.errors import BackendMissing, StageFailed
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Card
+from cpu_pipeline.core.errors import BackendMissing, StageFailed
 
 TASK = SimpleNamespace(outputs=("logits",))
 RUNTIME = {"inputs": ["input_ids"], "outputs": ["logits"]}

@@ -13,11 +13,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Card
 from cpu_pipeline.backends import _external
 from cpu_pipeline.backends import onnx as backend
-from cpu_pipeline.errors import BackendMissing, Refused, StageFailed
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Card
+from cpu_pipeline.core.errors import BackendMissing, Refused, StageFailed
 
 TASK = SimpleNamespace(outputs=("logits",))
 

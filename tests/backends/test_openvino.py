@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Card, digest_tree
 from cpu_pipeline.backends import openvino
-from cpu_pipeline.errors import BackendMissing, StageFailed
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Card, digest_tree
+from cpu_pipeline.core.errors import BackendMissing, StageFailed
 
 TASK: Any = SimpleNamespace(outputs=("start_logits", "end_logits"), per_token=True)
 BATCH = {

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cpu_pipeline.artifact import Card
 from cpu_pipeline.backends import pt2
-from cpu_pipeline.errors import BackendMissing, StageFailed
+from cpu_pipeline.core.artifact import Card
+from cpu_pipeline.core.errors import BackendMissing, StageFailed
 
 RUNTIME = {"inputs": ["input_ids"], "outputs": ["logits"], "torch": torch.__version__}
 OURS = {f"model/{pt2.LIBRARY}": b"\x7fELF no more", f"model/{pt2.METADATA}": b"{}", "model/archive_format": b"pt2"}

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Card
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends import torchscript as backend
-from cpu_pipeline.errors import BackendMissing, StageFailed
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Card
+from cpu_pipeline.core.errors import BackendMissing, StageFailed
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
 TASK = SimpleNamespace(outputs=("logits",))

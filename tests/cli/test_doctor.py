@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
-from cpu_pipeline import host, keys, registry
+from cpu_pipeline import keys, registry
+from cpu_pipeline.core import host
 
 
 def test_tells_machine_versions_and_what_works(cli: Cli, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from conftest import Cli
 
 from cpu_pipeline import refresh
-from cpu_pipeline.errors import Interrupted, StageFailed, TryAgain
+from cpu_pipeline.core.errors import Interrupted, StageFailed, TryAgain
 from cpu_pipeline.refresh import Refreshed
 
 

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from cpu_pipeline.cli.score import score
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 
 SQUAD = {"id": "a", "question": "?", "context": "c", "answers": {"text": ["red house"], "answer_start": [0]}}
 

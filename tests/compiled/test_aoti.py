@@ -12,8 +12,9 @@ from pathlib import Path
 import models
 import pytest
 
-from cpu_pipeline import compare, host
-from cpu_pipeline.artifact import Artifact, digest_file
+from cpu_pipeline import compare
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact, digest_file
 
 Compiled = Callable[..., Artifact]
 ELSEWHERE = """

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Artifact, Card
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact, Card
 
 Compiled = Callable[..., Artifact]
 

@@ -13,8 +13,8 @@ import models
 import numpy as np
 import pytest
 
-from cpu_pipeline.artifact import Artifact, Card
 from cpu_pipeline.backends import torchscript as backend
+from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.export.torchscript import ExportTorchscript
 from cpu_pipeline.tasks.question_answering import QuestionAnswering

@@ -168,7 +168,8 @@ def serve() -> None:
 
     import jsonschema  # noqa: F401
 
-    from cpu_pipeline import api, child, host, keys, paper, publish, registry, upkeep, worker  # noqa: F401
+    from cpu_pipeline import api, child, keys, paper, publish, registry, upkeep, worker  # noqa: F401
+    from cpu_pipeline.core import host
 
     paper.the_schema()
     for _, each in registry.all_classes():

@@ -16,7 +16,7 @@ from faults.test_disk import flip, limited
 from faults.test_kills import KILLED
 
 from cpu_pipeline import upkeep
-from cpu_pipeline.artifact import digest_json
+from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.store import Store
 
 CHAIN = ({"id": "one"}, {"id": "two", "text": "two"})

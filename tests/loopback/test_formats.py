@@ -17,7 +17,7 @@ import pytest
 import yaml
 from stages.conftest import job_for
 
-from cpu_pipeline.artifact import Artifact
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.stages.export.onnx import ExportOnnx
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
 

@@ -32,7 +32,7 @@ MODEL = "cpu-pipeline/minilm-squad"
 FETCH = """
 import json, sys
 from pathlib import Path
-from cpu_pipeline.errors import PipelineError
+from cpu_pipeline.core.errors import PipelineError
 from cpu_pipeline.sources.hub import Hub
 said = json.loads(sys.argv[1])
 source, want, out = Hub(**said["fields"]), said["want"], Path(said["out"])

@@ -11,7 +11,7 @@ import pytest
 from test_remote import commit, holds
 
 from cpu_pipeline import share
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.lease import leased
 from cpu_pipeline.remote import Remote
 from cpu_pipeline.store import Store

@@ -14,7 +14,7 @@ from test_remote import commit, digest, holds, key, names
 
 from cpu_pipeline import share
 from cpu_pipeline.address import Denied
-from cpu_pipeline.errors import RecipeError, TryAgain
+from cpu_pipeline.core.errors import RecipeError, TryAgain
 from cpu_pipeline.lease import leased
 from cpu_pipeline.remote import Remote
 from cpu_pipeline.store import Store

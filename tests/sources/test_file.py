@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cpu_pipeline.artifact import digest_tree
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core.artifact import digest_tree
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.sources import folder
 from cpu_pipeline.sources.file import File
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cpu_pipeline.errors import RecipeError, Refused
-from cpu_pipeline.sources._files import (
+from cpu_pipeline.core.errors import RecipeError, Refused
+from cpu_pipeline.core.repo_files import (
     check_name,
     choose_data,
     choose_model,

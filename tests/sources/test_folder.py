@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cpu_pipeline.artifact import digest_tree
-from cpu_pipeline.errors import RecipeError, Refused, StageFailed
+from cpu_pipeline.core.artifact import digest_tree
+from cpu_pipeline.core.errors import RecipeError, Refused, StageFailed
 from cpu_pipeline.source import Want
 from cpu_pipeline.sources import folder as module
 from cpu_pipeline.sources.folder import Folder

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.sources import _api
 from cpu_pipeline.sources._api import Entry, Place
 from cpu_pipeline.sources.hub import Hub, _is_whole
@@ -84,7 +84,7 @@ def test_a_listing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("offline", ["0", "1"])
 def test_a_dead_hub_is_told_soon_and_by_name(tmp_path: Path, offline: str) -> None:
     code = (
-        "from cpu_pipeline.sources.hub import Hub; from cpu_pipeline.errors import TryAgain; from pathlib import Path\n"
+        "from cpu_pipeline.sources.hub import Hub; from cpu_pipeline.core.errors import TryAgain; from pathlib import Path\n"
         f"try: Hub(hub='own/name', revision='{COMMIT}').fetch('model', Path('{tmp_path}'), set())\n"
         "except TryAgain as error: print(error)"
     )

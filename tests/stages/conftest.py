@@ -11,8 +11,8 @@ from typing import Any
 import models
 import pytest
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Artifact
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.stage import Job
 from cpu_pipeline.task import Task
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from faults.bench import write_model
 
-from cpu_pipeline.errors import Refused, StageFailed
+from cpu_pipeline.core.errors import Refused, StageFailed
 from cpu_pipeline.keys import find_source
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.fetch import Fetch

@@ -12,8 +12,8 @@ import pytest
 from models import make
 from models import rows as make_rows
 
-from cpu_pipeline import rows
-from cpu_pipeline.artifact import Artifact
+from cpu_pipeline.core import jsonl
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages import predict
 from cpu_pipeline.stages.predict import Predict
@@ -56,7 +56,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     root = tmp_path_factory.mktemp("predict")
     path = make(kind, root / "model", request.param)
     data = root / "rows.jsonl"
-    rows.write(data, make_rows(request.param, 30))
+    jsonl.write(data, make_rows(request.param, 30))
     session = Torch(path, task)
 
     def load(artifact: Artifact) -> Torch:
@@ -70,13 +70,13 @@ def _run(artifact: Artifact, job: Job, out: Path) -> tuple[Any, list[dict[str, A
     out.mkdir()
     facts = Predict().run({"model": artifact}, out, job)
     assert [p.name for p in out.iterdir()] == ["predictions.jsonl"]
-    return facts, rows.read(out / "predictions.jsonl")
+    return facts, jsonl.read(out / "predictions.jsonl")
 
 
 def test_each_row_has_the_answer_it_would_have_alone(made: tuple[Artifact, Job, Torch], tmp_path: Path) -> None:
     artifact, job, session = made
     facts, said = _run(artifact, job, tmp_path / "all")
-    asked = rows.read(job.data["validation"])
+    asked = jsonl.read(job.data["validation"])
     assert [p["id"] for p in said] == [row["id"] for row in asked]
     assert facts["rows"] == 30
     assert facts["nan"] == 0

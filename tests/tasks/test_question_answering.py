@@ -14,7 +14,7 @@ from models import make
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.task import Feature
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 

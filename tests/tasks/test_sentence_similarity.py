@@ -13,7 +13,7 @@ import pytest
 from models import make
 from scipy import stats
 
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.tasks import _pooling
 from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
 

@@ -13,7 +13,7 @@ from models import make
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from tokenizers import Tokenizer
 
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.tasks.text_classification import TextClassification
 
 TASK = TextClassification()

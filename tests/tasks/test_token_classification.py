@@ -13,7 +13,7 @@ from models import TAGS, make
 from seqeval import metrics as seqeval
 from tokenizers import Tokenizer
 
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.tasks.token_classification import TokenClassification
 
 TASK = TokenClassification()

@@ -9,9 +9,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from cpu_pipeline import compare
-from cpu_pipeline.artifact import Artifact, Facts
 from cpu_pipeline.backends import hf, pt2
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core import repo_files
+from cpu_pipeline.core.artifact import Artifact, Facts
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.stage import Host, Inputs, Job, Stage
 from cpu_pipeline.stages import _aoti
 
@@ -62,7 +63,7 @@ class CompileAoti(Stage):
         module, names, example = _aoti.inputs(model, job.task.outputs, self.dtype)
         program = _aoti.export(WHERE, module, names, example)
         _aoti.compile(WHERE, program, out, built, cxx, freezing=self.freezing)
-        hf.carry(source, out)
+        repo_files.carry(source, out)
         _aoti.card(built, model, names, job.task.outputs, self.dtype).write(out)
 
         candidate = job.load(Artifact(pt2.FORMAT, out, "", {}))

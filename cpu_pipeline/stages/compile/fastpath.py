@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from cpu_pipeline import compare
-from cpu_pipeline.artifact import Artifact, Card, Facts
 from cpu_pipeline.backends import fastpath, hf
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core import repo_files
+from cpu_pipeline.core.artifact import Artifact, Card, Facts
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.stage import Inputs, Job, Stage
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class CompileFastpath(Stage):
         source = inputs["model"].path
         model = hf.checkpoint(source, job.task)
         fastpath.check(model.config, job.task, self.implementation)
-        hf.carry(source, out)
+        repo_files.carry(source, out)
         write(model, job.task, out, self.dtype)
         # torch computes bfloat16 on any CPU, so nothing is needed: without instructions for it the speed suffers alone.
         Card(fastpath.FORMAT, runtime={"implementation": self.implementation, "dtype": self.dtype}).write(out)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from cpu_pipeline import compare
-from cpu_pipeline.artifact import Artifact, Card
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends.onnx import FORMAT, MODEL
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core import repo_files
+from cpu_pipeline.core.artifact import Artifact, Card
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.stage import Facts, Inputs, Job, Stage
 from cpu_pipeline.stages import _onnx
 
@@ -49,7 +50,7 @@ class ExportOnnx(Stage):
             raise RecipeError("export.onnx: the recipe names no task; it says which head to export")
         source = inputs["model"].path
         model = hf.checkpoint(source, job.task)
-        hf.carry(source, out)
+        repo_files.carry(source, out)
         export(model, job.task, out, self.opset, self.inline)
         Card(FORMAT).write(out)
         candidate = job.load(Artifact(FORMAT, out, "", {}))

@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from cpu_pipeline import compare
-from cpu_pipeline.artifact import Artifact, Card
 from cpu_pipeline.backends import hf, openvino
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core import repo_files
+from cpu_pipeline.core.artifact import Artifact, Card
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.stage import Facts, Inputs, Job, Stage
 
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
@@ -55,7 +56,7 @@ class ExportOpenvino(Stage):
         module = hf.checkpoint(source, job.task)
         names = hf.inputs_of(module)
         openvino.write(_convert(module, names, job.task.outputs), out, half=self.weights == "float16")
-        hf.carry(source, out)
+        repo_files.carry(source, out)
         _card("f32").write(out)
 
         eager = hf.Eager(module, job.task.outputs)

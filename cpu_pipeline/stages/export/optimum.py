@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from cpu_pipeline import compare
-from cpu_pipeline.artifact import Artifact, Card
-from cpu_pipeline.backends import hf, onnx, openvino
-from cpu_pipeline.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.backends import onnx, openvino
+from cpu_pipeline.core import repo_files
+from cpu_pipeline.core.artifact import Artifact, Card
+from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.stage import Facts, Inputs, Job, Stage
 from cpu_pipeline.stages import _onnx
 
@@ -96,7 +97,7 @@ class ExportOptimum(Stage):
             model = checkpoint(source.path, job.task)
             write = _write_onnx if self.format == "onnx" else _write_openvino
             names = write(model, job.task, out, self.opset)
-        hf.carry(source.path, out)
+        repo_files.carry(source.path, out)
         precision = {"INFERENCE_PRECISION_HINT": "f32"} if self.format == "openvino" else {}
         Card(self.format, runtime=precision).write(out)
         candidate = job.load(Artifact(self.format, out, "", {}))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from cpu_pipeline import compare
-from cpu_pipeline.artifact import Artifact, Card
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends.torchscript import FORMAT, MODEL
 from cpu_pipeline.batches import pad_id
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core import repo_files
+from cpu_pipeline.core.artifact import Artifact, Card
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._trace import FAILURES, trace, write
 
@@ -61,7 +62,7 @@ class ExportTorchscript(Stage):
         if job.task is None:
             raise RecipeError(f"{WHERE}: the recipe names no task; it says which head to export")
         source = inputs["model"].path
-        hf.carry(source, out)
+        repo_files.carry(source, out)
         fears: list[str] = []
         try:
             facts = self._script(source, out, job, job.task, fears)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from cpu_pipeline import compare, host
-from cpu_pipeline.artifact import Artifact, Card
+from cpu_pipeline import compare
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends.ipex import ENVIRONMENT, FORMAT, NEEDS, register
 from cpu_pipeline.backends.torchscript import MODEL
 from cpu_pipeline.batches import pad, pad_id
-from cpu_pipeline.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.core import host, repo_files
+from cpu_pipeline.core.artifact import Artifact, Card
+from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._trace import FAILURES, trace, write
 
@@ -105,7 +106,7 @@ class FuseIpex(Stage):
             )
         source = inputs["model"]
         register(source.path)
-        hf.carry(source.path, out)
+        repo_files.carry(source.path, out)
         module, names = self._frozen(source.path, job.task)
         wanted = self.expected(promised(operators(module.graph), self.kernels, self.attention_kernel))
         write(module, out / MODEL, "fuse.ipex")

@@ -10,11 +10,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from cpu_pipeline import compare
-from cpu_pipeline.artifact import Artifact, Card, Facts
-from cpu_pipeline.backends import hf
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.backends.onnx import DATA, FORMAT, MODEL
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core import repo_files
+from cpu_pipeline.core.artifact import Artifact, Card, Facts
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.stage import Inputs, Job, Stage
 from cpu_pipeline.stages import _onnx
 
@@ -53,7 +53,7 @@ class FuseOnnx(Stage):
         fuse(source.path, out)
         counts = _onnx.count_operators(out / MODEL)
         require_fused(counts, expected)
-        hf.carry(source.path, out)
+        repo_files.carry(source.path, out)
         card = Card.read(source.path, FORMAT)
         card.write(out)
         candidate, reference = job.load(Artifact(FORMAT, out, "", {})), job.load(source)

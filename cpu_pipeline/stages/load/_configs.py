@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.errors import Refused, StageFailed
+from cpu_pipeline.core.errors import Refused, StageFailed
 
 LARGEST = 256 << 20
 """Bytes of the largest JSON file that is read; vocabularies of real models stay below 40 MiB."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.artifact import CARD
 from cpu_pipeline.backends import onnx, openvino
 from cpu_pipeline.backends._external import screen
-from cpu_pipeline.errors import RecipeError, Refused, StageFailed
-from cpu_pipeline.sources._files import is_tokenizer
+from cpu_pipeline.core.artifact import CARD
+from cpu_pipeline.core.errors import RecipeError, Refused, StageFailed
+from cpu_pipeline.core.repo_files import is_tokenizer
 from cpu_pipeline.stages.load._configs import read_json
 
 PRECISIONS = ("f32", "bf16", "f16", "dynamic")

@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.stages.load._configs import read_json
 
 if TYPE_CHECKING:

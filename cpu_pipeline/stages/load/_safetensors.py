@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core.errors import StageFailed
 
 LONGEST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library itself."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.errors import RecipeError, StageFailed
-from cpu_pipeline.sources._files import SPLITS, names_split
+from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.repo_files import SPLITS, names_split
 
 LONGEST_HEADER = 1 << 20
 """Bytes of README.md that are looked at for its YAML header."""

@@ -11,8 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.errors import RecipeError, StageFailed
-from cpu_pipeline.rows import read
+from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.jsonl import read
 
 if TYPE_CHECKING:
     import pyarrow as pa

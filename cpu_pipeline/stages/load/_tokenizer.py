@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.errors import RecipeError, StageFailed
-from cpu_pipeline.sources._files import choose_tokenizer
+from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.repo_files import choose_tokenizer
 from cpu_pipeline.stages.load._configs import read_json, write_json
 
 FAST = "tokenizer.json"

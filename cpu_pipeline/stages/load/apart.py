@@ -9,9 +9,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.artifact import Artifact, Facts, canonical
-from cpu_pipeline.errors import RecipeError
-from cpu_pipeline.rows import ROWS, read
+from cpu_pipeline.core.artifact import Artifact, Facts, canonical
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.jsonl import ROWS, read
 from cpu_pipeline.stage import Inputs, Job, Stage
 from cpu_pipeline.stages.load.rows import ORIGIN
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cpu_pipeline.artifact import digest_tree
-from cpu_pipeline.errors import Refused
-from cpu_pipeline.sources._files import copy_file
+from cpu_pipeline.core.artifact import digest_tree
+from cpu_pipeline.core.errors import Refused
+from cpu_pipeline.core.repo_files import copy_file
 from cpu_pipeline.stage import Facts, Inputs, Job, Stage
 
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from cpu_pipeline.artifact import Facts, canonical, digest_file, digest_json
-from cpu_pipeline.errors import RecipeError, StageFailed
-from cpu_pipeline.rows import ROWS, write
-from cpu_pipeline.sources._files import DATA
+from cpu_pipeline.core.artifact import Facts, canonical, digest_file, digest_json
+from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.jsonl import ROWS, write
+from cpu_pipeline.core.repo_files import DATA
 from cpu_pipeline.stage import Inputs, Job, Stage
 from cpu_pipeline.stages.load import _splits
 from cpu_pipeline.stages.load._tables import Table, open_table

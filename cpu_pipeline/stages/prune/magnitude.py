@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from cpu_pipeline.backends.hf import carry
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.repo_files import carry
 from cpu_pipeline.stage import Facts, Inputs, Job, Stage
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cpu_pipeline.batches import pad, pad_id
-from cpu_pipeline.errors import RecipeError
-from cpu_pipeline.rows import read
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.jsonl import read
 
 if TYPE_CHECKING:
     from cpu_pipeline.backend import Arrays

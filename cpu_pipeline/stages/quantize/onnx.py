@@ -13,12 +13,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Card, Facts
-from cpu_pipeline.backends import hf
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.backends.onnx import DATA, FORMAT, MODEL
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core import host, repo_files
+from cpu_pipeline.core.artifact import Card, Facts
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.stage import Host, Inputs, Job, Stage
 from cpu_pipeline.stages import _onnx
 from cpu_pipeline.stages.quantize import _ranges
@@ -109,7 +108,7 @@ class QuantizeOnnx(Stage):
             model = ir.load(quantized / MODEL)
             _onnx.strip(model)
             _onnx.save(model, out)
-        hf.carry(source, out)
+        repo_files.carry(source, out)
         before = Card.read(source, FORMAT)
         needs = {*before.needs, *((host.VNNI,) if self.weights == "int8" and not reduce else ())}
         Card(FORMAT, tuple(sorted(needs)), before.runtime).write(out)

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cpu_pipeline import host
-from cpu_pipeline.artifact import Artifact, Card, Facts
-from cpu_pipeline.backends import hf, openvino
+from cpu_pipeline.backends import openvino
 from cpu_pipeline.batches import pad, pad_id
-from cpu_pipeline.errors import BackendMissing, RecipeError, StageFailed
-from cpu_pipeline.rows import read
+from cpu_pipeline.core import host, repo_files
+from cpu_pipeline.core.artifact import Artifact, Card, Facts
+from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.core.jsonl import read
 from cpu_pipeline.stage import Host, Inputs, Job, Stage
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class QuantizeOpenvino(Stage):
         if not facts["int8_constants"]:
             raise StageFailed("quantize.openvino: nothing was quantized; leave less in the ignored scope")
         openvino.write(model, out)
-        hf.carry(source, out)
+        repo_files.carry(source, out)
         Card(openvino.FORMAT, tuple(sorted({*before.needs, *needs})), before.runtime).write(out)
         if not host.missing(needs):
             job.load(Artifact(openvino.FORMAT, out, "", {}))

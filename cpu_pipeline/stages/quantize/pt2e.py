@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from cpu_pipeline import compare, host
-from cpu_pipeline.artifact import Artifact, Facts
+from cpu_pipeline import compare
 from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.batches import pad_id
-from cpu_pipeline.errors import BackendMissing, RecipeError, StageFailed
-from cpu_pipeline.rows import read
+from cpu_pipeline.core import host, repo_files
+from cpu_pipeline.core.artifact import Artifact, Facts
+from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.core.jsonl import read
 from cpu_pipeline.stage import Host, Inputs, Job, Stage
 from cpu_pipeline.stages import _aoti
 from cpu_pipeline.stages.quantize._ranges import feed
@@ -94,7 +95,7 @@ class QuantizePt2e(Stage):
         count = text.count(f"{CALL}_") + text.count(f"{CALL}(")
         if not count:
             raise StageFailed(f"{WHERE}: no linear layer was quantized in {type(model).__name__}")
-        hf.carry(source, out)
+        repo_files.carry(source, out)
         needs = () if reduced else (host.VNNI,)
         _aoti.card(built, model, names, job.task.outputs, f"int8, {self.dtype}", needs).write(out)
 

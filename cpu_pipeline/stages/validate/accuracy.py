@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cpu_pipeline.errors import RecipeError, StageFailed
-from cpu_pipeline.markdown import escape, table
-from cpu_pipeline.rows import PREDICTIONS, SCORES, read, write
+from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.jsonl import PREDICTIONS, SCORES, read, write
+from cpu_pipeline.core.markdown import escape, table
 from cpu_pipeline.stage import Facts, Inputs, Job, Stage, Verdict
 from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.statistics import paired_difference

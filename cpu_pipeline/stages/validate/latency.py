@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 
 from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.compare import synthetic
-from cpu_pipeline.errors import StageFailed
-from cpu_pipeline.markdown import size, table
-from cpu_pipeline.rows import read
+from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.core.markdown import table
+from cpu_pipeline.core.text import size
 from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage, Verdict
 from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.stages.validate.agreement import spread

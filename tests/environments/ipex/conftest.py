@@ -10,7 +10,7 @@ import models
 import pytest
 
 from cpu_pipeline import api, environment
-from cpu_pipeline.built import Event
+from cpu_pipeline.core.events import Event
 from cpu_pipeline.environment import Environment
 
 Build = Callable[..., api.Outcome]

@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT
 
 from cpu_pipeline import api
-from cpu_pipeline.artifact import CARD
-from cpu_pipeline.built import Event
+from cpu_pipeline.core.artifact import CARD
+from cpu_pipeline.core.events import Event
 from cpu_pipeline.environment import Environment
 
 Build = Callable[..., api.Outcome]

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import host, registry
-from cpu_pipeline.artifact import Artifact, digest_file
+from cpu_pipeline import registry
 from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.compare import synthetic
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact, digest_file
+from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.fuse.ipex import FuseIpex
 

@@ -16,8 +16,8 @@ import pytest
 import transformers
 from stages.conftest import job_for
 
-from cpu_pipeline.artifact import Artifact
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
 
 ROOT = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from cpu_pipeline.artifact import Card
+from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.stage import Facts, Inputs, Job, Stage
 from faulty._acts import Act, act
 

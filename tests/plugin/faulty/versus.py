@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import ClassVar, Self
 
-from cpu_pipeline.artifact import Artifact
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage, Verdict
 
 

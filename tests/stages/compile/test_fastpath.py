@@ -14,9 +14,9 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from cpu_pipeline.artifact import Artifact, Card, digest_tree
 from cpu_pipeline.backends import _packed, fastpath, hf
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core.artifact import Artifact, Card, digest_tree
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.compile.fastpath import CompileFastpath
 

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from cpu_pipeline import compare
-from cpu_pipeline.artifact import Artifact, Card, digest_file, digest_tree
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends import onnx as backend
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core.artifact import Artifact, Card, digest_file, digest_tree
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.export.onnx import ExportOnnx, export
 from cpu_pipeline.task import Task

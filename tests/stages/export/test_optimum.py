@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from cpu_pipeline import environment
-from cpu_pipeline.artifact import Artifact
-from cpu_pipeline.errors import BackendMissing, RecipeError
+from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.core.errors import BackendMissing, RecipeError
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.export.optimum import HEADS, ExportOptimum
 

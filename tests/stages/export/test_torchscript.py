@@ -20,10 +20,10 @@ import torch
 import transformers
 
 from cpu_pipeline import compare
-from cpu_pipeline.artifact import Artifact, Card, digest_file
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends import torchscript as backend
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core.artifact import Artifact, Card, digest_file
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages import _trace
 from cpu_pipeline.stages.export.torchscript import ExportTorchscript, script

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cpu_pipeline.artifact import Artifact
-from cpu_pipeline.errors import RecipeError
-from cpu_pipeline.rows import ROWS, write
+from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.jsonl import ROWS, write
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.load.apart import LoadApart
 from cpu_pipeline.stages.load.rows import ORIGIN

@@ -13,8 +13,8 @@ import pytest
 from models import make
 from onnx import TensorProto, helper, numpy_helper
 
-from cpu_pipeline.artifact import Artifact, Card
-from cpu_pipeline.errors import PipelineError, RecipeError, Refused, StageFailed
+from cpu_pipeline.core.artifact import Artifact, Card
+from cpu_pipeline.core.errors import PipelineError, RecipeError, Refused, StageFailed
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.load.model import LoadModel
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cpu_pipeline.artifact import digest_tree, list_tree
-from cpu_pipeline.errors import Refused
+from cpu_pipeline.core.artifact import digest_tree, list_tree
+from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.load.kept import LoadKept
 

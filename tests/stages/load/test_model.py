@@ -13,8 +13,8 @@ import torch
 from models import make
 from safetensors.torch import load_file, save_file
 
-from cpu_pipeline.artifact import Artifact, digest_tree
-from cpu_pipeline.errors import PipelineError, RecipeError, Refused, StageFailed
+from cpu_pipeline.core.artifact import Artifact, digest_tree
+from cpu_pipeline.core.errors import PipelineError, RecipeError, Refused, StageFailed
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.load.model import LoadModel
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from cpu_pipeline.artifact import Artifact, digest_tree
-from cpu_pipeline.errors import PipelineError, RecipeError, StageFailed
-from cpu_pipeline.rows import read
+from cpu_pipeline.core.artifact import Artifact, digest_tree
+from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
+from cpu_pipeline.core.jsonl import read
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.load._splits import _glob
 from cpu_pipeline.stages.load.rows import LoadRows, sample

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.stages.load._safetensors import screen
 
 GOOD = {"w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}

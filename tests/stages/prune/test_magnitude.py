@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cpu_pipeline import compare, host
-from cpu_pipeline.artifact import Artifact, Facts
+from cpu_pipeline import compare
 from cpu_pipeline.backends import hf
-from cpu_pipeline.errors import RecipeError, StageFailed
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact, Facts
+from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.prune.magnitude import PruneMagnitude
 

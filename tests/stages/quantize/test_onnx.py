@@ -15,9 +15,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from cpu_pipeline import compare, host
-from cpu_pipeline.artifact import Artifact, Card, digest_file, digest_tree
-from cpu_pipeline.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline import compare
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact, Card, digest_file, digest_tree
+from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.stage import Facts, Job
 from cpu_pipeline.stages.quantize import _ranges
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx

@@ -13,10 +13,11 @@ import models
 import pytest
 from pydantic import ValidationError
 
-from cpu_pipeline import compare, host
-from cpu_pipeline.artifact import Artifact, Card, digest_tree
+from cpu_pipeline import compare
 from cpu_pipeline.backends import openvino
-from cpu_pipeline.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import Artifact, Card, digest_tree
+from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.stage import Job
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
 from cpu_pipeline.stages.quantize import openvino as quantize

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cpu_pipeline import rows
-from cpu_pipeline.artifact import Artifact, canonical
-from cpu_pipeline.errors import RecipeError
+from cpu_pipeline.core import jsonl
+from cpu_pipeline.core.artifact import Artifact, canonical
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.stage import Facts, Job, Verdict
 from cpu_pipeline.stages.validate.accuracy import ValidateAccuracy
 from cpu_pipeline.task import Task
@@ -25,7 +25,7 @@ QA = QuestionAnswering()
 
 def _predicted(path: Path, predictions: list[dict[str, Any]]) -> Artifact:
     path.mkdir()
-    rows.write(path / "predictions.jsonl", predictions)
+    jsonl.write(path / "predictions.jsonl", predictions)
     return Artifact("predictions", path, "", {})
 
 
@@ -38,7 +38,7 @@ def _facts(
     task: Task = QA,
 ) -> Facts:
     data, out = tmp_path / "rows.jsonl", tmp_path / "out"
-    rows.write(data, _gold() if gold is None else gold)
+    jsonl.write(data, _gold() if gold is None else gold)
     out.mkdir()
     sides = {"candidate": _predicted(tmp_path / "c", candidate), "reference": _predicted(tmp_path / "r", reference)}
     job = Job(load=None, timer=None, task=task, data={"validation": data})  # type: ignore[arg-type]
@@ -176,7 +176,7 @@ def test_every_metric_of_every_task_has_its_interval(tmp_path: Path) -> None:
 
 def test_every_row_s_scores_are_kept(tmp_path: Path) -> None:
     _facts(tmp_path, ValidateAccuracy(max_drop=1), _said(1), _said(0))
-    kept = rows.read(tmp_path / "out" / "scores.jsonl")
+    kept = jsonl.read(tmp_path / "out" / "scores.jsonl")
     assert len(kept) == COUNT
     assert kept[0] == {
         "id": "0",

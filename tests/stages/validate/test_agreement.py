@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cpu_pipeline.artifact import Artifact
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.stage import Facts, Job, Verdict
 from cpu_pipeline.stages.validate.agreement import ValidateAgreement, arrange, spread
 from cpu_pipeline.task import Feature

@@ -14,8 +14,8 @@ import models
 import pytest
 
 from cpu_pipeline import environment, worker
-from cpu_pipeline.artifact import Artifact
-from cpu_pipeline.errors import StageFailed
+from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.stage import Facts, Job
 from cpu_pipeline.stages.validate.latency import ValidateLatency, stretched
 from cpu_pipeline.task import Feature

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from cpu_pipeline.errors import PipelineError, RecipeError, StageFailed, TryAgain
+from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed, TryAgain
 
 _FULL = {
     errno.ENOSPC: "no space is left",
@@ -184,3 +184,15 @@ def tree_bytes(path: Path) -> int:
 
 def _throw(error: OSError) -> None:
     raise error
+
+
+def at_home(path: Path) -> Path:
+    """Put the home of a user for the `~` that a path begins with.
+
+    Raises:
+        RecipeError: there is no such user, or no home.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise RecipeError(f"{path}: {error}; write the whole path") from error

@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from cpu_pipeline.errors import RecipeError, Refused
+from cpu_pipeline.core.artifact import CARD
+from cpu_pipeline.core.errors import RecipeError, Refused
 
 Format = Literal["hf", "onnx", "openvino"]
 """How the weights of a model are kept where it comes from."""
@@ -177,3 +179,20 @@ def copy_files(files: Mapping[str, Path], out: Path) -> None:
     """Copy name -> file into `out`, each under its name."""
     for name, path in sorted(files.items()):
         copy_file(path, out / name)
+
+
+WEIGHTS = (
+    "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.h5",
+    "*.msgpack", "*.gguf", "*.onnx", "*.onnx_data", "*.onnx.data", "openvino*.xml", CARD, ".*",
+)  # fmt: skip
+"""Names that `carry` leaves behind: weights in any form, the card of another artifact, hidden files."""
+
+
+def carry(source: Path, out: Path) -> None:
+    """Copy everything but weights (config, tokenizer, pooling, ...) from one model directory to another."""
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source)
+        if path.is_dir() or any(fnmatchcase(part, pattern) for part in name.parts for pattern in WEIGHTS):
+            continue
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, out / name)

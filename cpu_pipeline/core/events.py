@@ -1,0 +1,16 @@
+"""What a build reports while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a person watching the build would like to see."""
+
+    node: str
+    what: str
+    """kept, making (an environment), building, waiting, built, failed, skipped or warning."""
+    why: tuple[str, ...] = ()
+    seconds: float = 0.0
