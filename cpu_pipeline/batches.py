@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpu_pipeline.task import Feature
+from cpu_pipeline.tasks._base import Feature
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays, Session
+    from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.model_io import Arrays
 
 PADDING = {"attention_mask": 0, "token_type_ids": 0}
 

@@ -10,7 +10,7 @@ from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import PipelineError, Refused
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.graph import Plan
-from cpu_pipeline.stage import Verdict
+from cpu_pipeline.stages._base import Verdict
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cpu_pipeline import registry
+from cpu_pipeline import backends
 from cpu_pipeline.built import Built
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.markdown import code, escape, table
@@ -150,7 +150,7 @@ def _use(built: Built, output: str) -> list[str]:
         if needs
         else "It asks for no instruction set of its own: any CPU that its runtime supports can run it."
     )
-    usage = registry.backend(artifact.format).usage(".", built.plan.context.task).strip()
+    usage = backends.get(artifact.format).usage(".", built.plan.context.task).strip()
     return ["## How to load", "", "In this folder:", "", *_fenced(usage, "python"), "", says, ""]
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.core.artifact import Facts
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.task import Feature
+from cpu_pipeline.tasks._base import Feature
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from cpu_pipeline.backend import Session
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.tasks._base import Task
 
 SHAPES = ((1, 6), (2, 17), (3, 40), (1, 128), (4, 64))
 """(batch, longest sequence in tokens): one sequence is as long as that, the others are shorter and padded."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cpu_pipeline import journal, registry
+from cpu_pipeline import journal, stages
 from cpu_pipeline.core.errors import PipelineError, RecipeError
 from cpu_pipeline.core.text import size
 from cpu_pipeline.keys import differences
@@ -120,7 +120,7 @@ def _bytes(facts: Mapping[str, Any]) -> int:
 def _cells(step: Mapping[str, Any]) -> Mapping[str, str]:
     """Give what a gate measured of its candidate, as the report puts it; nothing where its stage is not here."""
     try:
-        stage = registry.stage_class(step["use"]).model_construct(**step["options"])
+        stage = stages.get(step["use"]).model_construct(**step["options"])
         return stage.cells(step["facts"], "candidate")
     except (PipelineError, KeyError):
         return {}

@@ -13,7 +13,7 @@ from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.environment import Interpreter
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays
+    from cpu_pipeline.core.model_io import Arrays
 
 
 class Elsewhere:

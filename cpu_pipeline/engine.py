@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 from filelock import BaseFileLock, Timeout
 
-from cpu_pipeline import environment, registry
+from cpu_pipeline import environment, sources
 from cpu_pipeline.built import Built, found_damaged
 from cpu_pipeline.child import Child, request, tail
 from cpu_pipeline.core import host
@@ -22,7 +22,7 @@ from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed,
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.environment import DEFAULT, Interpreter
 from cpu_pipeline.graph import Node, Plan
-from cpu_pipeline.keys import differences, environments, find_source, home, ingredients, missing, packages
+from cpu_pipeline.keys import differences, environments, home, ingredients, missing, packages
 from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.store import Store
 from cpu_pipeline.turns import Machine
@@ -274,9 +274,7 @@ class _Build:
                 node.stage.model_dump(mode="json", exclude_unset=True),
                 {name: self.built.artifacts[source] for name, source in node.inputs.items()},
                 work,
-                task=None
-                if task is None
-                else {"use": registry.task_name(type(task)), "with": task.model_dump(mode="json")},
+                task=None if task is None else {"use": context.task_name, "with": task.model_dump(mode="json")},
                 data={role: str(self.built.artifacts[n].path / "rows.jsonl") for role, n in node.data.items()},
                 scratch=str(self.store.scratch(key)),
                 threads=threads,
@@ -327,7 +325,7 @@ class _Build:
             "when": round(time.time()),
         }
         try:
-            if run.node.stage.identity(find_source) != run.needed["identity"]:
+            if run.node.stage.identity(sources.find) != run.needed["identity"]:
                 raise StageFailed("what it reads changed during the build; run again once it rests")
             made = self.lease.commit(run.key, run.needed, run.node.gives, said["facts"], info, run.work)
             self.store.drop_scratch(run.key)

@@ -13,8 +13,8 @@ from cpu_pipeline.core.files import write_file, writing
 from cpu_pipeline.loader import Keys, Problem, parse
 from cpu_pipeline.paper import Paper, load_recipe, recipe_of
 from cpu_pipeline.recipe import Recipe, Trigger
-from cpu_pipeline.source import Want
-from cpu_pipeline.sources import _api as hub
+from cpu_pipeline.sources import _hub_api as hub
+from cpu_pipeline.sources._base import Want
 
 
 @dataclass(frozen=True)

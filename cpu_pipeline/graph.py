@@ -11,7 +11,7 @@ from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.keys import Context
 from cpu_pipeline.recipe import Recipe
-from cpu_pipeline.stage import Stage
+from cpu_pipeline.stages._base import Stage
 
 NOT_MODELS = frozenset({"files", "rows", "predictions", "report"})
 """Formats that the next step does not take by itself."""

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from cpu_pipeline import environment, registry
+from cpu_pipeline import backends, environment, sources
 from cpu_pipeline.core import host
 from cpu_pipeline.environment import DEFAULT
-from cpu_pipeline.source import Source
-from cpu_pipeline.stage import Stage
-from cpu_pipeline.task import Task
+from cpu_pipeline.stages._base import Stage
+from cpu_pipeline.tasks._base import Task
 
 EPOCH = 1
 """Raise by one to forget every artifact ever built."""
@@ -26,6 +25,8 @@ class Context:
     """The parts of a recipe that stages may read, besides data."""
 
     task: Task | None
+    task_name: str | None
+    """As recipes spell it."""
     isa: tuple[str, ...]
     """Instruction sets to build for."""
     threads: int
@@ -56,7 +57,7 @@ def ingredients(
         "stage": use,
         "version": stage.version,
         "options": stage.model_dump(mode="json", exclude=set(stage.unkeyed)),
-        "identity": stage.identity(find_source),
+        "identity": stage.identity(sources.find),
         "inputs": dict(inputs),
         "data": dict(data),
         "task": _task(stage, context, where),
@@ -71,12 +72,12 @@ def ingredients(
 
 def home(stage: Stage, formats: Mapping[str, str]) -> str:
     """Name the environment that runs the stage on inputs of these formats."""
-    return stage.environment({name: registry.backend(name).ENVIRONMENT for name in sorted(stage.backends(formats))})
+    return stage.environment({name: backends.get(name).ENVIRONMENT for name in sorted(stage.backends(formats))})
 
 
 def environments(stage: Stage, formats: Mapping[str, str]) -> set[str]:
     """Name every environment that running the stage takes: its own, and those of the backends it loads."""
-    return {home(stage, formats), *(registry.backend(name).ENVIRONMENT for name in stage.backends(formats))}
+    return {home(stage, formats), *(backends.get(name).ENVIRONMENT for name in stage.backends(formats))}
 
 
 def packages(stage: Stage, formats: Mapping[str, str], task: Task | None) -> set[str]:
@@ -84,8 +85,8 @@ def packages(stage: Stage, formats: Mapping[str, str], task: Task | None) -> set
     here = home(stage, formats) == DEFAULT
     needed = set(stage.packages) if here else set[str]()
     for name in stage.backends(formats):
-        if registry.backend(name).ENVIRONMENT == DEFAULT:
-            needed |= set(registry.backend(name).PACKAGES)
+        if backends.get(name).ENVIRONMENT == DEFAULT:
+            needed |= set(backends.get(name).PACKAGES)
     if here and task is not None and "task" in stage.reads:
         needed |= set(task.packages)
     return needed
@@ -104,11 +105,6 @@ def made_with(needed: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
         else:
             places.add(said["environment"]["name"])
     return packages, places
-
-
-def find_source(name: str, fields: Mapping[str, object]) -> Source:
-    """Make a source of its name and fields."""
-    return registry.source_class(name)(**fields)
 
 
 def differences(old: Any, new: Any) -> list[str]:
@@ -141,7 +137,7 @@ def _task(stage: Stage, context: Context, where: str) -> Any:
     if context.task is None or not {"task", "task.head"} & stage.reads:
         return None
     task = context.task
-    name = registry.task_name(type(task))
+    name = context.task_name
     if "task" not in stage.reads:
         return {"use": name, "outputs": list(task.outputs)}
     return {
@@ -153,7 +149,7 @@ def _task(stage: Stage, context: Context, where: str) -> Any:
 
 
 def _backend(name: str) -> dict[str, Any]:
-    module = registry.backend(name)
+    module = backends.get(name)
     where = module.ENVIRONMENT
     versions = {package: installed(package, where) for package in module.PACKAGES}
     return {"version": module.VERSION, "packages": versions, "environment": _pins(where)}

@@ -16,11 +16,12 @@ from cpu_pipeline.batches import pad
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Facts
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.task import Feature
+from cpu_pipeline.tasks._base import Feature
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays, Session
+    from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.model_io import Arrays
 
 REFERENCE = "sdpa"
 """The way all others are compared with: transformers' own model with scaled_dot_product_attention."""

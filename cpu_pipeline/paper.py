@@ -9,8 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cpu_pipeline import registry, shipped
+from cpu_pipeline import shipped
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.registry import entry_points
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.loader import Document, Keys, Problem, read
 from cpu_pipeline.recipe import Pipeline, Recipe
@@ -183,7 +184,7 @@ def check_options(use: str, options: Mapping[str, Any], keys: Keys) -> list[Prob
 @cache
 def the_schema() -> dict[str, Any]:
     """Return schema.json as shipped; made anew when other distributions add stages, tasks or sources."""
-    if any(registry.outside(kind) for kind in ("stages", "tasks", "sources")):
+    if any(entry_points(f"cpu_pipeline.{shelf}") for shelf in ("stages", "tasks", "sources")):
         from cpu_pipeline.schema import schema
 
         return schema()

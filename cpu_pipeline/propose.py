@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from cpu_pipeline import registry, shipped
+from cpu_pipeline import shipped, stages, tasks
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.repo_files import SPLITS, choose_data, names_split
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.loader import Document
 from cpu_pipeline.paper import load_pipeline
-from cpu_pipeline.sources import _api as hub
+from cpu_pipeline.sources import _hub_api as hub
 from cpu_pipeline.stages.load._tables import open_table
 
 HEADS = {
@@ -58,8 +58,8 @@ def recipe(model: str, task: str | None, data: str | None, pipeline: str, path: 
     card = _card(hub.read_small(model, "model", revision, "README.md"))
     similar = hub.read_small(model, "model", revision, "modules.json") is not None
     chosen = task or _task(config, card, similar, model)
-    if chosen not in registry.task_names():
-        raise RecipeError(f"no task is called `{chosen}`{did_you_mean(chosen, registry.task_names())}")
+    if chosen not in tasks.names():
+        raise RecipeError(f"no task is called `{chosen}`{did_you_mean(chosen, tasks.names())}")
     notes: list[str] = []
     repo = data or _data(card, model)
     written = _write(model, revision, chosen, repo, pipeline, path, notes)
@@ -74,7 +74,7 @@ def _task(config: Mapping[str, Any], card: Mapping[str, Any], similar: bool, mod
     if similar:
         return "sentence-similarity"
     tag = card.get("pipeline_tag")
-    if isinstance(tag, str) and tag in registry.task_names():
+    if isinstance(tag, str) and tag in tasks.names():
         return tag
     raise RecipeError(f"{model}: config.json and card do not tell the task; give it with --task")
 
@@ -114,7 +114,7 @@ def _write(model: str, revision: str, task: str, repo: str, pipeline: str, path:
         version = 2 if "v2" in repo or "2" in repo.rpartition("/")[2] else 1
         notes.append(f"SQuAD version {version} is assumed; version 2 has questions without an answer")
         options = f"  with: {{version: {version}}}\n"
-    metric = registry.task_class(task).metrics[0]
+    metric = tasks.get(task).metrics[0]
     notes.append(f"gates judge `{metric}`; see `cpu-pipeline tasks {task}` for the others")
     schema = os.path.relpath(shipped.file("schema.json"), path.parent) if _in_clone(path) else _schema_beside()
     lines = [
@@ -139,7 +139,7 @@ def _splits(repo: str, revision: str) -> list[str]:
 def _calibrates(pipeline: str, path: Path) -> bool:
     """Say whether a stage of the pipeline cannot do without calibration rows."""
     steps = load_pipeline(pipeline, Document(path)).value.stages
-    return any("data.calibration" in registry.stage_class(step.use)(**step.options).asks() for step in steps)
+    return any("data.calibration" in stages.get(step.use)(**step.options).asks() for step in steps)
 
 
 def _in_clone(path: Path) -> bool:

@@ -20,7 +20,7 @@ from cpu_pipeline.graph import Plan
 from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.recipe import Trigger
 from cpu_pipeline.service import MARK, Service
-from cpu_pipeline.stage import Verdict
+from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store import Store
 from cpu_pipeline.survey import Survey, survey
 

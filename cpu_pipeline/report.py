@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cpu_pipeline import registry
+from cpu_pipeline import backends
 from cpu_pipeline.built import Built
 from cpu_pipeline.core.markdown import code, escape, table
 from cpu_pipeline.core.text import size
@@ -51,7 +51,7 @@ def render(built: Built, manifest: Mapping[str, Any]) -> str:
     for name in plan.outputs:
         artifact = built.artifacts[name]
         lines += [f"{code(name)} ({artifact.format}):", "", "```python"]
-        lines += [registry.backend(artifact.format).usage(name, plan.context.task).strip(), "```", ""]
+        lines += [backends.get(artifact.format).usage(name, plan.context.task).strip(), "```", ""]
     return "\n".join(lines)
 
 

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 
-from cpu_pipeline import documented, recipe, registry
+from cpu_pipeline import documented, recipe, sources, stages, tasks
 
 COMMIT = "^[0-9a-f]{40}$"
+
+
+def documented_classes() -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield the name and class of every stage, task and source: whatever has options in YAML."""
+    yield from ((name, stages.get(name)) for name in stages.names(internal=True))
+    yield from ((name, tasks.get(name)) for name in tasks.names())
+    yield from ((name, sources.get(name)) for name in sources.names())
 
 
 def schema() -> dict[str, Any]:
     """Build the whole schema: one `if/then` per stage, task and source, so that errors name the right branch."""
     definitions: dict[str, Any] = {}
-    for name in registry.stage_names():
-        definitions[f"stage.{name}"] = _model(registry.stage_class(name), definitions)
-    for name in registry.task_names():
-        definitions[f"task.{name}"] = _model(registry.task_class(name), definitions)
+    for name in stages.names():
+        definitions[f"stage.{name}"] = _model(stages.get(name), definitions)
+    for name in tasks.names():
+        definitions[f"task.{name}"] = _model(tasks.get(name), definitions)
     for want in ("model", "tokenizer", "data"):
-        for name in registry.source_names(want):
+        for name in sources.names(want):
             definitions[f"{want}.{name}"] = _source(want, name, definitions)
         definitions[want] = _choice(want)
     definitions["Step"] = _step(definitions)
@@ -113,7 +121,7 @@ def _recipe(definitions: dict[str, Any]) -> dict[str, Any]:
 
 def _step(definitions: dict[str, Any]) -> dict[str, Any]:
     made = _model(recipe.Step, definitions)
-    names = registry.stage_names()
+    names = stages.names()
     made["properties"]["use"] |= {"enum": names}
     made["properties"]["with"] = {"type": "object", "description": made["properties"]["with"]["description"]}
     made["allOf"] = [
@@ -127,7 +135,7 @@ def _step(definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _task() -> dict[str, Any]:
-    names = registry.task_names()
+    names = tasks.names()
     branches = [
         {
             "if": {"properties": {"use": {"const": name}}, "required": ["use"]},
@@ -145,7 +153,7 @@ def _task() -> dict[str, Any]:
 
 def _choice(want: str) -> dict[str, Any]:
     """Describe `model:`, `tokenizer:` or one role of `data:`: the key that is there says which source it is."""
-    names = registry.source_names(want)
+    names = sources.names(want)
     return {
         "type": "object",
         "anyOf": [{"required": [name]} for name in names],
@@ -154,9 +162,9 @@ def _choice(want: str) -> dict[str, Any]:
 
 
 def _source(want: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    made = _model(registry.source_class(name), definitions)
+    made = _model(sources.get(name), definitions)
     if want == "data":
-        rows = _model(registry.stage_class("load.rows"), definitions)["properties"]
+        rows = _model(stages.get("load.rows"), definitions)["properties"]
         made["properties"] |= {key: rows[key] for key in ("split", "take", "seed", "columns", "config")}
         made["properties"].pop("format", None)
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import registry
+from cpu_pipeline import stages
 from cpu_pipeline.built import Built
 from cpu_pipeline.core.artifact import Artifact, list_tree
 from cpu_pipeline.core.errors import Refused
@@ -142,7 +142,7 @@ def judged(plan: Plan, gate: Node) -> str:
 def _take_up(name: str, kept: Kept, beside: Node, added: dict[str, Node]) -> str:
     if name not in added:
         options = {"format": kept.format, "digest": kept.digest, "folder": str(kept.folder), "files": kept.files}
-        stage = registry.stage_class("load.kept")(**options)
+        stage = stages.get("load.kept")(**options)
         added[name] = Node(name, "load.kept", stage, after=beside.after, where=beside.where)
     return name
 

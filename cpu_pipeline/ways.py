@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from cpu_pipeline import environment, keys, paper, registry
+from cpu_pipeline import backends, environment, keys, paper, stages, tasks
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.environment import DEFAULT
-from cpu_pipeline.sources import _api as hub
-from cpu_pipeline.stage import Stage
+from cpu_pipeline.sources import _hub_api as hub
+from cpu_pipeline.stages._base import Stage
 
 Takes = Literal["yes", "no", "untried"]
 
@@ -63,14 +63,14 @@ class Way:
 def ways() -> list[Way]:
     """List every way."""
     makers: dict[str, list[str]] = {}
-    for name in registry.stage_names():
-        for made in _made(registry.stage_class(name)):
+    for name in stages.names():
+        for made in _made(stages.get(name)):
             makers.setdefault(made, []).append(name)
-    return [_way(name, tuple(makers.get(name, ()))) for name in registry.formats()]
+    return [_way(name, tuple(makers.get(name, ()))) for name in backends.names()]
 
 
 def _way(name: str, stages: tuple[str, ...]) -> Way:
-    backend = registry.backend(name)
+    backend = backends.get(name)
     where = backend.ENVIRONMENT
     lacks = keys.missing(backend.PACKAGES, where)
     if where != DEFAULT and not environment.read(where).ready:
@@ -80,7 +80,7 @@ def _way(name: str, stages: tuple[str, ...]) -> Way:
         about=(inspect.getdoc(backend) or "").splitlines()[0],
         stages=stages,
         precisions=backend.PRECISIONS,
-        tasks=tuple(registry.task_names()),
+        tasks=tuple(tasks.names()),
         architectures=tuple(sorted(backend.ARCHITECTURES)),
         others="refused" if backend.ONLY else "untried",
         environment=where,

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cpu_pipeline import cron, registry
+from cpu_pipeline import cron, sources, stages, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.errors import RecipeError, Refused
 from cpu_pipeline.core.text import did_you_mean
@@ -18,8 +18,8 @@ from cpu_pipeline.keys import Context
 from cpu_pipeline.loader import Keys, Problem
 from cpu_pipeline.paper import Paper, check_options, load_pipeline
 from cpu_pipeline.recipe import RESERVED, ROLES, Pipeline, Recipe, Step
-from cpu_pipeline.stage import Stage
-from cpu_pipeline.task import Task
+from cpu_pipeline.stages._base import Stage
+from cpu_pipeline.tasks._base import Task
 from cpu_pipeline.versions import CHECKS
 
 ROWS = ("split", "take", "seed", "columns", "config")
@@ -53,7 +53,7 @@ def check_pipeline(pipeline: Paper[Pipeline]) -> None:
             {
                 "model": place,
                 "teacher": place,
-                "task": {"use": registry.task_names()[0]},
+                "task": {"use": tasks.names()[0]},
                 "data": {role: {"file": f"{role}.jsonl"} for role in ROLES},
                 "stages": pipeline.value.stages,
             }
@@ -87,15 +87,15 @@ class _Wiring:
         self._names(steps)
         task = self._task()
         self._sources()
-        stages = {step.id: stage for i, step in enumerate(steps) if (stage := self._stage(i, step)) is not None}
+        wired = {step.id: stage for i, step in enumerate(steps) if (stage := self._stage(i, step)) is not None}
         self._stop_on_problems()
-        self._wire(steps, stages)
+        self._wire(steps, wired)
         self._stop_on_problems()
         self._sort(steps)
         self._stop_on_problems()
         target = self.value.target
         isa = host.TARGETS[target.isa] if target.isa else host.isa()
-        context = Context(task, isa, target.threads or host.cores(), tuple(self.value.allow))
+        context = Context(task, self.value.task.use, isa, target.threads or host.cores(), tuple(self.value.allow))
         outputs, resolved = self._outputs(steps), self._resolved(steps)
         made = Plan(self.recipe.name, self.recipe.path, self.value, self.nodes, outputs, context, resolved)
         self._stop_on_problems()
@@ -141,7 +141,7 @@ class _Wiring:
     def _task(self) -> Task | None:
         use = self.value.task
         try:
-            return registry.task_class(use.use)(**use.options)
+            return tasks.get(use.use)(**use.options)
         except ValidationError as error:
             for one in error.errors():
                 self._problem(("task", "with", *one["loc"]), one["msg"])
@@ -156,28 +156,28 @@ class _Wiring:
                 inputs = {"files": files}
                 if self.value.tokenizer is not None and role == "model":
                     inputs["tokenizer"] = "tokenizer:files"
-                stage = registry.stage_class("load.model")(**{"format": place.get("format", "hf")})
+                stage = stages.get("load.model")(**{"format": place.get("format", "hf")})
                 self._add(Node(role, "load.model", stage, inputs, where=self.recipe.document.where((role,))))
         for role, place in self.value.data.items():
             options = {k: v for k, v in place.items() if k in ROWS}
             files = self._fetch(f"data.{role}", "data", {k: v for k, v in place.items() if k not in options}, options)
-            stage = registry.stage_class("load.rows")(**{**options, "role": role})
+            stage = stages.get("load.rows")(**{**options, "role": role})
             where = self.recipe.document.where(("data", role))
             self._add(Node(f"data.{role}", "load.rows", stage, {"files": files}, where=where))
         if len(self.value.data) > 1:
             rows = {str(role): f"data.{role}" for role in self.value.data}
             where = self.recipe.document.where(("data",))
-            self._add(Node(APART, "load.apart", registry.stage_class("load.apart")(), rows, where=where))
+            self._add(Node(APART, "load.apart", stages.get("load.apart")(), rows, where=where))
 
     def _fetch(self, name: str, want: str, place: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> str:
         keys: Keys = tuple(name.split("."))
-        source = next(s for s in registry.source_names(want) if s in place)
+        source = next(s for s in sources.names(want) if s in place)
         fields = dict(place)
         for key in ("folder", "file"):
             if key in fields:
                 fields[key] = self._inside(fields[key], (*keys, key))
-        fields |= {k: v for k, v in (options or {}).items() if k in registry.source_class(source).model_fields}
-        stage = registry.stage_class("fetch")(**{"source": source, "fields": fields, "want": want})
+        fields |= {k: v for k, v in (options or {}).items() if k in sources.get(source).model_fields}
+        stage = stages.get("fetch")(**{"source": source, "fields": fields, "want": want})
         for node in self.nodes.values():
             if node.use == "fetch" and node.stage == stage:
                 return node.id
@@ -207,7 +207,7 @@ class _Wiring:
         return node.id
 
     def _stage(self, number: int, step: Step) -> Stage | None:
-        cls = registry.stage_class(step.use)
+        cls = stages.get(step.use)
         over, sets = self._changes(step)
         problems = check_options(step.use, over, ("with", step.id))
         self.problems += [(self.recipe, p) for p in problems]
@@ -233,20 +233,20 @@ class _Wiring:
         return self.value.options.get(step.id, {}), self.recipe.sets.get(step.id, {})
 
     def _resolved(self, steps: list[Step]) -> Recipe:
-        stages = []
+        resolved = []
         for step in steps:
             over, sets = self._changes(step)
-            stages.append(step.model_copy(update={"options": {**step.options, **over, **sets}}))
-        return self.value.model_copy(update={"pipeline": None, "options": {}, "stages": stages})
+            resolved.append(step.model_copy(update={"options": {**step.options, **over, **sets}}))
+        return self.value.model_copy(update={"pipeline": None, "options": {}, "stages": resolved})
 
-    def _wire(self, steps: list[Step], stages: Mapping[str, Stage]) -> None:
+    def _wire(self, steps: list[Step], wired: Mapping[str, Stage]) -> None:
         known: dict[str, str] = {n.id: n.gives for n in self.nodes.values() if n.use == "load.model"}
-        known |= {step.id: stages[step.id].gives() for step in steps}
+        known |= {step.id: wired[step.id].gives() for step in steps}
         order = [n.id for n in self.nodes.values()]
         loads = tuple(name for name in (APART,) if name in order) or tuple(n for n in order if n.startswith("data."))
         previous = "model"
         for number, step in enumerate(steps):
-            stage = stages[step.id]
+            stage = wired[step.id]
             inputs = self._inputs(number, step, stage, previous, known)
             self._add(
                 Node(
@@ -293,7 +293,7 @@ class _Wiring:
         use = stage.through[name]
         node_id = f"{use}:{source}"
         if node_id not in self.nodes:
-            between = registry.stage_class(use)()
+            between = stages.get(use)()
             first = next(iter(between.takes))
             data = self._data(number, step, between)
             after = tuple(n for n in (APART,) if n in self.nodes)

@@ -24,18 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from cpu_pipeline import registry
+from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain
 from cpu_pipeline.elsewhere import Elsewhere, Timed
 from cpu_pipeline.environment import Interpreter
-from cpu_pipeline.keys import find_source
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.store import disk_error
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Session
+    from cpu_pipeline.backends._base import Session
 
 
 NOTHING = 1 << 20
@@ -73,7 +72,7 @@ def _reply(asked: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
             case "run":
                 return _run(asked)
             case "open":
-                state["session"] = registry.backend(asked["artifact"]["format"]).load(
+                state["session"] = backends.get(asked["artifact"]["format"]).load(
                     Path(asked["artifact"]["path"]), _task(asked), asked["threads"]
                 )
                 return {"inputs": list(state["session"].inputs)}
@@ -121,12 +120,12 @@ def _run(asked: Mapping[str, Any]) -> dict[str, Any]:
     task, threads = _task(asked), int(asked["threads"])
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(threads)
-    stage = registry.stage_class(asked["use"])(**asked["options"])
+    stage = stages.get(asked["use"])(**asked["options"])
     opened: list[Elsewhere] = []
     job = Job(
         load=lambda artifact: _load(artifact, task, threads, asked, opened),
         timer=lambda artifact: _timer(artifact, asked),
-        source=find_source,
+        source=sources.find,
         task=task,
         data={role: Path(path) for role, path in asked["data"].items()},
         scratch=Path(asked["scratch"]),
@@ -158,7 +157,7 @@ def _finite(value: Any) -> Any:
 
 def _load(artifact: Artifact, task: Any, threads: int, asked: Mapping[str, Any], opened: list[Elsewhere]) -> Session:
     """Open an artifact where its backend lives: here, or in a child of this process in another environment."""
-    backend = registry.backend(artifact.format)
+    backend = backends.get(artifact.format)
     if asked["environment"] == backend.ENVIRONMENT:
         return backend.load(artifact.path, task, threads)
     opened.append(Elsewhere(artifact, _interpreter(artifact, asked), asked))
@@ -166,7 +165,7 @@ def _load(artifact: Artifact, task: Any, threads: int, asked: Mapping[str, Any],
 
 
 def _interpreter(artifact: Artifact, asked: Mapping[str, Any]) -> Interpreter:
-    said = asked["interpreters"][registry.backend(artifact.format).ENVIRONMENT]
+    said = asked["interpreters"][backends.get(artifact.format).ENVIRONMENT]
     return Interpreter(said["python"], tuple(said["paths"]))
 
 
@@ -208,7 +207,7 @@ def _timer(artifact: Artifact, asked: Mapping[str, Any]) -> Iterator[Timed]:
 
 def _task(asked: Mapping[str, Any]) -> Any:
     told = asked.get("task")
-    return None if told is None else registry.task_class(told["use"])(**told["with"])
+    return None if told is None else tasks.get(told["use"])(**told["with"])
 
 
 def _log_to(path: Path) -> None:

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard
 from markdown_it import MarkdownIt
 from publishing import ACCURACY, MODEL, RECIPE, Made
 
-from cpu_pipeline import environment, registry
+from cpu_pipeline import backends, environment, stages
 from cpu_pipeline.card import FILE, LIBRARIES, _fenced, _yaml
 from cpu_pipeline.core.markdown import escape
 from cpu_pipeline.loader import scalar
@@ -86,7 +86,7 @@ def test_it_says_what_it_is_how_good_and_how_to_go_on(version: Path) -> None:
         "How to rebuild",
     ]
     for use in ("export.onnx", "quantize.onnx"):
-        said = str(registry.stage_class(use).__doc__).partition("\n")[0]
+        said = str(stages.get(use).__doc__).partition("\n")[0]
         assert f"(`{use}`): {said}" in text
     assert "`mode: static`, `per_channel: True`" in text
     assert f"| `model` | `acme/small` | `{MODEL}` |" in text
@@ -181,11 +181,11 @@ def test_a_fence_holds(text: str) -> None:
 
 
 def test_libraries_are_of_formats_that_there_are() -> None:
-    assert LIBRARIES.keys() <= set(registry.formats())
+    assert LIBRARIES.keys() <= set(backends.names())
 
 
 def test_scores_are_those_that_are_numbers() -> None:
-    stage: Any = registry.stage_class("validate.accuracy").model_construct(max_drop=0.1)
+    stage: Any = stages.get("validate.accuracy").model_construct(max_drop=0.1)
     assert stage.scores(ACCURACY) == {"f1": ACCURACY["metrics"]["f1"]["candidate"]}
 
 

@@ -16,7 +16,7 @@ from conftest import ROOT
 
 from cpu_pipeline.compare import compare, parity, require_parity, synthetic
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.task import Feature
+from cpu_pipeline.tasks._base import Feature
 
 
 class Fake:

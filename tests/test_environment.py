@@ -18,7 +18,7 @@ import models
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline import api, environment, registry
+from cpu_pipeline import api, backends, environment
 from cpu_pipeline.core.errors import BackendMissing, RecipeError
 from cpu_pipeline.core.events import Event
 
@@ -162,7 +162,7 @@ def test_steps_and_artifacts_run_where_they_belong(pins: Path, tmp_path: Path, m
     (hook / "sitecustomize.py").write_text("import cpu_pipeline.backends.onnx as b; b.ENVIRONMENT = 'small'\n")
     monkeypatch.syspath_prepend(hook)
     monkeypatch.syspath_prepend(ROOT)
-    monkeypatch.setattr(registry.backend("onnx"), "ENVIRONMENT", "small")
+    monkeypatch.setattr(backends.get("onnx"), "ENVIRONMENT", "small")
     starts = look_alike(pins)
     project = tmp_path / "project"
     models.make("distilbert", project / "model", "text-classification")

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline import documented, registry
+from cpu_pipeline import backends, documented, schema, sources, stages, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.graph import NOT_MODELS
-from cpu_pipeline.stage import Stage
+from cpu_pipeline.stages._base import Stage
 
-STAGES = registry.stage_names(internal=True)
+STAGES = stages.names(internal=True)
 HEAVY = {
     "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "datasets", "scipy", "numpy",
     "pyarrow", "tokenizers", "huggingface_hub", "safetensors", "seqeval", "optimum", "sklearn", "pandas", "cyclonedx",
@@ -32,35 +32,34 @@ def module_of(cls: type) -> Path:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_name_is_path_is_class_is_test(name: str) -> None:
-    cls = registry.stage_class(name)
+    cls = stages.get(name)
     path = Path("stages", *name.split(".")).with_suffix(".py")
     assert module_of(cls) == ROOT / "cpu_pipeline" / path
     assert cls.__name__ == "".join(part.capitalize() for part in name.replace("_", ".").split("."))
-    assert registry.stage_name(cls) == name
     assert (TESTS / path.parent / f"test_{path.name}").is_file()
 
 
-@pytest.mark.parametrize("name", registry.task_names())
+@pytest.mark.parametrize("name", tasks.names())
 def test_name_of_a_task_is_path_is_class_is_test(name: str) -> None:
-    cls = registry.task_class(name)
+    cls = tasks.get(name)
     path = Path("tasks", f"{name.replace('-', '_')}.py")
     assert module_of(cls) == ROOT / "cpu_pipeline" / path
     assert cls.__name__ == name.title().replace("-", "")
     assert (TESTS / path.parent / f"test_{path.name}").is_file()
 
 
-@pytest.mark.parametrize("name", sorted(registry._modules(registry.sources)))
+@pytest.mark.parametrize("name", sources.names())
 def test_name_of_a_source_is_path_is_class_is_first_field_is_test(name: str) -> None:
-    cls = registry.source_class(name)
+    cls = sources.get(name)
     assert module_of(cls) == ROOT / "cpu_pipeline" / "sources" / f"{name}.py"
     assert cls.__name__ == name.title()
     assert next(iter(cls.model_fields)) == name
     assert (TESTS / "sources" / f"test_{name}.py").is_file()
 
 
-@pytest.mark.parametrize("name", registry.formats())
+@pytest.mark.parametrize("name", backends.names())
 def test_a_backend_is_a_module_with_its_promises_and_a_test(name: str) -> None:
-    backend = registry.backend(name)
+    backend = backends.get(name)
     assert inspect.getfile(backend) == str(ROOT / "cpu_pipeline" / "backends" / f"{name}.py")  # type: ignore[arg-type]
     assert isinstance(backend.PACKAGES, tuple) and backend.PACKAGES
     assert isinstance(backend.VERSION, int)
@@ -73,11 +72,13 @@ def test_a_backend_is_a_module_with_its_promises_and_a_test(name: str) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_explains_itself_in_one_line(name: str) -> None:
-    doc = registry.stage_class(name).__doc__ or ""
+    doc = stages.get(name).__doc__ or ""
     assert doc.endswith(".") and "\n" not in doc and doc[0].isupper()
 
 
-@pytest.mark.parametrize(("name", "cls"), list(registry.all_classes()), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("name", "cls"), list(schema.documented_classes()), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_explains_every_option(name: str, cls: Any) -> None:
     said = documented.fields(cls)
     for field in cls.model_fields:
@@ -87,21 +88,21 @@ def test_explains_every_option(name: str, cls: Any) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_takes_and_gives_what_somebody_knows(name: str) -> None:
-    cls = registry.stage_class(name)
-    known = {*registry.formats(), *NOT_MODELS, "torchscript", "fastpath", "pt2", "ipex"}
+    cls = stages.get(name)
+    known = {*backends.names(), *NOT_MODELS, "torchscript", "fastpath", "pt2", "ipex"}
     for formats in cls.takes.values():
         assert formats and set(formats) <= known
-        assert cls.internal or set(formats) & {*registry.formats(), *NOT_MODELS}
+        assert cls.internal or set(formats) & {*backends.names(), *NOT_MODELS}
     assert cls.optional <= set(cls.takes) and set(cls.through) <= set(cls.takes)
     for between in cls.through.values():
-        assert registry.stage_class(between).internal
+        assert stages.get(between).internal
     assert cls.unkeyed <= set(cls.model_fields)
     assert set(cls.reads) <= READS
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_promises_fit_together(name: str) -> None:
-    cls = registry.stage_class(name)
+    cls = stages.get(name)
     assert isinstance(cls.version, int) and cls.version >= 1
     assert all("." not in key for key in cls.takes)
     if cls.online:
@@ -119,16 +120,16 @@ def test_promises_fit_together(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in STAGES if n.startswith("validate.")])
 def test_a_gate_must_be_able_to_fail(name: str) -> None:
     with pytest.raises(ValueError, match="a gate must be able to fail"):
-        registry.stage_class(name)()
+        stages.get(name)()
 
 
-@pytest.mark.parametrize("name", registry.task_names())
+@pytest.mark.parametrize("name", tasks.names())
 def test_a_task_says_what_goes_in_and_what_comes_out(name: str) -> None:
-    task = registry.task_class(name)
+    task = tasks.get(name)
     assert task.metrics and task.outputs and task.columns
     assert task.pipeline_tag and task.auto_class.startswith("Auto")
     assert isinstance(task.per_token, bool)
-    assert registry.task_class(name)()
+    assert tasks.get(name)()
 
 
 def imported_by(program: str) -> set[str]:
@@ -150,8 +151,8 @@ def test_importing_everything_imports_nothing_heavy() -> None:
 
 def test_making_every_stage_and_task_imports_nothing_heavy() -> None:
     found = imported_by(
-        "from cpu_pipeline import registry\n"
-        "for name, cls in registry.all_classes():\n"
+        "from cpu_pipeline import schema\n"
+        "for name, cls in schema.documented_classes():\n"
         "    try: made = cls()\n"
         "    except ValueError: continue\n"
         "    if hasattr(made, 'gives'): made.gives(), made.host(), made.asks()"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cpu_pipeline import api, follow
 from cpu_pipeline.core.errors import RecipeError, TryAgain
 from cpu_pipeline.paper import load_recipe
-from cpu_pipeline.sources import _api
+from cpu_pipeline.sources import _hub_api
 
 OLD, NEW, DATA = "a" * 40, "b" * 40, "c" * 40
 RECIPE = f"""\
@@ -45,7 +45,7 @@ def heads(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], str]:
         asked.append((repo, want))
         return stand[repo, want]
 
-    monkeypatch.setattr(_api, "resolve", resolve)
+    monkeypatch.setattr(_hub_api, "resolve", resolve)
     return stand
 
 
@@ -99,7 +99,7 @@ def test_what_stands_where_its_branch_does_is_not_moved(tmp_path: Path, heads: d
 
 
 def test_a_recipe_that_follows_nothing_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_api, "resolve", None)
+    monkeypatch.setattr(_hub_api, "resolve", None)
     text = RECIPE.replace("refresh: {follow: main}\n", "refresh: {keep: 3}\n")
     assert follow.moves(load_recipe(write(tmp_path / "r.yaml", text)), {"model", "data"}) == []
 

@@ -11,7 +11,7 @@ import pytest
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.graph import Node
-from cpu_pipeline.stage import Stage
+from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.stages.validate.accuracy import ValidateAccuracy
 from cpu_pipeline.stages.validate.agreement import ValidateAgreement
 from cpu_pipeline.stages.validate.latency import ValidateLatency

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cpu_pipeline import environment, keys, registry
+from cpu_pipeline import backends, environment, keys, stages
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.keys import Context, differences, ingredients
-from cpu_pipeline.stage import Facts, FindSource, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Facts, FindSource, Host, Inputs, Job, Stage
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.text_classification import TextClassification
 
@@ -91,7 +91,7 @@ class Outside(Toy):
 
 
 OUTSIDE = {"digest": "one"}
-CONTEXT = Context(QuestionAnswering(), ("x86_64", "avx2"), 2)
+CONTEXT = Context(QuestionAnswering(), "question-answering", ("x86_64", "avx2"), 2)
 
 
 @pytest.fixture(autouse=True)
@@ -126,9 +126,9 @@ def test_an_option_that_judges_does_not_count() -> None:
     assert "bound" not in asked()["options"]
 
 
-@pytest.mark.parametrize("name", registry.stage_names(internal=True))
+@pytest.mark.parametrize("name", stages.names(internal=True))
 def test_the_unkeyed_options_of_real_stages_are_options(name: str) -> None:
-    stage = registry.stage_class(name)
+    stage = stages.get(name)
     assert stage.unkeyed <= set(stage.model_fields)
     if stage.unkeyed and not stage.internal:
         assert stage.judge is not Stage.judge
@@ -144,7 +144,7 @@ def test_thresholds_of_gates_are_not_keyed(name: str) -> None:
         "validate.agreement": ({"cosine": 0.9}, {"same_top": 0.5, "max_difference": 1, "mean_difference": 1}),
         "validate.latency": ({"min_speedup": 1.5}, {"max_median": 0.1}),
     }
-    cls = registry.stage_class(name)
+    cls = stages.get(name)
     formats = {"candidate": "onnx", "reference": "hf"}
     one, other = (asked(cls(**options), formats=formats) for options in given[name])
     assert one == other
@@ -205,7 +205,7 @@ def test_a_package_of_a_backend_that_is_used(versions: dict[str, str]) -> None:
 
 def test_the_version_of_a_backend_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     old, unused = asked(Running()), asked(Toy())
-    backend = registry.backend("onnx")
+    backend = backends.get("onnx")
     before = backend.VERSION
     monkeypatch.setattr(backend, "VERSION", before + 1)
     assert why(old, asked(Running())) == [f"backends.onnx.version: {before} → {before + 1}"]
@@ -284,11 +284,11 @@ def test_a_package_of_another_environment_has_the_version_of_its_pins(monkeypatc
 
 
 def test_predicting_runs_where_the_backend_of_the_model_does() -> None:
-    predict = registry.stage_class("predict")()
+    predict = stages.get("predict")()
     assert keys.home(predict, {"model": "onnx"}) == "default"
     assert keys.home(predict, {"model": "ipex"}) == "ipex"
     assert keys.environments(predict, {"model": "ipex"}) == {"ipex"}
-    latency = registry.stage_class("validate.latency")(min_speedup=1)
+    latency = stages.get("validate.latency")(min_speedup=1)
     assert keys.environments(latency, {"candidate": "ipex", "reference": "hf"}) == {"default", "ipex"}
 
 
@@ -299,7 +299,7 @@ def test_what_the_options_point_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fetch_is_keyed_by_content_commit_and_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch = registry.stage_class("fetch")
+    fetch = stages.get("fetch")
     commit = {"hub": "owner/name", "revision": "a" * 40}
 
     def key(**fields: str) -> dict[str, Any]:
@@ -323,6 +323,6 @@ def test_reasons_are_short() -> None:
 
 def test_names_every_distribution_that_a_step_needs() -> None:
     found = keys.packages(Running(), {"model": "onnx"}, QuestionAnswering())
-    assert found == {"onnx", *registry.backend("onnx").PACKAGES}
+    assert found == {"onnx", *backends.get("onnx").PACKAGES}
     assert set(QuestionAnswering.packages) <= keys.packages(Reading(), {}, QuestionAnswering())
     assert keys.missing(["onnx", "left-pad"]) == ["left-pad"]

@@ -25,7 +25,7 @@ from cpu_pipeline.core import jsonl
 from cpu_pipeline.core.errors import RecipeError, StageFailed, TryAgain
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.keys import installed
-from cpu_pipeline.sources import _api
+from cpu_pipeline.sources import _hub_api
 from cpu_pipeline.store import Store
 
 ROWS = [{"text": f"a {word} film", "label": label} for word, label in (("good", 1), ("bad", 0))] * 2
@@ -310,7 +310,7 @@ def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkey
         return built
 
     monkeypatch.setattr(engine, "build", build)
-    monkeypatch.setattr(_api, "resolve", lambda repo, want, branch: moved if want == "model" else ROW_COMMIT)
+    monkeypatch.setattr(_hub_api, "resolve", lambda repo, want, branch: moved if want == "model" else ROW_COMMIT)
     recipe = made.write(refresh={"follow": "main"})
     text = recipe.read_text()
     command = ("lock", "--upgrade", recipe, "--store", tmp_path / "store")

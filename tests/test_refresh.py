@@ -19,8 +19,8 @@ from cpu_pipeline.core.errors import StageFailed, TryAgain
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.paper import load_recipe
 from cpu_pipeline.recipe import Trigger
-from cpu_pipeline.sources import _api
-from cpu_pipeline.stage import Verdict
+from cpu_pipeline.sources import _hub_api
+from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store import Store
 
 SCORED = ({"id": "made"}, {"id": "gate", "use": "faulty.versus", "from": {"reference": "model"}})
@@ -554,7 +554,7 @@ def test_a_followed_branch_that_moved_is_seen_and_nothing_is_written(
     recipe = bench.recipe({"id": "made", "use": "export.onnx"}, refresh={"follow": "main"})
     text = recipe.read_text().replace("folder: model", f"hub: own/model\n  revision: '{COMMITS[0]}'")
     recipe.write_text(text)
-    monkeypatch.setattr(_api, "resolve", lambda *_: COMMITS[1])
+    monkeypatch.setattr(_hub_api, "resolve", lambda *_: COMMITS[1])
     seen = survey.survey(recipe, bench.out)
     assert [(move.old, move.new) for move in seen.moves] == [tuple(COMMITS)]
     assert follow.moved(load_recipe(recipe), seen.moves)[1] == text.replace(*COMMITS)
@@ -576,7 +576,7 @@ class Pretended:
         """What the gates against the service say."""
         self.errors: dict[str, Exception] = {}
         monkeypatch.setattr(engine, "build", self.build)
-        monkeypatch.setattr(_api, "resolve", lambda repo, want, branch: self.heads[want])
+        monkeypatch.setattr(_hub_api, "resolve", lambda repo, want, branch: self.heads[want])
 
     def build(self, plan: Plan, store: Store, *_: Any) -> Built:
         built = Built(plan)

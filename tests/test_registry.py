@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline import registry
+from cpu_pipeline import backends, schema, sources, stages, tasks
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
@@ -24,33 +24,32 @@ def test_names_are_paths() -> None:
         for path in (ROOT / "cpu_pipeline" / "stages").rglob("*.py")
         if not any(part.startswith("_") for part in path.with_suffix("").parts[-2:])
     }
-    assert set(registry.stage_names(internal=True)) == files
-    assert registry.stage_class("quantize.onnx") is QuantizeOnnx
-    assert registry.stage_name(QuantizeOnnx) == "quantize.onnx"
-    assert registry.task_class("question-answering") is QuestionAnswering
+    assert set(stages.names(internal=True)) == files
+    assert stages.get("quantize.onnx") is QuantizeOnnx
+    assert tasks.get("question-answering") is QuestionAnswering
 
 
 def test_internal_stages_are_not_offered() -> None:
     assert {"fetch", "predict", "load.model", "load.rows", "load.apart", "load.kept"} == set(
-        registry.stage_names(internal=True)
-    ) - set(registry.stage_names())
+        stages.names(internal=True)
+    ) - set(stages.names())
 
 
 def test_sources_are_offered_for_what_they_have() -> None:
-    assert registry.source_names("model") == ["folder", "hub"]
-    assert registry.source_names("tokenizer") == ["folder", "hub"]
-    assert registry.source_names("data") == ["file", "hub"]
+    assert sources.names("model") == ["folder", "hub"]
+    assert sources.names("tokenizer") == ["folder", "hub"]
+    assert sources.names("data") == ["file", "hub"]
 
 
 @pytest.mark.parametrize(
     ("look", "name", "says"),
     [
-        (registry.stage_class, "quantise.onnx", "no stage is called `quantise.onnx` (did you mean `quantize.onnx`?)"),
-        (registry.task_class, "question_answering", "(did you mean `question-answering`?)"),
-        (registry.source_class, "hubb", "no source is called `hubb` (did you mean `hub`?); there are: file, folder"),
-        (registry.backend, "onx", "no backend is called `onx` (did you mean `onnx`?)"),
-        (registry.backend, "_external", "no backend is called `_external`"),
-        (registry.stage_class, "os", "no stage is called `os`"),
+        (stages.get, "quantise.onnx", "no stage is called `quantise.onnx` (did you mean `quantize.onnx`?)"),
+        (tasks.get, "question_answering", "(did you mean `question-answering`?)"),
+        (sources.get, "hubb", "no source is called `hubb` (did you mean `hub`?); there are: file, folder"),
+        (backends.get, "onx", "no backend is called `onx` (did you mean `onnx`?)"),
+        (backends.get, "_external", "no backend is called `_external`"),
+        (stages.get, "os", "no stage is called `os`"),
     ],
 )  # fmt: skip
 def test_unknown_names_say_what_there_is(look: object, name: str, says: str) -> None:
@@ -60,10 +59,10 @@ def test_unknown_names_say_what_there_is(look: object, name: str, says: str) -> 
 
 
 def test_lists_every_class_once() -> None:
-    found = [cls for _, cls in registry.all_classes()]
+    found = [cls for _, cls in schema.documented_classes()]
     assert len(found) == len(set(found))
-    names = [name for name, _ in registry.all_classes()]
-    assert set(registry.stage_names(True)) | set(registry.task_names()) <= set(names)
+    names = [name for name, _ in schema.documented_classes()]
+    assert set(stages.names(True)) | set(tasks.names()) <= set(names)
 
 
 def outside(program: str) -> list[str]:
@@ -75,11 +74,11 @@ def outside(program: str) -> list[str]:
 
 def test_another_distribution_adds_stages_with_nothing_but_entry_points(tmp_path: Path) -> None:
     program = """
-from cpu_pipeline import paper, registry
-print(registry.stage_class("faulty.copy").__name__, registry.stage_name(registry.stage_class("faulty.copy")))
+from cpu_pipeline import paper, stages
+print(stages.get("faulty.copy").__name__, "faulty.copy" in stages.names())
 known = paper.the_schema()["definitions"]
 print("stage.faulty.copy" in known, "faulty.copy" in known["Step"]["properties"]["use"]["enum"])
 print(len(paper.check_options("faulty.copy", {"txet": 1}, ())))
 """
-    assert outside(program) == ["FaultyCopy", "faulty.copy", "True", "True", "1"]
-    assert "faulty.copy" not in registry.stage_names()
+    assert outside(program) == ["FaultyCopy", "True", "True", "True", "1"]
+    assert "faulty.copy" not in stages.names()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, ValidationError
 
-from cpu_pipeline import paper, registry, schema
+from cpu_pipeline import paper, schema, stages, tasks
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.loader import Document, Keys, parse, read
 
@@ -71,10 +71,10 @@ def nodes(value: Any) -> Iterator[dict[str, Any]]:
 def test_has_one_branch_for_each_stage_and_task() -> None:
     definitions = WRITTEN["definitions"]
     branches = definitions["Step"]["allOf"]
-    assert [b["if"]["properties"]["use"]["const"] for b in branches] == registry.stage_names()
-    assert definitions["Step"]["properties"]["use"]["enum"] == registry.stage_names()
+    assert [b["if"]["properties"]["use"]["const"] for b in branches] == stages.names()
+    assert definitions["Step"]["properties"]["use"]["enum"] == stages.names()
     tasks = [b["if"]["properties"]["use"]["const"] for b in definitions["Use"]["else"]["allOf"]]
-    assert tasks == registry.task_names()
+    assert tasks == tasks.names()
 
 
 def test_describes_every_key() -> None:
@@ -131,18 +131,18 @@ def places(error: ValidationError) -> list[Keys]:
 RECIPE = "model: {{folder: m}}\ntask: {task}\nstages:\n  - {{id: one, use: {use}, with: {options}}}\n"
 
 
-@pytest.mark.parametrize("name", registry.stage_names())
+@pytest.mark.parametrize("name", stages.names())
 def test_an_unknown_option_is_blamed_on_its_stage(name: str) -> None:
     document = parse(RECIPE.format(task="question-answering", use=name, options="{nonsense: 1}"), Path("toy.yaml"))
     [error] = Draft7Validator(WRITTEN).iter_errors(document.value)
     assert list(error.absolute_path) == ["stages", 0, "with"] and "nonsense" in error.message
-    known = set(registry.stage_class(name).model_fields)
+    known = set(stages.get(name).model_fields)
     assert set(error.schema["properties"]) == known
     with pytest.raises(RecipeError, match=r"^toy.yaml:4:\d+: stages\.0\.with\.nonsense: unknown key `nonsense`"):
         paper._check(document, "Recipe")
 
 
-@pytest.mark.parametrize("name", registry.task_names())
+@pytest.mark.parametrize("name", tasks.names())
 def test_an_unknown_option_is_blamed_on_its_task(name: str) -> None:
     text = RECIPE.format(task=f"{{use: {name}, with: {{nonsense: 1}}}}", use="export.onnx", options="{}")
     [error] = Draft7Validator(WRITTEN).iter_errors(parse(text, Path("toy.yaml")).value)

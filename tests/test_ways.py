@@ -8,7 +8,7 @@ import models
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline import environment, registry, ways
+from cpu_pipeline import backends, environment, ways
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.ways import Model
@@ -20,7 +20,7 @@ def found() -> dict[str, ways.Way]:
 
 
 def test_every_format_that_runs_is_a_way(found: dict[str, ways.Way]) -> None:
-    assert set(found) == set(registry.formats()) == RUNNABLE
+    assert set(found) == set(backends.names()) == RUNNABLE
     for way in found.values():
         assert way.status and way.precisions and way.architectures and way.about.endswith(".")
         assert set(way.precisions) <= {"float32", "bfloat16", "int8"}

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline import api, registry, wiring
+from cpu_pipeline import api, stages, wiring
 from cpu_pipeline.cli.options import parse_sets
 from cpu_pipeline.core.errors import RecipeError, Refused
 from cpu_pipeline.graph import Plan
-from cpu_pipeline.stage import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
 
 HEAD = "model: {folder: model}\ntask: question-answering\n"
 DATA = "data:\n  validation: {file: rows.jsonl}\n"
@@ -242,8 +242,8 @@ class Choosy(Stage):
 def test_options_decide_which_rows_a_step_gets(
     plan: Planner, monkeypatch: pytest.MonkeyPatch, static: bool, data: bool
 ) -> None:
-    known = registry.stage_class
-    monkeypatch.setattr(registry, "stage_class", lambda name: Choosy if name == "quantize.onnx" else known(name))
+    known = stages.get
+    monkeypatch.setattr(stages, "get", lambda name: Choosy if name == "quantize.onnx" else known(name))
     monkeypatch.setattr(wiring, "check_options", lambda *_: [])
     text = HEAD + ("data:\n  calibration: {file: rows.jsonl}\n" if data else "") + "stages:\n"
     text += "  - {id: float, use: export.onnx}\n  - {id: int8, use: quantize.onnx}\n"

@@ -10,7 +10,7 @@ from cpu_pipeline.backends.hf import outputs_of
 from cpu_pipeline.core.errors import StageFailed
 
 if TYPE_CHECKING:
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.core.model_io import Head
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ POOLED = "AutoModelForSequenceClassification"
 """The head that reads the first token of each sequence alone; the others read each token by itself."""
 
 
-def check(config: Any, task: Task | None) -> Parts:
+def check(config: Any, head: Head | None) -> Parts:
     """Say where the parts of a model's encoder lie.
 
     Raises:
@@ -88,9 +88,9 @@ def check(config: Any, task: Task | None) -> Parts:
     positions = getattr(config, "position_embedding_type", None) or "absolute"
     if positions != "absolute":
         raise StageFailed(f"fastpath: config.json sets position_embedding_type to {positions}; only absolute is known")
-    if task is not None and set(task.outputs) - set(HEADS.get(task.auto_class, ())):
+    if head is not None and set(head.outputs) - set(HEADS.get(head.auto_class, ())):
         raise StageFailed(
-            f"fastpath: {task.auto_class} with {', '.join(task.outputs)} is not a head that runs without padding; "
+            f"fastpath: {head.auto_class} with {', '.join(head.outputs)} is not a head that runs without padding; "
             f"those are {', '.join(HEADS)}"
         )
     return ARCHITECTURES[kind]

@@ -13,8 +13,7 @@ from cpu_pipeline.core.errors import BackendMissing, StageFailed
 if TYPE_CHECKING:
     import numpy as np
 
-    from cpu_pipeline.backend import Arrays
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.core.model_io import Arrays, Head
 
 PACKAGES = ("torch", "transformers", "safetensors")
 VERSION = 1
@@ -29,7 +28,7 @@ IMPLEMENTATIONS = ("packed", "nested")
 DTYPES = ("float32", "bfloat16")
 
 
-def load(path: Path, task: Task | None, threads: int) -> PaddingFree:
+def load(path: Path, head: Head | None, threads: int) -> PaddingFree:
     """Open the artifact at `path` as its card says; 0 threads leaves torch's own choice.
 
     Raises:
@@ -45,15 +44,15 @@ def load(path: Path, task: Task | None, threads: int) -> PaddingFree:
         )
     if lacking := host.missing(card.needs):
         raise BackendMissing(f"{path}: made for {', '.join(lacking)}, which this CPU has not; build it again here")
-    model = hf.checkpoint(path, task)
+    model = hf.checkpoint(path, head)
     import torch
 
     if threads > 0:
         torch.set_num_threads(threads)
-    return PaddingFree(model, task, implementation, dtype)
+    return PaddingFree(model, head, implementation, dtype)
 
 
-def check(config: Any, task: Task | None, implementation: str) -> _encoder.Parts:
+def check(config: Any, head: Head | None, implementation: str) -> _encoder.Parts:
     """Say where the parts of a model's encoder lie.
 
     Raises:
@@ -61,7 +60,7 @@ def check(config: Any, task: Task | None, implementation: str) -> _encoder.Parts
     """
     from cpu_pipeline.backends import _nested
 
-    parts = _encoder.check(config, task)
+    parts = _encoder.check(config, head)
     if implementation == "nested":
         _nested.check(config)
     return parts
@@ -70,7 +69,7 @@ def check(config: Any, task: Task | None, implementation: str) -> _encoder.Parts
 class PaddingFree:
     """A padding-free model called with named numpy arrays, padded on the right."""
 
-    def __init__(self, model: Any, task: Task | None, implementation: str = "packed", dtype: str = "float32") -> None:
+    def __init__(self, model: Any, head: Head | None, implementation: str = "packed", dtype: str = "float32") -> None:
         """Rebuild what `hf.checkpoint` gave around its own modules; the model is used up.
 
         Raises:
@@ -81,10 +80,10 @@ class PaddingFree:
         from cpu_pipeline.backends._nested import Nested
         from cpu_pipeline.backends._packed import Packed
 
-        parts = check(model.config, task, implementation)
+        parts = check(model.config, head, implementation)
         self.inputs = hf.inputs_of(model)
-        self.outputs = task.outputs if task else _encoder.HEADS["AutoModel"]
-        per_token = task is None or task.auto_class != _encoder.POOLED
+        self.outputs = head.outputs if head else _encoder.HEADS["AutoModel"]
+        per_token = head is None or head.auto_class != _encoder.POOLED
         model = model.to(getattr(torch, dtype))
         with torch.inference_mode():
             kind = Nested if implementation == "nested" else Packed
@@ -129,10 +128,10 @@ def real_tokens(mask: np.ndarray[Any, Any]) -> list[int]:
     return [int(length) for length in lengths]
 
 
-def usage(folder: str, task: Task | None) -> str:
+def usage(folder: str, head: Head | None) -> str:
     """Write how to run the model with this package; the files are a checkpoint that transformers loads as well."""
-    made = f"{type(task).__name__}()" if task else "None"
-    imported = f"from {type(task).__module__} import {type(task).__name__}\n" if task else ""
+    made = f"{type(head).__name__}()" if head else "None"
+    imported = f"from {type(head).__module__} import {type(head).__name__}\n" if head else ""
     return f"""
 from pathlib import Path
 from cpu_pipeline.backends import fastpath

@@ -6,12 +6,12 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backend import TESTED
+from cpu_pipeline.backends._base import TESTED
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays, Session
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.model_io import Arrays, Head
 
 PACKAGES = ("torch", "transformers", "safetensors")
 VERSION = 1
@@ -24,22 +24,22 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What tokenizers give, in the order in which exported models take it."""
 
 
-def load(path: Path, task: Task | None, threads: int) -> Session:
+def load(path: Path, head: Head | None, threads: int) -> Session:
     """Open a checkpoint in float32; 0 threads leaves torch's own choice.
 
     Raises:
         StageFailed: it is not a valid checkpoint, or not one for this task.
         BackendMissing: torch or transformers is not installed.
     """
-    model = checkpoint(path, task)
+    model = checkpoint(path, head)
     import torch
 
     if threads > 0:
         torch.set_num_threads(threads)
-    return Eager(model, task.outputs if task else ())
+    return Eager(model, head.outputs if head else ())
 
 
-def checkpoint(path: Path, task: Task | None) -> Any:
+def checkpoint(path: Path, head: Head | None) -> Any:
     """Load a checkpoint with the task's head as a torch module: float32, eval, safetensors only, offline.
 
     Attention is scaled_dot_product_attention where the architecture has it, and its own code elsewhere (MPNet).
@@ -56,7 +56,7 @@ def checkpoint(path: Path, task: Task | None) -> Any:
     except ImportError as error:
         raise BackendMissing(f"{path}: loading a checkpoint needs torch and transformers: {error}") from error
 
-    auto_class = task.auto_class if task else "AutoModel"
+    auto_class = head.auto_class if head else "AutoModel"
     transformers.utils.logging.disable_progress_bar()
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
@@ -84,7 +84,7 @@ def checkpoint(path: Path, task: Task | None) -> Any:
         raise StageFailed(f"{path}: not a valid checkpoint: {_line(error)}") from error
     finally:
         transformers.utils.logging.set_verbosity(before)
-    _check_complete(path, auto_class, task, report)
+    _check_complete(path, auto_class, head, report)
     return model.eval().requires_grad_(False)
 
 
@@ -119,9 +119,9 @@ class Eager:
         return {name: value.float().numpy() for name, value in outputs_of(answer, self._outputs).items()}
 
 
-def _check_complete(path: Path, auto_class: str, task: Task | None, report: dict[str, Any]) -> None:
+def _check_complete(path: Path, auto_class: str, head: Head | None, report: dict[str, Any]) -> None:
     missing = sorted(report["missing_keys"])
-    if auto_class == "AutoModel" and "pooler_output" not in (task.outputs if task else ()):
+    if auto_class == "AutoModel" and "pooler_output" not in (head.outputs if head else ()):
         missing = [key for key in missing if not key.startswith("pooler.")]
     if missing:
         said = f"{path}: the checkpoint has no weights for {', '.join(missing[:4])}" + (" ..." if missing[4:] else "")
@@ -138,9 +138,9 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def usage(folder: str, task: Task | None) -> str:
+def usage(folder: str, head: Head | None) -> str:
     """Write how to load the checkpoint with transformers."""
-    name = task.auto_class if task is not None else "AutoModel"
+    name = head.auto_class if head is not None else "AutoModel"
     return f"""
 import torch
 from transformers import {name}, AutoTokenizer

@@ -6,15 +6,15 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpu_pipeline.backend import TESTED
+from cpu_pipeline.backends._base import TESTED
 from cpu_pipeline.backends.torchscript import MODEL, names, ready, screen
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Session
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.model_io import Head
 
 PACKAGES = ("torch", "intel_extension_for_pytorch", "numpy")
 VERSION = 1
@@ -32,7 +32,7 @@ NEEDS = {"float32": host.TARGETS["avx2"], "bfloat16": host.TARGETS["avx512"]}
 packs them for the CPU that opens them, so nothing else of the building machine is bound)."""
 
 
-def load(path: Path, task: Task | None, threads: int) -> Session:
+def load(path: Path, head: Head | None, threads: int) -> Session:
     """Open the artifact at `path` and have it fused; 0 threads leaves torch's own choice.
 
     IPEX fuses in the second call, when torch optimizes the graph; what it fused then serves every shape. Both calls
@@ -47,10 +47,10 @@ def load(path: Path, task: Task | None, threads: int) -> Session:
         raise BackendMissing(
             f"{path}: it needs {', '.join(lacking)}, which this CPU has not; fuse it in float32, or use export.openvino"
         )
-    inputs, outputs = names(path, card, task)
+    inputs, outputs = names(path, card, head)
     screen(path / MODEL)  # before a library is loaded for its sake
     register(path)
-    return ready(path, threads, inputs, outputs, task.outputs if task else outputs)
+    return ready(path, threads, inputs, outputs, head.outputs if head else outputs)
 
 
 def register(path: Path) -> None:
@@ -76,9 +76,9 @@ def register(path: Path) -> None:
         raise BackendMissing(f"{path}: {PACKAGE} does not fit the torch beside it: {line}; {hint}") from error
 
 
-def usage(folder: str, task: Task | None) -> str:
+def usage(folder: str, head: Head | None) -> str:
     """Write how to run the module with torch and IPEX."""
-    names = ", ".join(task.outputs) if task is not None else "the outputs"
+    names = ", ".join(head.outputs) if head is not None else "the outputs"
     return f"""
 import intel_extension_for_pytorch  # adds the operators and the fusions; made for torch 2.8 alone
 import torch

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backend import TESTED
+from cpu_pipeline.backends._base import TESTED
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays, Session
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.model_io import Arrays, Head
 
 PACKAGES = ("onnxruntime", "numpy")
 VERSION = 1
@@ -28,7 +28,7 @@ DATA = "model.onnx_data"
 """Where weights lie that do not fit into `MODEL`."""
 
 
-def load(path: Path, task: Task | None, threads: int) -> Session:
+def load(path: Path, head: Head | None, threads: int) -> Session:
     """Open a CPU session on the model in the directory `path`; 0 threads lets ONNX Runtime choose.
 
     Raises:
@@ -45,9 +45,9 @@ def load(path: Path, task: Task | None, threads: int) -> Session:
     screen(path / MODEL)
     session = open_session(path / MODEL, threads)
     names = tuple(output.name for output in session.get_outputs())
-    if task and set(task.outputs) - set(names):
-        raise StageFailed(f"{path}: the model gives {', '.join(names)}, the task reads {', '.join(task.outputs)}")
-    return Running(session, task.outputs if task else names)
+    if head and set(head.outputs) - set(names):
+        raise StageFailed(f"{path}: the model gives {', '.join(names)}, the task reads {', '.join(head.outputs)}")
+    return Running(session, head.outputs if head else names)
 
 
 def open_session(model: Path, threads: int = 0) -> Any:
@@ -99,7 +99,7 @@ class Running:
         return {name: np.asarray(a, dtype=np.float32) for name, a in zip(self._outputs, answers, strict=True)}
 
 
-def usage(folder: str, task: Task | None) -> str:
+def usage(folder: str, head: Head | None) -> str:
     """Write how to run the model with ONNX Runtime alone."""
     return f"""
 import numpy as np, onnxruntime

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
-from cpu_pipeline.backend import TESTED
+from cpu_pipeline.backends._base import TESTED
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.core.model_io import Arrays, Head
 
 PACKAGES = ("openvino",)
 VERSION = 1
@@ -61,7 +60,7 @@ class OpenVINOSession:
         return {name: np.asarray(answers[place], dtype=np.float32) for name, place in self._outputs.items()}
 
 
-def load(path: Path, task: Task | None, threads: int) -> OpenVINOSession:
+def load(path: Path, head: Head | None, threads: int) -> OpenVINOSession:
     """Open the artifact at `path` on the CPU; 0 threads lets OpenVINO choose.
 
     Floats are computed in float32 unless the artifact's card asks for something else: by itself OpenVINO takes bf16
@@ -97,7 +96,7 @@ def load(path: Path, task: Task | None, threads: int) -> OpenVINOSession:
         compiled = core.compile_model(model, "CPU", settings)
     except (RuntimeError, ValueError, TypeError) as error:
         raise StageFailed(f"{path / XML}: does not compile with {settings}: {_last_line(error)}") from error
-    return OpenVINOSession(compiled, _place_outputs(path, compiled, task))
+    return OpenVINOSession(compiled, _place_outputs(path, compiled, head))
 
 
 def runtime() -> Any:
@@ -205,18 +204,18 @@ class _Seen:
             self.need = max(self.need, offset + size)
 
 
-def _place_outputs(path: Path, compiled: Any, task: Task | None) -> dict[str, int]:
+def _place_outputs(path: Path, compiled: Any, head: Head | None) -> dict[str, int]:
     """Find each output of the task by name, or by place where none of the names is the model's."""
     names = [port.get_names() for port in compiled.outputs]
-    if task is None:
+    if head is None:
         return {min(found, key=lambda name: (name.isdigit(), name), default=str(i)): i for i, found in enumerate(names)}
-    places = {name: i for name in task.outputs for i, found in enumerate(names) if name in found}
-    if len(places) == len(task.outputs):
+    places = {name: i for name in head.outputs for i, found in enumerate(names) if name in found}
+    if len(places) == len(head.outputs):
         return places
-    if not places and len(names) == len(task.outputs):
-        return {name: i for i, name in enumerate(task.outputs)}
+    if not places and len(names) == len(head.outputs):
+        return {name: i for i, name in enumerate(head.outputs)}
     raise StageFailed(
-        f"{path / XML}: the task needs the outputs {', '.join(task.outputs)}, "
+        f"{path / XML}: the task needs the outputs {', '.join(head.outputs)}, "
         f"the model gives {', '.join(min(found, default='?') for found in names)}"
     )
 
@@ -226,7 +225,7 @@ def _last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def usage(folder: str, task: Task | None) -> str:
+def usage(folder: str, head: Head | None) -> str:
     """Write how to run the model with OpenVINO alone."""
     return f"""
 import numpy as np, openvino

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backend import TESTED
+from cpu_pipeline.backends._base import TESTED
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays, Session
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.model_io import Arrays, Head
 
 PACKAGES = ("torch", "numpy")
 VERSION = 1
@@ -36,7 +36,7 @@ MEMBERS = re.compile(
 """What our archives hold; the loader would write anything else wherever its name says."""
 
 
-def load(path: Path, task: Task | None, threads: int) -> Session:
+def load(path: Path, head: Head | None, threads: int) -> Session:
     """Open the compiled model in the directory `path`, with torch alone; 0 threads leaves torch's own choice.
 
     It is a program: open only what you compiled, or trust as you trust the programs you install.
@@ -57,7 +57,7 @@ def load(path: Path, task: Task | None, threads: int) -> Session:
     except ImportError as error:
         raise BackendMissing(f"{path}: running compiled models needs torch: {error}") from error
 
-    names = _names(path, card.runtime, task)
+    names = _names(path, card.runtime, head)
     _check_version(path, str(card.runtime.get("torch")), torch.__version__)
     if threads > 0:
         torch.set_num_threads(threads)
@@ -116,15 +116,15 @@ class Compiled:
 
 
 def _names(
-    path: Path, runtime: Mapping[str, Any], task: Task | None
+    path: Path, runtime: Mapping[str, Any], head: Head | None
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Read the inputs and outputs that the card says, in order, and which of them the task reads."""
     if not {"inputs", "outputs", "torch"} <= set(runtime):
         raise StageFailed(f"{path}: its cpu_pipeline.json does not say what a compiled model takes; build it again")
     outputs = tuple(runtime["outputs"])
-    if task and set(task.outputs) - set(outputs):
-        raise StageFailed(f"{path}: the model gives {', '.join(outputs)}, the task reads {', '.join(task.outputs)}")
-    return tuple(runtime["inputs"]), outputs, task.outputs if task else outputs
+    if head and set(head.outputs) - set(outputs):
+        raise StageFailed(f"{path}: the model gives {', '.join(outputs)}, the task reads {', '.join(head.outputs)}")
+    return tuple(runtime["inputs"]), outputs, head.outputs if head else outputs
 
 
 def _check_version(path: Path, built: str, here: str) -> None:
@@ -155,7 +155,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         raise StageFailed(f"{archive}: not a valid compiled model: {said}; build it again") from error
 
 
-def usage(folder: str, task: Task | None) -> str:
+def usage(folder: str, head: Head | None) -> str:
     """Write how to run the model with torch alone."""
     return f"""
 import json, torch

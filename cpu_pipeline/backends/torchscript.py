@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backend import TESTED
 from cpu_pipeline.backends import hf
+from cpu_pipeline.backends._base import TESTED
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays, Session
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.model_io import Arrays, Head
 
 PACKAGES = ("torch", "transformers", "safetensors", "numpy")
 VERSION = 1
@@ -32,7 +32,7 @@ WARM = (1, 8)
 """(batch, sequence) of the two calls that make a session ready."""
 
 
-def load(path: Path, task: Task | None, threads: int) -> Session:
+def load(path: Path, head: Head | None, threads: int) -> Session:
     """Open the artifact at `path`; 0 threads leaves torch's own choice.
 
     torch's profiling executor interprets the first call and optimizes the graph in the second; both happen here. What
@@ -49,12 +49,12 @@ def load(path: Path, task: Task | None, threads: int) -> Session:
             "build it again on this machine"
         )
     if card.runtime.get("eager"):
-        return hf.load(path, task, threads)
-    inputs, outputs = names(path, card, task)
-    return ready(path, threads, inputs, outputs, task.outputs if task else outputs)
+        return hf.load(path, head, threads)
+    inputs, outputs = names(path, card, head)
+    return ready(path, threads, inputs, outputs, head.outputs if head else outputs)
 
 
-def names(path: Path, card: Card, task: Task | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def names(path: Path, card: Card, head: Head | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Read from the card what the module takes and gives, in order.
 
     Raises:
@@ -63,8 +63,8 @@ def names(path: Path, card: Card, task: Task | None) -> tuple[tuple[str, ...], t
     inputs, outputs = (tuple(card.runtime.get(kind, ())) for kind in ("inputs", "outputs"))
     if not inputs or not outputs:
         raise StageFailed(f"{path}: its card names no inputs and outputs; build it again")
-    if task and set(task.outputs) - set(outputs):
-        raise StageFailed(f"{path}: the model gives {', '.join(outputs)}, the task reads {', '.join(task.outputs)}")
+    if head and set(head.outputs) - set(outputs):
+        raise StageFailed(f"{path}: the model gives {', '.join(outputs)}, the task reads {', '.join(head.outputs)}")
     return inputs, outputs
 
 
@@ -171,10 +171,10 @@ def _line(error: BaseException) -> str:
     return said[-1].removeprefix("RuntimeError:").strip()[:300]
 
 
-def usage(folder: str, task: Task | None) -> str:
+def usage(folder: str, head: Head | None) -> str:
     """Write how to run the module with torch alone."""
-    names = ", ".join(task.outputs) if task is not None else "the outputs"
-    auto_class = task.auto_class if task is not None else "AutoModel"
+    names = ", ".join(head.outputs) if head is not None else "the outputs"
+    auto_class = head.auto_class if head is not None else "AutoModel"
     return f"""
 import torch
 from tokenizers import Tokenizer

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cpu_pipeline import stages, tasks
 from cpu_pipeline.cli.options import Json
 
 if TYPE_CHECKING:
@@ -17,23 +18,19 @@ if TYPE_CHECKING:
 Only = Annotated[str | None, typer.Argument(help="One name, to see its options.")]
 
 
-def stages(name: Only = None, as_json: Json = False) -> None:
+def list_stages(name: Only = None, as_json: Json = False) -> None:
     """List the stages a recipe can use, or one with its options."""
-    from cpu_pipeline import registry
-
-    names = registry.stage_names() if name is None else [name]
-    _show({n: registry.stage_class(n) for n in names}, name is not None, as_json)
+    names = stages.names() if name is None else [name]
+    _show({n: stages.get(n) for n in names}, name is not None, as_json)
 
 
-def tasks(name: Only = None, as_json: Json = False) -> None:
+def list_tasks(name: Only = None, as_json: Json = False) -> None:
     """List the tasks, or one with its options."""
-    from cpu_pipeline import registry
-
-    names = registry.task_names() if name is None else [name]
-    _show({n: registry.task_class(n) for n in names}, name is not None, as_json)
+    names = tasks.names() if name is None else [name]
+    _show({n: tasks.get(n) for n in names}, name is not None, as_json)
 
 
-def backends(
+def list_backends(
     model: Annotated[
         str | None,
         typer.Option("--model", metavar="RECIPE-OR-REPO", help="Say of each way whether it takes this model."),
@@ -72,7 +69,7 @@ def backends(
         columns([("", *row) for row in rows])
 
 
-def schema(
+def print_schema(
     write: Annotated[
         bool, typer.Option("--write", help="Write schema.json into this clone instead of printing.")
     ] = False,

@@ -6,12 +6,13 @@ import platform
 import shutil
 from collections.abc import Sequence
 
+from cpu_pipeline import backends, stages, tasks
 from cpu_pipeline.cli.options import Json, StoreOption, open_store
 
 
 def doctor(store: StoreOption = None, as_json: Json = False) -> None:
     """Show the CPU, its instruction sets, versions, and which stages and backends work here."""
-    from cpu_pipeline import environment, keys, registry
+    from cpu_pipeline import environment, keys
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.core import host
@@ -20,14 +21,14 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
 
     opened = open_store(store)
     there = next(p for p in (opened.root, *opened.root.parents) if p.exists())
-    names = registry.stage_names(internal=True)
-    homes = {name: registry.stage_class(name).model_construct().environment({}) for name in names}
-    lacking = {name: _lacks(registry.stage_class(name).packages, where) for name, where in homes.items()}
-    backends = {n: _lacks(registry.backend(n).PACKAGES, registry.backend(n).ENVIRONMENT) for n in registry.formats()}
+    names = stages.names(internal=True)
+    homes = {name: stages.get(name).model_construct().environment({}) for name in names}
+    lacking = {name: _lacks(stages.get(name).packages, where) for name, where in homes.items()}
+    formats = {n: _lacks(backends.get(n).PACKAGES, backends.get(n).ENVIRONMENT) for n in backends.names()}
     packages = sorted(
-        {p for n, where in homes.items() if where == DEFAULT for p in registry.stage_class(n).packages}
-        | {p for n in backends if registry.backend(n).ENVIRONMENT == DEFAULT for p in registry.backend(n).PACKAGES}
-        | {p for n in registry.task_names() for p in registry.task_class(n).packages}
+        {p for n, where in homes.items() if where == DEFAULT for p in stages.get(n).packages}
+        | {p for n in formats if backends.get(n).ENVIRONMENT == DEFAULT for p in backends.get(n).PACKAGES}
+        | {p for n in tasks.names() for p in tasks.get(n).packages}
     )
     found = {
         "python": platform.python_version(),
@@ -39,7 +40,7 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
         "packages": {name: keys.installed(name) for name in packages},
         "environments": {name: "ready" if environment.read(name).ready else "not made" for name in environment.names()},
         "stages": lacking,
-        "backends": backends,
+        "backends": formats,
     }
     if as_json:
         print_json(found)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.tasks._base import Task
 
 
 def score(
@@ -45,8 +45,8 @@ def _task(name: str, options: list[str]) -> Task:
     """Make the task with its options; values are read as JSON, and as text where they are none."""
     from pydantic import ValidationError
 
+    from cpu_pipeline import tasks
     from cpu_pipeline.core.errors import RecipeError
-    from cpu_pipeline.registry import task_class
 
     given: dict[str, Any] = {}
     for option in options:
@@ -57,7 +57,7 @@ def _task(name: str, options: list[str]) -> Task:
             given[key] = json.loads(value)
         except ValueError:
             given[key] = value
-    kind = task_class(name)
+    kind = tasks.get(name)
     try:
         return kind(**given)
     except ValidationError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 
-from cpu_pipeline import registry, ways
+from cpu_pipeline import stages, tasks, ways
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -18,8 +18,8 @@ def filled(text: str) -> str:
 
 def _stages() -> str:
     rows = []
-    for name in registry.stage_names():
-        stage = registry.stage_class(name)
+    for name in stages.names():
+        stage = stages.get(name)
         takes = ", ".join(f"{key}: {_formats(formats)}" for key, formats in stage.takes.items())
         rows.append(f"| `{name}` | {takes} | {_line(stage)} |")
     return "\n".join(["| stage | takes | what it does |", "|---|---|---|", *rows]) + "\n"
@@ -27,8 +27,8 @@ def _stages() -> str:
 
 def _reproducible() -> str:
     rows = []
-    for name in registry.stage_names(internal=True):
-        why = registry.stage_class(name).reproducible
+    for name in stages.names(internal=True):
+        why = stages.get(name).reproducible
         rows.append(f"| `{name}` | {'no' if why else 'yes'} | {why.replace('|', chr(92) + '|')} |")
     return "\n".join(["| stage | the same bytes | why not |", "|---|---|---|", *rows]) + "\n"
 
@@ -40,8 +40,8 @@ def _formats(formats: object) -> str:
 
 def _tasks() -> str:
     rows = []
-    for name in registry.task_names():
-        task = registry.task_class(name)
+    for name in tasks.names():
+        task = tasks.get(name)
         rows.append(f"| `{name}` | {', '.join(f'`{c}`' for c in task.columns)} | {', '.join(task.metrics)} |")
     return "\n".join(["| task | columns | metrics, the usual one first |", "|---|---|---|", *rows]) + "\n"
 

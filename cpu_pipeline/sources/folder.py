@@ -11,7 +11,7 @@ from typing import ClassVar
 from cpu_pipeline.core.artifact import digest_file, digest_listing, digest_tree
 from cpu_pipeline.core.errors import RecipeError, Refused, StageFailed
 from cpu_pipeline.core.repo_files import Format, check_name, choose_model, choose_tokenizer, copy_files, refuse_pickles
-from cpu_pipeline.source import Source, Want
+from cpu_pipeline.sources._base import Source, Want
 
 
 class Folder(Source):

@@ -20,9 +20,9 @@ from cpu_pipeline.core.repo_files import (
     copy_file,
     refuse_pickles,
 )
-from cpu_pipeline.source import Source, Want
-from cpu_pipeline.sources import _api
-from cpu_pipeline.sources._api import Entry, Place, read_small, resolve
+from cpu_pipeline.sources import _hub_api
+from cpu_pipeline.sources._base import Source, Want
+from cpu_pipeline.sources._hub_api import Entry, Place, read_small, resolve
 
 __all__ = ["Hub", "read_small", "resolve"]
 
@@ -59,23 +59,23 @@ class Hub(Source):
             said |= {"split": self.split or "", "config": self.config or ""}
         if want == "model":
             said |= {"format": self.format}
-        return said if _api.endpoint() == _api.PUBLIC else {**said, "endpoint": _api.endpoint()}
+        return said if _hub_api.endpoint() == _hub_api.PUBLIC else {**said, "endpoint": _hub_api.endpoint()}
 
     def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
         """Download what is missing in huggingface_hub's cache, and copy from there.
 
         Names are checked before anything is downloaded, sizes and digests after; a damaged entry is fetched again.
         """
-        if not _api.address_is_sane():
-            raise RecipeError(f"HF_ENDPOINT: {_api.endpoint()!r} is no address; it looks like {_api.PUBLIC}")
+        if not _hub_api.address_is_sane():
+            raise RecipeError(f"HF_ENDPOINT: {_hub_api.endpoint()!r} is no address; it looks like {_hub_api.PUBLIC}")
         place = Place(self.hub, want, self.revision)
         reachable = True
         try:
-            _, listing = _api.list_files(place, FIRST[want])
-            _api.remember(place, listing)
+            _, listing = _hub_api.list_files(place, FIRST[want])
+            _hub_api.remember(place, listing)
         except TryAgain:
             reachable = False
-            known = _api.recall(place)
+            known = _hub_api.recall(place)
             if known is None:
                 raise
             listing = known
@@ -84,7 +84,7 @@ class Hub(Source):
         for name in self._choose(want, listing, allow, str(place)):
             _bring(place, name, listing[name], out / name, reachable)
 
-    def _choose(self, want: Want, listing: _api.Listing, allow: Set[str], where: str) -> list[str]:
+    def _choose(self, want: Want, listing: _hub_api.Listing, allow: Set[str], where: str) -> list[str]:
         if want == "data":
             if self.split is None:
                 raise RecipeError(f"{where}: say which split: `split: validation`")
@@ -103,8 +103,8 @@ def _bring(place: Place, name: str, entry: Entry, target: Path, reachable: bool)
     """Copy one file to `target` and check the copy; what the cache holds damaged is downloaded once more."""
     for force in (False, True):
         if reachable:
-            path = _api.download(place, name, force)
-        elif (there := _api.cached(place, name)) and not force:
+            path = _hub_api.download(place, name, force)
+        elif (there := _hub_api.cached(place, name)) and not force:
             path = there
         else:
             state = "damaged" if force else "not"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.source import Want
-from cpu_pipeline.stage import Facts, FindSource, Inputs, Job, Stage
+from cpu_pipeline.sources._base import Want
+from cpu_pipeline.stages._base import Facts, FindSource, Inputs, Job, Stage
 
 
 class Fetch(Stage):

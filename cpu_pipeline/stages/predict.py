@@ -10,8 +10,8 @@ from typing import ClassVar
 from cpu_pipeline.batches import answer, pad_id
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.jsonl import PREDICTIONS, read, write
-from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage
-from cpu_pipeline.task import Feature, Prediction
+from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.tasks._base import Feature, Prediction
 
 RUNNABLE = frozenset({"hf", "onnx", "openvino", "torchscript", "fastpath", "pt2", "ipex"})
 """Formats of models that a backend runs."""

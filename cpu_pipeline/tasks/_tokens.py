@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.task import Feature
+from cpu_pipeline.tasks._base import Feature
 
 CHUNK = 1000
 """Rows tokenised at once; bounds what the tokenizer holds."""

@@ -10,11 +10,11 @@ from pydantic import ConfigDict, Field, model_validator
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.jsonl import read
-from cpu_pipeline.task import Feature, Prediction, Row, Score, Task
 from cpu_pipeline.tasks import _squad, _tokens
+from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Task
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays
+    from cpu_pipeline.core.model_io import Arrays
 
 
 class QuestionAnswering(Task):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.task import Feature, Prediction, Row, Score, Task
 from cpu_pipeline.tasks import _pooling, _tokens
+from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Task
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays
+    from cpu_pipeline.core.model_io import Arrays
 
 LONGEST = 512
 """Tokens read when neither the recipe nor the checkpoint limits them."""

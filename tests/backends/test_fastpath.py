@@ -23,7 +23,7 @@ from cpu_pipeline.backends import _encoder, fastpath, hf
 from cpu_pipeline.backends._packed import Layout
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
-from cpu_pipeline.task import Task
+from cpu_pipeline.tasks._base import Task
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
 from cpu_pipeline.tasks.text_classification import TextClassification

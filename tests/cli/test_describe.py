@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Cli
 
-from cpu_pipeline import documented, registry
+from cpu_pipeline import backends, documented, stages, tasks
 
 
 def test_stages_are_listed_with_one_line_each(cli: Cli) -> None:
     lines = cli("stages").out.splitlines()
-    assert [line.split()[0] for line in lines] == registry.stage_names()
+    assert [line.split()[0] for line in lines] == stages.names()
     assert all(line.endswith(".") for line in lines)
 
 
-@pytest.mark.parametrize("name", registry.stage_names())
+@pytest.mark.parametrize("name", stages.names())
 def test_a_stage_is_told_with_its_options(name: str, cli: Cli) -> None:
-    cls = registry.stage_class(name)
+    cls = stages.get(name)
     out = cli("stages", name).out
     assert out.startswith(f"{name}: {cls.__doc__}\n")
     for field, about in documented.fields(cls).items():
@@ -33,32 +33,32 @@ def test_a_default_and_its_choices_are_told(cli: Cli) -> None:
 
 def test_stages_as_json(cli: Cli) -> None:
     [said] = cli("stages", "prune.magnitude", "--json").json
-    assert said["name"] == "prune.magnitude" and said["about"] == registry.stage_class("prune.magnitude").__doc__
-    assert {o["option"] for o in said["options"]} == set(registry.stage_class("prune.magnitude").model_fields)
+    assert said["name"] == "prune.magnitude" and said["about"] == stages.get("prune.magnitude").__doc__
+    assert {o["option"] for o in said["options"]} == set(stages.get("prune.magnitude").model_fields)
     assert all(o["about"] for o in said["options"])
-    assert [s["name"] for s in cli("stages", "--json").json] == registry.stage_names()
+    assert [s["name"] for s in cli("stages", "--json").json] == stages.names()
 
 
-@pytest.mark.parametrize("name", registry.task_names())
+@pytest.mark.parametrize("name", tasks.names())
 def test_a_task_is_told_with_its_options(name: str, cli: Cli) -> None:
-    cls = registry.task_class(name)
+    cls = tasks.get(name)
     out = cli("tasks", name).out
     for field, about in documented.fields(cls).items():
         assert f"\n  {cls.model_fields[field].alias or field} (" in out and about in out
 
 
 def test_tasks(cli: Cli) -> None:
-    assert [line.split()[0] for line in cli("tasks").out.splitlines()] == registry.task_names()
+    assert [line.split()[0] for line in cli("tasks").out.splitlines()] == tasks.names()
     assert "  doc_stride (integer, default 128)\n" in cli("tasks", "question-answering").out
-    assert [t["name"] for t in cli("tasks", "--json").json] == registry.task_names()
+    assert [t["name"] for t in cli("tasks", "--json").json] == tasks.names()
 
 
 def test_backends(cli: Cli) -> None:
     said = {b["format"]: b for b in cli("backends", "--json").json}
-    assert list(said) == registry.formats()
-    assert said["onnx"]["works"] is True and set(said["onnx"]["packages"]) == set(registry.backend("onnx").PACKAGES)
+    assert list(said) == backends.names()
+    assert said["onnx"]["works"] is True and set(said["onnx"]["packages"]) == set(backends.get("onnx").PACKAGES)
     lines = cli("backends").out.splitlines()
-    assert [line.partition(":")[0] for line in lines if not line.startswith(" ")] == registry.formats()
+    assert [line.partition(":")[0] for line in lines if not line.startswith(" ")] == backends.names()
     assert "  made by        export.onnx, export.optimum, fuse.onnx, quantize.onnx" in lines
 
 
@@ -99,7 +99,7 @@ def test_docs_fills_tables_and_sees_old_ones(cli: Cli, tmp_path: Path) -> None:
     assert cli("docs", "--write", "--path", path).code == 0
     text = path.read_text()
     assert text.startswith("# Title\n") and text.endswith("after\n") and "\nold\n" not in text
-    for name in (*registry.stage_names(), *registry.task_names(), *registry.formats()):
+    for name in (*stages.names(), *tasks.names(), *backends.names()):
         assert f"| `{name}` |" in text
     assert cli("docs", "--path", path).code == 0
 
@@ -124,7 +124,7 @@ def test_the_table_says_of_every_stage_whether_its_bytes_are_the_same(cli: Cli, 
     path.write_text("<!-- generated: reproducible -->\n<!-- end -->\n")
     assert cli("docs", "--write", "--path", path).code == 0
     rows = {row.split("`")[1]: row for row in path.read_text().splitlines() if row.startswith("| `")}
-    assert list(rows) == registry.stage_names(internal=True)
+    assert list(rows) == stages.names(internal=True)
     for name, row in rows.items():
-        why = registry.stage_class(name).reproducible
+        why = stages.get(name).reproducible
         assert row == f"| `{name}` | {'no' if why else 'yes'} | {why} |"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
-from cpu_pipeline import keys, registry
+from cpu_pipeline import backends, keys, stages
 from cpu_pipeline.core import host
 
 
@@ -16,8 +16,8 @@ def test_tells_machine_versions_and_what_works(cli: Cli, tmp_path: Path) -> None
     assert said["isa"] == list(host.isa()) and said["cpu"] == host.cpu_model() and said["cores"] == host.cores()
     assert said["store"] == str(tmp_path / "store")
     assert said["packages"]["onnxruntime"] == keys.installed("onnxruntime")
-    assert set(said["stages"]) == set(registry.stage_names(internal=True))
-    assert set(said["backends"]) == set(registry.formats())
+    assert set(said["stages"]) == set(stages.names(internal=True))
+    assert set(said["backends"]) == set(backends.names())
     assert said["stages"]["export.onnx"] == []
     assert not (tmp_path / "store").exists()
 

@@ -112,12 +112,12 @@ def test_completion_knows_the_commands(command: Cli) -> None:
 
 
 def test_what_we_did_not_foresee_is_a_bug_of_ours(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cpu_pipeline import registry
+    from cpu_pipeline import stages
 
     def broken(_: bool = False) -> list[str]:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(registry, "stage_names", broken)
+    monkeypatch.setattr(stages, "names", broken)
     said = cli("stages")
     assert said.code == 70
     assert "Traceback" in said.err and "this is a bug of cpu-pipeline" in said.err

@@ -14,7 +14,7 @@ from stages.conftest import checkpoint, job, out  # noqa: F401  # fixtures
 from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.compile.aoti import CompileAoti
 from cpu_pipeline.stages.quantize.pt2e import QuantizePt2e
 from cpu_pipeline.tasks.question_answering import QuestionAnswering

@@ -19,8 +19,8 @@ from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import CARD, Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
-from cpu_pipeline.stage import Job
 from cpu_pipeline.stages import _aoti
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.compile.aoti import CompileAoti
 
 Built = Callable[..., Artifact]

@@ -15,7 +15,7 @@ from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.compile.aoti import CompileAoti
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 

@@ -15,7 +15,7 @@ import pytest
 
 from cpu_pipeline.backends import torchscript as backend
 from cpu_pipeline.core.artifact import Artifact, Card
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.torchscript import ExportTorchscript
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.text_classification import TextClassification

@@ -168,11 +168,11 @@ def serve() -> None:
 
     import jsonschema  # noqa: F401
 
-    from cpu_pipeline import api, child, keys, paper, publish, registry, upkeep, worker  # noqa: F401
+    from cpu_pipeline import api, child, keys, paper, publish, schema, upkeep, worker  # noqa: F401
     from cpu_pipeline.core import host
 
     paper.the_schema()
-    for _, each in registry.all_classes():
+    for _, each in schema.documented_classes():
         keys.missing(getattr(each, "packages", ()))
     host.machine()
     gc.freeze()

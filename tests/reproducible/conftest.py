@@ -15,7 +15,7 @@ from conftest import ROOT
 from reproducible.held import Twice
 from reproducible.places import Place, language, lay_out, somebody, write_wide
 
-from cpu_pipeline import api, environment, registry
+from cpu_pipeline import api, environment
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +76,7 @@ def twice(here: Place, there: Place) -> Callable[[str], Twice]:
     @cache
     def build(name: str) -> Twice:
         nodes = api.plan(api.load_recipe(here.home / "recipes" / f"{name}.yaml")).nodes
-        uses = {step: registry.stage_name(type(node.stage)) for step, node in nodes.items()}
+        uses = {step: node.use for step, node in nodes.items()}
         return Twice(here.build(name), there.build(name), uses)
 
     return build

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cpu_pipeline import registry
+from cpu_pipeline import stages
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ def hold(twice: Twice) -> None:
         if here["key"] != there["key"]:
             moved.append(step)
         elif here["digest"] != there["digest"]:
-            if not registry.stage_class(use).reproducible:
+            if not stages.get(use).reproducible:
                 broken.append(f"{step} ({use}): {here['digest']} here, {there['digest']} there")
         else:
             same.add(use)
     assert not broken, "other bytes, though the stage promises the same:\n" + "\n".join(broken)
-    differs = any(registry.stage_class(use).reproducible for use in twice.uses.values())
+    differs = any(stages.get(use).reproducible for use in twice.uses.values())
     assert differs or not moved, f"other keys, though everything that they are made of is the same: {', '.join(moved)}"
-    modest = sorted(use for use in same if registry.stage_class(use).reproducible)
+    modest = sorted(use for use in same if stages.get(use).reproducible)
     assert not modest, f"the same bytes, though the stage says that it cannot: {', '.join(modest)}"

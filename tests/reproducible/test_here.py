@@ -9,7 +9,7 @@ import yaml
 from reproducible.held import Twice, hold
 from reproducible.places import HERE
 
-from cpu_pipeline import registry
+from cpu_pipeline import stages
 
 ELSEWHERE = {"environments"}
 """Recipes that need other environments: `test_environments.py` builds them."""
@@ -27,7 +27,7 @@ def test_every_stage_is_in_a_recipe(twice: Callable[[str], Twice]) -> None:
         said = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
         tried |= {step["use"] for step in said["stages"]}
     assert {path.stem for path in HERE.glob("*.yaml")} == {*ORDER, *ELSEWHERE}
-    untried = {name for name in registry.stage_names(internal=True) if not registry.stage_class(name).alone} - tried
+    untried = {name for name in stages.names(internal=True) if not stages.get(name).alone} - tried
     # No recipe has it: refresh puts it in, and it refuses any bytes but those it names.
     assert untried == {"load.kept"}
 

@@ -13,8 +13,8 @@ import pytest
 
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.stage import Job
-from cpu_pipeline.task import Task
+from cpu_pipeline.stages._base import Job
+from cpu_pipeline.tasks._base import Task
 
 Built = Callable[..., Artifact]
 

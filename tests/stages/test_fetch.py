@@ -9,8 +9,8 @@ import pytest
 from faults.bench import write_model
 
 from cpu_pipeline.core.errors import Refused, StageFailed
-from cpu_pipeline.keys import find_source
-from cpu_pipeline.stage import Job
+from cpu_pipeline.sources import find as find_source
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.fetch import Fetch
 
 

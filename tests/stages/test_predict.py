@@ -14,10 +14,10 @@ from models import rows as make_rows
 
 from cpu_pipeline.core import jsonl
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.stage import Job
 from cpu_pipeline.stages import predict
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.predict import Predict
-from cpu_pipeline.task import Task
+from cpu_pipeline.tasks._base import Task
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
 from cpu_pipeline.tasks.text_classification import TextClassification

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.task import Feature
+from cpu_pipeline.tasks._base import Feature
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
 ONE, TWO = QuestionAnswering(version=1), QuestionAnswering(version=2)

@@ -13,8 +13,8 @@ from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Facts
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.stage import Host, Inputs, Job, Stage
 from cpu_pipeline.stages import _aoti
+from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
 
 WHERE = "compile.aoti"
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}

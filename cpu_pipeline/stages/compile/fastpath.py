@@ -13,10 +13,10 @@ from cpu_pipeline.backends import fastpath, hf
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card, Facts
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.stage import Inputs, Job, Stage
+from cpu_pipeline.stages._base import Inputs, Job, Stage
 
 if TYPE_CHECKING:
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.tasks._base import Task
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.2}
 

@@ -15,11 +15,11 @@ from cpu_pipeline.backends.onnx import FORMAT, MODEL
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.stage import Facts, Inputs, Job, Stage
 from cpu_pipeline.stages import _onnx
+from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
 
 if TYPE_CHECKING:
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.tasks._base import Task
 
 
 class ExportOnnx(Stage):

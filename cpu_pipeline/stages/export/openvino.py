@@ -14,7 +14,7 @@ from cpu_pipeline.backends import hf, openvino
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.stage import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
 
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 """Largest absolute difference of an output from eager float32 that the weights' type explains."""

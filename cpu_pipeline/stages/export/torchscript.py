@@ -16,11 +16,11 @@ from cpu_pipeline.batches import pad_id
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._trace import FAILURES, trace, write
 
 if TYPE_CHECKING:
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.tasks._base import Task
 
 WHERE = "export.torchscript"
 

@@ -17,12 +17,12 @@ from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
-from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._trace import FAILURES, trace, write
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Session
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.tasks._base import Task
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}
 """Largest absolute difference of an output from eager float32 that the arithmetic's type explains."""

@@ -15,8 +15,8 @@ from cpu_pipeline.backends.onnx import DATA, FORMAT, MODEL
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card, Facts
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.stage import Inputs, Job, Stage
 from cpu_pipeline.stages import _onnx
+from cpu_pipeline.stages._base import Inputs, Job, Stage
 
 FUSED = ("Attention", "SkipLayerNormalization", "BiasGelu")
 """The fused operators whose counts are facts."""

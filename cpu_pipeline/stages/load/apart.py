@@ -12,7 +12,7 @@ from typing import ClassVar
 from cpu_pipeline.core.artifact import Artifact, Facts, canonical
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.jsonl import ROWS, read
-from cpu_pipeline.stage import Inputs, Job, Stage
+from cpu_pipeline.stages._base import Inputs, Job, Stage
 from cpu_pipeline.stages.load.rows import ORIGIN
 
 REPORT = "apart.json"

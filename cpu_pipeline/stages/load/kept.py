@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from cpu_pipeline.core.artifact import digest_tree
 from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.core.repo_files import copy_file
-from cpu_pipeline.stage import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
 
 
 class LoadKept(Stage):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from cpu_pipeline.core.artifact import Facts
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import Format, copy_file, is_tokenizer, refuse_pickles
-from cpu_pipeline.stage import Inputs, Job, Stage
+from cpu_pipeline.stages._base import Inputs, Job, Stage
 from cpu_pipeline.stages.load import _configs, _exported, _pickles, _safetensors, _tokenizer
 
 

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import carry
-from cpu_pipeline.stage import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
 
 if TYPE_CHECKING:
     import numpy as np

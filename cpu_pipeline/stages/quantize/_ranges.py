@@ -11,8 +11,8 @@ from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.jsonl import read
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.core.model_io import Arrays
+    from cpu_pipeline.tasks._base import Task
 
 Method = Literal["minmax", "entropy", "percentile"]
 FILE = "ranges.json"

@@ -18,8 +18,8 @@ from cpu_pipeline.backends.onnx import DATA, FORMAT, MODEL
 from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Card, Facts
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.stage import Host, Inputs, Job, Stage
 from cpu_pipeline.stages import _onnx
+from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
 from cpu_pipeline.stages.quantize import _ranges
 
 DEFAULTS = {"dynamic": ("MatMul", "Gather"), "static": ("MatMul", "Gemm")}

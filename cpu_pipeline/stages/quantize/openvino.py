@@ -23,10 +23,10 @@ from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card, Facts
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import read
-from cpu_pipeline.stage import Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays
+    from cpu_pipeline.core.model_io import Arrays
 
 INT8 = ("i8", "u8")
 CALIBRATED = frozenset({"preset", "subset", "fast_bias_correction", "smooth_quant_alpha", "overflow_fix"})

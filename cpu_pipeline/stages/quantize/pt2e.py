@@ -18,12 +18,12 @@ from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Facts
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import read
-from cpu_pipeline.stage import Host, Inputs, Job, Stage
 from cpu_pipeline.stages import _aoti
+from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
 from cpu_pipeline.stages.quantize._ranges import feed
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays
+    from cpu_pipeline.core.model_io import Arrays
 
 WHERE = "quantize.pt2e"
 CALL = "aoti_torch_cpu__qlinear_pointwise"

@@ -14,14 +14,14 @@ from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.jsonl import read
 from cpu_pipeline.core.markdown import table
 from cpu_pipeline.core.text import size
-from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage, Verdict
+from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage, Verdict
 from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.stages.validate.agreement import spread
 from cpu_pipeline.statistics import speed_up
-from cpu_pipeline.task import Feature
+from cpu_pipeline.tasks._base import Feature
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays
+    from cpu_pipeline.core.model_io import Arrays
 
 SUCCESSOR = 1.1
 """How many times slower than what is in service its successor may be."""

@@ -7,23 +7,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import registry
+from cpu_pipeline import backends, tasks
 from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.compare import synthetic
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_file
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.fuse.ipex import FuseIpex
 
 
 def fuse(case: dict[str, Any]) -> dict[str, Any]:
     """Do one case: its facts and digest, or the error of the stage."""
     out = Path(case["out"])
-    task = registry.task_class(case["task"])()
+    task = tasks.get(case["task"])()
 
     def load(artifact: Artifact) -> Any:
-        return registry.backend(artifact.format).load(artifact.path, task, 1)
+        return backends.get(artifact.format).load(artifact.path, task, 1)
 
     job = Job(load=load, timer=None, task=task, threads=1, isa=host.isa())  # type: ignore[arg-type]
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cpu_pipeline.core.artifact import Card
-from cpu_pipeline.stage import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
 from faulty._acts import Act, act
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.stage import Facts, Inputs, Job, Stage, Verdict
+from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage, Verdict
 
 
 class FaultyGate(Stage):

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
 
 
 class FaultyMeasure(Stage):

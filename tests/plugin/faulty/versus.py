@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.stage import Facts, Host, Inputs, Job, Stage, Verdict
+from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage, Verdict
 
 
 class FaultyVersus(Stage):

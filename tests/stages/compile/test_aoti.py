@@ -12,8 +12,8 @@ from cpu_pipeline.backends import hf
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_tree
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
-from cpu_pipeline.stage import Job
 from cpu_pipeline.stages import _aoti
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.compile.aoti import CompileAoti
 
 Built = Callable[..., Artifact]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from cpu_pipeline.backends import _packed, fastpath, hf
 from cpu_pipeline.core.artifact import Artifact, Card, digest_tree
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.compile.fastpath import CompileFastpath
 
 Built = Callable[..., Artifact]

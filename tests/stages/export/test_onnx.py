@@ -21,9 +21,9 @@ from cpu_pipeline.backends import hf
 from cpu_pipeline.backends import onnx as backend
 from cpu_pipeline.core.artifact import Artifact, Card, digest_file, digest_tree
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.onnx import ExportOnnx, export
-from cpu_pipeline.task import Task
+from cpu_pipeline.tasks._base import Task
 
 Built = Callable[..., Artifact]
 QA = "question-answering"

@@ -18,7 +18,7 @@ from cpu_pipeline.backends import hf, openvino
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, Card, digest_tree
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
 
 TASKS: dict[str, Any] = {

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from cpu_pipeline import environment
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, RecipeError
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.optimum import HEADS, ExportOptimum
 
 TASKS = ("question-answering", "text-classification", "token-classification", "sentence-similarity")

@@ -24,8 +24,8 @@ from cpu_pipeline.backends import hf
 from cpu_pipeline.backends import torchscript as backend
 from cpu_pipeline.core.artifact import Artifact, Card, digest_file
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.stage import Job
 from cpu_pipeline.stages import _trace
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.torchscript import ExportTorchscript, script
 
 Built = Callable[..., Artifact]

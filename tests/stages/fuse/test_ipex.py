@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.fuse.ipex import FUSIONS, FuseIpex, fusions, operators, promised, require
 
 Built = Callable[..., Artifact]

@@ -11,8 +11,8 @@ import pytest
 
 from cpu_pipeline.core.artifact import Artifact, Card, digest_file
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.stage import Job
 from cpu_pipeline.stages import _onnx
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.fuse.onnx import FuseOnnx, fuse, layers, require_fused
 
 Built = Callable[..., Artifact]

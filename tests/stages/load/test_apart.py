@@ -12,7 +12,7 @@ import pytest
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.jsonl import ROWS, write
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load.apart import LoadApart
 from cpu_pipeline.stages.load.rows import ORIGIN
 

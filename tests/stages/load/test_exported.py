@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import PipelineError, RecipeError, Refused, StageFailed
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load.model import LoadModel
 
 XML = '<?xml version="1.0"?>\n<net><data offset="0" size="8"/></net>\n'

@@ -8,7 +8,7 @@ import pytest
 
 from cpu_pipeline.core.artifact import digest_tree, list_tree
 from cpu_pipeline.core.errors import Refused
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load.kept import LoadKept
 
 JOB = Job(load=None, timer=None)  # type: ignore[arg-type]  # it loads nothing

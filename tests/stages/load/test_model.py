@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from cpu_pipeline.core.artifact import Artifact, digest_tree
 from cpu_pipeline.core.errors import PipelineError, RecipeError, Refused, StageFailed
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load.model import LoadModel
 
 

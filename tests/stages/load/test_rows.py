@@ -16,7 +16,7 @@ from pyarrow import parquet
 from cpu_pipeline.core.artifact import Artifact, digest_tree
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import read
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load._splits import _glob
 from cpu_pipeline.stages.load.rows import LoadRows, sample
 from cpu_pipeline.tasks.question_answering import QuestionAnswering

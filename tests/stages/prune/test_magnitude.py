@@ -20,7 +20,7 @@ from cpu_pipeline.backends import hf
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, Facts
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.prune.magnitude import PruneMagnitude
 
 JOB = Job(load=lambda _: pytest.fail("needs no model"), timer=lambda _: pytest.fail("times nothing"), isa=host.isa())

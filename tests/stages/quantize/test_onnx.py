@@ -19,10 +19,10 @@ from cpu_pipeline import compare
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, Card, digest_file, digest_tree
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
-from cpu_pipeline.stage import Facts, Job
+from cpu_pipeline.stages._base import Facts, Job
 from cpu_pipeline.stages.quantize import _ranges
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
-from cpu_pipeline.task import Feature
+from cpu_pipeline.tasks._base import Feature
 
 Built = Callable[..., Artifact]
 

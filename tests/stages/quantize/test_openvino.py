@@ -18,7 +18,7 @@ from cpu_pipeline.backends import openvino
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, Card, digest_tree
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
-from cpu_pipeline.stage import Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
 from cpu_pipeline.stages.quantize import openvino as quantize
 from cpu_pipeline.stages.quantize.openvino import QuantizeOpenvino

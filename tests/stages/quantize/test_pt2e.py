@@ -14,8 +14,8 @@ from cpu_pipeline.backends import hf
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, RecipeError
-from cpu_pipeline.stage import Job
 from cpu_pipeline.stages import _aoti
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.quantize.pt2e import QuantizePt2e, _linear_layers, _torchao
 
 Built = Callable[..., Artifact]

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from cpu_pipeline.core import jsonl
 from cpu_pipeline.core.artifact import Artifact, canonical
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.stage import Facts, Job, Verdict
+from cpu_pipeline.stages._base import Facts, Job, Verdict
 from cpu_pipeline.stages.validate.accuracy import ValidateAccuracy
-from cpu_pipeline.task import Task
+from cpu_pipeline.tasks._base import Task
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
 from cpu_pipeline.tasks.text_classification import TextClassification

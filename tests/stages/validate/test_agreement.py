@@ -13,9 +13,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.stage import Facts, Job, Verdict
+from cpu_pipeline.stages._base import Facts, Job, Verdict
 from cpu_pipeline.stages.validate.agreement import ValidateAgreement, arrange, spread
-from cpu_pipeline.task import Feature
+from cpu_pipeline.tasks._base import Feature
 
 QA = "question-answering"
 Change = Callable[[str, Any], Any]

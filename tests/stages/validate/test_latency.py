@@ -16,9 +16,9 @@ import pytest
 from cpu_pipeline import environment, worker
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.stage import Facts, Job
+from cpu_pipeline.stages._base import Facts, Job
 from cpu_pipeline.stages.validate.latency import ValidateLatency, stretched
-from cpu_pipeline.task import Feature
+from cpu_pipeline.tasks._base import Feature
 
 TASK = "text-classification"
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from cpu_pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays
+    from cpu_pipeline.core.model_io import Arrays
 
 Row = Mapping[str, Any]
 """One line of a rows file: JSON, always with a unique string `id`, otherwise the task's own columns."""

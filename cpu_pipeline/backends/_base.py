@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.core.model_io import Head
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]
     """Input or output name -> array; inputs are int64 of shape (batch, sequence)."""
@@ -50,7 +50,7 @@ class Backend(Protocol):
     STATUS: str
     """How it stands upstream, in one line."""
 
-    def load(self, path: Path, task: Task | None, threads: int) -> Session:
+    def load(self, path: Path, head: Head | None, threads: int) -> Session:
         """Open the artifact at `path` on the CPU; 0 threads lets the runtime choose.
 
         Raises:
@@ -58,5 +58,5 @@ class Backend(Protocol):
             BackendMissing: a package or an instruction set it needs is not here.
         """
 
-    def usage(self, folder: str, task: Task | None) -> str:
+    def usage(self, folder: str, head: Head | None) -> str:
         """Write the lines of Python that load an output from `folder` and run it, for the report."""

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from cpu_pipeline.core.artifact import Artifact, Facts
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backend import Arrays, Session
-    from cpu_pipeline.source import Source
-    from cpu_pipeline.task import Task
+    from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.model_io import Arrays
+    from cpu_pipeline.sources._base import Source
+    from cpu_pipeline.tasks._base import Task
 
 __all__ = ["Facts", "Inputs", "Job", "Stage", "Timer", "Verdict"]
 

@@ -1,0 +1,75 @@
+"""Find the modules of one package by name. The file tree is the registry; entry points add modules from elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.text import did_you_mean
+
+
+class Registry:
+    """The modules of one package, by the names that recipes use; imports each at its first use.
+
+    Args:
+        package: full name of the package, which is also the group of entry points that add to it.
+        kind: what one of its modules is called in messages.
+        separator: what stands in a recipe's name for the `_` of a file's name.
+    """
+
+    def __init__(self, package: str, kind: str, separator: str = "_") -> None:
+        self.package, self.kind, self.separator = package, kind, separator
+        self._modules: dict[str, str] | None = None
+
+    def names(self) -> list[str]:
+        """List every name."""
+        return sorted(self.modules())
+
+    def modules(self) -> dict[str, str]:
+        """Map each name to its module by walking file names; imports nothing but the folders."""
+        if self._modules is None:
+            prefix = self.package + "."
+            own = {
+                found.name.removeprefix(prefix): found.name
+                for found in pkgutil.walk_packages(importlib.import_module(self.package).__path__, prefix)
+                if not found.ispkg and not found.name.rpartition(".")[2].startswith("_")
+            }
+            added = {point.name: point.value for point in entry_points(self.package)}
+            self._modules = {name.replace("_", self.separator): module for name, module in (own | added).items()}
+        return self._modules
+
+    def module(self, name: str) -> ModuleType:
+        """Import the module of this name.
+
+        Raises:
+            RecipeError: there is none; the message lists the known names.
+        """
+        known = self.modules()
+        if name not in known:
+            names = ", ".join(sorted(known))
+            raise RecipeError(f"no {self.kind} is called `{name}`{did_you_mean(name, known)}; there are: {names}")
+        return importlib.import_module(known[name])
+
+    def implementation(self, name: str, base: type[Any]) -> Any:
+        """Return the one class in the module of this name that implements `base`."""
+        module = self.module(name)
+        own = [value for value in vars(module).values() if isinstance(value, type)]
+        [found] = [
+            cls
+            for cls in own
+            if cls.__module__ == module.__name__
+            and issubclass(cls, base)
+            and not getattr(cls, "__abstractmethods__", None)
+        ]
+        return found
+
+
+@cache
+def entry_points(group: str) -> tuple[importlib.metadata.EntryPoint, ...]:
+    """List what other distributions add to a group, such as `cpu_pipeline.stages`."""
+    return tuple(importlib.metadata.entry_points(group=group))
