@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline.compare import compare, parity, require_parity, synthetic
 from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.runtime.parity import compare, parity, require_parity, synthetic
 from cpu_pipeline.tasks._base import Feature
 
 
@@ -133,7 +133,7 @@ def test_parity_judges_on_synthetic_batches(tmp_path: Path) -> None:
 def test_a_cosine_does_not_follow_the_number_of_threads() -> None:
     """Reports are files with digests: numpy's norm of a long vector is another with another number of threads."""
     program = (
-        "import numpy as np; from cpu_pipeline.compare import _cosine; a, b = np.random.default_rng(0).normal("
+        "import numpy as np; from cpu_pipeline.runtime.parity import _cosine; a, b = np.random.default_rng(0).normal("
         "size=(2, 200, 768)); print([_cosine(a * k, b * k + a) for k in (1, 1.7, 3.3)])"
     )
     said = {

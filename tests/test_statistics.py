@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cpu_pipeline import statistics
-from cpu_pipeline.statistics import Interval, paired_difference, speed_up
+from cpu_pipeline.runtime import intervals
+from cpu_pipeline.runtime.intervals import Interval, paired_difference, speed_up
 
 
 def _share(rows: Sequence[Mapping[str, Any]], metric: str) -> float:
@@ -23,7 +23,7 @@ def _share(rows: Sequence[Mapping[str, Any]], metric: str) -> float:
 def test_equal_differences_bound_themselves() -> None:
     # scipy's BCa gives NaN here: an unchanged model, or one that is worse by the same everywhere.
     # 0.1, because the plain mean of seven of them is another number.
-    assert statistics.mean([0.1] * 7) == Interval(0.1, 0.1, 0.1)
+    assert intervals.mean([0.1] * 7) == Interval(0.1, 0.1, 0.1)
     rows = [{"f1": x} for x in (0.0, 0.3, 1.0)]
     assert paired_difference(rows, rows, "f1", _share) == Interval(0, 0, 0)
 
@@ -31,12 +31,12 @@ def test_equal_differences_bound_themselves() -> None:
 @pytest.mark.parametrize("count", [400, 8000])
 def test_a_mean_s_interval_is_near_the_textbook_s(count: int) -> None:
     values = np.random.default_rng(1).normal(0.5, 1, count)
-    found = statistics.mean(values.tolist())
+    found = intervals.mean(values.tolist())
     half = 1.96 * values.std(ddof=1) / count**0.5
     assert found.value == pytest.approx(values.mean())
     assert found.low == pytest.approx(values.mean() - half, abs=0.2 * half)
     assert found.high == pytest.approx(values.mean() + half, abs=0.2 * half)
-    narrower = statistics.mean(values.tolist(), confidence=0.5)
+    narrower = intervals.mean(values.tolist(), confidence=0.5)
     assert found.low < narrower.low < narrower.high < found.high
 
 
@@ -44,21 +44,21 @@ def test_the_interval_leans_with_the_data_more_than_percentiles_do() -> None:
     values = np.random.default_rng(0).lognormal(0, 1.5, 60)
     drawn = np.random.default_rng(1).choice(values, (20_000, 60)).mean(axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    found = statistics.mean(values.tolist())
+    found = intervals.mean(values.tolist())
     assert found.low > low + 0.05
     assert found.high > high + 0.1
 
 
 def test_one_different_row_still_has_finite_bounds() -> None:
-    found = statistics.mean([0.0] * 50 + [-1.0])
+    found = intervals.mean([0.0] * 50 + [-1.0])
     assert -1 < found.low < found.value < found.high <= 0
 
 
 def test_a_single_row_or_none_tells_no_interval() -> None:
-    one = statistics.mean([0.5])
+    one = intervals.mean([0.5])
     assert one.value == 0.5
     assert math.isnan(one.low)
-    assert math.isnan(statistics.mean([]).value)
+    assert math.isnan(intervals.mean([]).value)
     found = paired_difference([{"hits": 1, "of": 2}], [{"hits": 2, "of": 2}], "ratio", _share)
     assert found.value == -0.5
     assert math.isnan(found.low)
@@ -149,5 +149,5 @@ def test_speed_ups_of_unlike_shapes_are_refused() -> None:
 
 def test_every_run_says_the_same() -> None:
     values = np.random.default_rng(3).random((4, 25))
-    assert statistics.mean(values[0].tolist()) == statistics.mean(values[0].tolist())
+    assert intervals.mean(values[0].tolist()) == intervals.mean(values[0].tolist())
     assert speed_up(values + 1, values) == speed_up(values + 1, values)

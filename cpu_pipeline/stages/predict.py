@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.batches import answer, pad_id
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.jsonl import PREDICTIONS, read, write
+from cpu_pipeline.runtime.batching import answer, pad_id
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.tasks._base import Feature, Prediction
 

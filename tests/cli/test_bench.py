@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import Cli
 
-from cpu_pipeline import padding
+from cpu_pipeline.bench import padding
+from cpu_pipeline.bench.padding import draw_lengths
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.padding import draw_lengths
 
 SMALL = ("--layers", 1, "--hidden", 32, "--heads", 2, "--batch", 4, "--length", 24, "--rounds", 2, "--threads", 1)
 

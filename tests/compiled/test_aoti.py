@@ -12,9 +12,9 @@ from pathlib import Path
 import models
 import pytest
 
-from cpu_pipeline import compare
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_file
+from cpu_pipeline.runtime import parity
 
 Compiled = Callable[..., Artifact]
 ELSEWHERE = """
@@ -42,7 +42,7 @@ from cpu_pipeline.tasks.question_answering import QuestionAnswering
 task, (made, source) = QuestionAnswering(), map(Path, sys.argv[1:])
 compare.parity(pt2.load(made, task, 1), hf.load(source, task, 1), source, task, 1e-4, "held to AVX2")
 """
-ROOT = Path(compare.__file__).parents[1]
+ROOT = Path(parity.__file__).parents[1]
 
 
 @pytest.mark.skipif(bool(host.missing(host.TARGETS["avx512"])), reason="bfloat16 needs AVX-512 here")

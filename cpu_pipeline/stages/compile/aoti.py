@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Facts
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _aoti
 from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
 
@@ -69,7 +69,7 @@ class CompileAoti(Stage):
         candidate = job.load(Artifact(pt2.FORMAT, out, "", {}))
         eager = hf.Eager(model, job.task.outputs)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
-        parity = compare.parity(candidate, eager, source, job.task, tolerance, WHERE)
+        parity = parity.parity(candidate, eager, source, job.task, tolerance, WHERE)
         return {
             "dtype": self.dtype,
             "needs": list(built.needs),

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import fastpath, hf
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card, Facts
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Inputs, Job, Stage
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class CompileFastpath(Stage):
         candidate = job.load(Artifact(fastpath.FORMAT, out, "", {}))
         reference = hf.Eager(model, job.task.outputs)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
-        parity = compare.parity(candidate, reference, source, job.task, tolerance, "compile.fastpath")
+        parity = parity.parity(candidate, reference, source, job.task, tolerance, "compile.fastpath")
         return {
             "implementation": self.implementation,
             "dtype": self.dtype,

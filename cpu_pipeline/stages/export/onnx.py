@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends.onnx import FORMAT, MODEL
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _onnx
 from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
 
@@ -55,7 +55,7 @@ class ExportOnnx(Stage):
         Card(FORMAT).write(out)
         candidate = job.load(Artifact(FORMAT, out, "", {}))
         reference = hf.Eager(model, job.task.outputs)
-        facts = compare.parity(candidate, reference, source, job.task, self.tolerance, "export.onnx")
+        facts = parity.parity(candidate, reference, source, job.task, self.tolerance, "export.onnx")
         counts = _onnx.count_operators(out / MODEL)
         return {"bytes": _onnx.size(out), "nodes": sum(counts.values()), "operators": counts, "parity": dict(facts)}
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import hf, openvino
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
 
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
@@ -62,7 +62,7 @@ class ExportOpenvino(Stage):
         eager = hf.Eager(module, job.task.outputs)
         written = job.load(Artifact(openvino.FORMAT, out, "", {}))
         tolerance = self.tolerance or TOLERANCE[self.weights]
-        parity = compare.parity(written, eager, source, job.task, tolerance, "export.openvino")
+        parity = parity.parity(written, eager, source, job.task, tolerance, "export.openvino")
         _card(self.inference_precision).write(out)
         return {
             "inputs": list(names),

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import onnx, openvino
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _onnx
 from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
 
@@ -101,7 +101,7 @@ class ExportOptimum(Stage):
         precision = {"INFERENCE_PRECISION_HINT": "f32"} if self.format == "openvino" else {}
         Card(self.format, runtime=precision).write(out)
         candidate = job.load(Artifact(self.format, out, "", {}))
-        facts = compare.parity(candidate, job.load(source), source.path, job.task, self.tolerance, "export.optimum")
+        facts = parity.parity(candidate, job.load(source), source.path, job.task, self.tolerance, "export.optimum")
         return {"inputs": names, "outputs": list(job.task.outputs), "bytes": _size(out), "parity": dict(facts)}
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends.torchscript import FORMAT, MODEL
-from cpu_pipeline.batches import pad_id
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.runtime import parity
+from cpu_pipeline.runtime.batching import pad_id
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._trace import FAILURES, trace, write
 
@@ -90,12 +90,12 @@ class ExportTorchscript(Stage):
         facts: dict[str, Any] = {
             "eager": False,
             "bytes": (out / MODEL).stat().st_size,
-            "parity": dict(compare.parity(written, eager, source, task, self.tolerance, WHERE)),
+            "parity": dict(parity.parity(written, eager, source, task, self.tolerance, WHERE)),
         }
         if self.dtype != "float32":
             exact = hf.Eager(hf.checkpoint(source, task), task.outputs)
-            batches = compare.synthetic(source)
-            facts["rounding"] = dict(compare.compare(written, exact, batches, pad_id(source), task.per_token))
+            batches = parity.synthetic(source)
+            facts["rounding"] = dict(parity.compare(written, exact, batches, pad_id(source), task.per_token))
         return facts
 
     def tells(self, facts: Facts) -> list[str]:
@@ -137,7 +137,7 @@ def _keep(source: Path, out: Path, job: Job, task: Task, tolerance: float) -> di
     return {
         "eager": True,
         "bytes": sum(path.stat().st_size for path in weights),
-        "parity": dict(compare.parity(kept, eager, source, task, tolerance, WHERE)),
+        "parity": dict(parity.parity(kept, eager, source, task, tolerance, WHERE)),
     }
 
 

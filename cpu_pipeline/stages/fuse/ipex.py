@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends.ipex import ENVIRONMENT, FORMAT, NEEDS, register
 from cpu_pipeline.backends.torchscript import MODEL
-from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.runtime import parity
+from cpu_pipeline.runtime.batching import pad, pad_id
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._trace import FAILURES, trace, write
 
@@ -118,7 +118,7 @@ class FuseIpex(Stage):
         found = fusions(graph)
         require(found, wanted)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
-        parity = compare.parity(candidate, job.load(source), out, job.task, tolerance, "fuse.ipex")
+        parity = parity.parity(candidate, job.load(source), out, job.task, tolerance, "fuse.ipex")
         return {
             "dtype": self.dtype,
             **{name: found[name] for name in FUSIONS},
@@ -167,7 +167,7 @@ def executed(session: Session, model: Path) -> Any:
     """Run a warm session once; return the graph that torch really ran, with everything that was fused in it."""
     import torch
 
-    [batch] = compare.synthetic(model, [(2, 12)])
+    [batch] = parity.synthetic(model, [(2, 12)])
     session(pad(batch, session.inputs, pad_id(model)))
     return torch.jit.last_executed_optimized_graph()
 

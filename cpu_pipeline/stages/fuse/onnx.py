@@ -9,12 +9,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.backends.onnx import DATA, FORMAT, MODEL
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card, Facts
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _onnx
 from cpu_pipeline.stages._base import Inputs, Job, Stage
 
@@ -57,7 +57,7 @@ class FuseOnnx(Stage):
         card = Card.read(source.path, FORMAT)
         card.write(out)
         candidate, reference = job.load(Artifact(FORMAT, out, "", {})), job.load(source)
-        facts = compare.parity(candidate, reference, out, job.task, self.tolerance, "fuse.onnx")
+        facts = parity.parity(candidate, reference, out, job.task, self.tolerance, "fuse.onnx")
         return {
             **{name: counts.get(name, 0) for name in FUSED},
             "attention_expected": expected,

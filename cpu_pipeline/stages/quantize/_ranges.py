@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.runtime.batching import pad, pad_id
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Arrays

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from cpu_pipeline.backends import openvino
-from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card, Facts
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.runtime.batching import pad, pad_id
 from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
 
 if TYPE_CHECKING:

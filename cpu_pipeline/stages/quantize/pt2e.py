@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import hf, pt2
-from cpu_pipeline.batches import pad_id
 from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Facts
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.runtime import parity
+from cpu_pipeline.runtime.batching import pad_id
 from cpu_pipeline.stages import _aoti
 from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
 from cpu_pipeline.stages.quantize._ranges import feed
@@ -101,8 +101,8 @@ class QuantizePt2e(Stage):
 
         candidate = job.load(Artifact(pt2.FORMAT, out, "", {}))
         eager = hf.Eager(model, job.task.outputs)
-        compared = compare.compare(candidate, eager, compare.synthetic(source), pad_id(source), job.task.per_token)
-        compare.require_parity(compared, float("inf"), WHERE)
+        compared = parity.compare(candidate, eager, parity.synthetic(source), pad_id(source), job.task.per_token)
+        parity.require_parity(compared, float("inf"), WHERE)
         return {
             "activations": self.activations,
             "dtype": self.dtype,

@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import PREDICTIONS, SCORES, read, write
 from cpu_pipeline.core.markdown import escape, table
+from cpu_pipeline.runtime.intervals import paired_difference
 from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage, Verdict
 from cpu_pipeline.stages.predict import RUNNABLE
-from cpu_pipeline.statistics import paired_difference
 from cpu_pipeline.tasks._base import Score
 
 SUCCESSOR = 0.01

@@ -9,10 +9,10 @@ from typing import ClassVar, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from cpu_pipeline.batches import pad_id
-from cpu_pipeline.compare import compare, synthetic
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.runtime.batching import pad_id
+from cpu_pipeline.runtime.parity import compare, synthetic
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage, Verdict
 from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.tasks._base import Feature

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from cpu_pipeline.batches import pad, pad_id
-from cpu_pipeline.compare import synthetic
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.jsonl import read
 from cpu_pipeline.core.markdown import table
 from cpu_pipeline.core.text import size
+from cpu_pipeline.runtime.batching import pad, pad_id
+from cpu_pipeline.runtime.intervals import speed_up
+from cpu_pipeline.runtime.parity import synthetic
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage, Verdict
 from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.stages.validate.agreement import spread
-from cpu_pipeline.statistics import speed_up
 from cpu_pipeline.tasks._base import Feature
 
 if TYPE_CHECKING:

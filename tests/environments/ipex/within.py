@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline import backends, tasks
-from cpu_pipeline.batches import pad, pad_id
-from cpu_pipeline.compare import synthetic
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_file
 from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.runtime.batching import pad, pad_id
+from cpu_pipeline.runtime.parity import synthetic
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.fuse.ipex import FuseIpex
 

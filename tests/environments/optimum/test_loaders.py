@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from stages.conftest import job_for, task_named
 
-from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.runtime.batching import pad, pad_id
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
 from cpu_pipeline.stages.quantize.openvino import QuantizeOpenvino

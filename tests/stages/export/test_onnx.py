@@ -16,11 +16,11 @@ import onnx
 import pytest
 import torch
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends import onnx as backend
 from cpu_pipeline.core.artifact import Artifact, Card, digest_file, digest_tree
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.onnx import ExportOnnx, export
 from cpu_pipeline.tasks._base import Task
@@ -79,7 +79,7 @@ def test_directory_is_complete(exported: Built, checkpoint: Built) -> None:
 def test_another_process_in_another_place_writes_the_same_bytes(exported: Built, tmp_path: Path) -> None:
     # The exporter notes where the code lies: run it from a copy, as another clone would.
     code = tmp_path / "clone"
-    shutil.copytree(Path(compare.__file__).parent, code / "cpu_pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(parity.__file__).parent, code / "cpu_pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(models.__file__, code)
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(code)}
     subprocess.run([sys.executable, "-c", ELSEWHERE, tmp_path], cwd=tmp_path, env=environment, check=True)
@@ -95,9 +95,9 @@ def test_weights_beyond_the_limit_lie_beside_the_graph(exported: Built, job: Cal
     data, graph = beside.path / "model.onnx_data", beside.path / "model.onnx"
     assert data.stat().st_nlink == 1 and data.stat().st_size > graph.stat().st_size
     assert beside.facts["bytes"] == data.stat().st_size + graph.stat().st_size
-    batches = compare.synthetic(beside.path)
+    batches = parity.synthetic(beside.path)
     task = job(QA)
-    facts = compare.compare(task.load(beside), task.load(inside), batches, 0, per_token=True)
+    facts = parity.compare(task.load(beside), task.load(inside), batches, 0, per_token=True)
     assert facts["max_abs"] == 0.0
 
 

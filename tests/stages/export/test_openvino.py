@@ -13,11 +13,11 @@ import models
 import pytest
 from pydantic import ValidationError
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import hf, openvino
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, Card, digest_tree
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
 
@@ -71,8 +71,8 @@ def test_it_answers_as_eager_does(tmp_path: Path, kind: str, task: str, inputs: 
     assert list(session.inputs) == inputs
     # Shapes that neither the trace nor the stage's own comparison has seen.
     eager = hf.load(checkpoint, TASKS[task], 1)
-    batches = compare.synthetic(checkpoint, [(1, 3), (5, 31), (2, 511)], seed=7)
-    seen = compare.compare(session, eager, batches, 0, TASKS[task].per_token)
+    batches = parity.synthetic(checkpoint, [(1, 3), (5, 31), (2, 511)], seed=7)
+    seen = parity.compare(session, eager, batches, 0, TASKS[task].per_token)
     assert seen["max_abs"] < 1e-4
     assert seen["nonfinite"] == 0
     ports = [port.get_names() for port in session.compiled.outputs]

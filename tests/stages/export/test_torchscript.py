@@ -19,11 +19,11 @@ import pytest
 import torch
 import transformers
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends import torchscript as backend
 from cpu_pipeline.core.artifact import Artifact, Card, digest_file
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _trace
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.torchscript import ExportTorchscript, script
@@ -67,7 +67,7 @@ def test_what_must_trace_without_the_fallback_does(scripted: Built, kind: str, t
     facts, card = artifact.facts, Card.read(artifact.path, "torchscript")
     assert facts["eager"] is False and "reason" not in facts
     assert facts["parity"]["max_abs"] < 2e-5 and facts["parity"]["nonfinite"] == 0
-    assert facts["parity"]["shapes"] == [list(shape) for shape in compare.SHAPES]
+    assert facts["parity"]["shapes"] == [list(shape) for shape in parity.SHAPES]
     assert len(card.runtime["inputs"]) == (2 if kind in ("roberta", "distilbert") else 3)
     assert facts["bytes"] == (artifact.path / "model.pt").stat().st_size
     assert not list(artifact.path.rglob("*.safetensors"))
@@ -76,9 +76,9 @@ def test_what_must_trace_without_the_fallback_does(scripted: Built, kind: str, t
 
 def test_the_mask_counts(scripted: Built, job: Jobs) -> None:
     session = job(QA).load(scripted("bert", QA))
-    (batch,) = compare.synthetic(scripted("bert", QA).path, [(1, 20)])
-    alone = compare.pad(batch, session.inputs, 0)
-    padded = compare.pad(batch, session.inputs, 7, length=50)
+    (batch,) = parity.synthetic(scripted("bert", QA).path, [(1, 20)])
+    alone = parity.pad(batch, session.inputs, 0)
+    padded = parity.pad(batch, session.inputs, 7, length=50)
     for name, answer in session(padded).items():
         assert abs(answer[:, :20] - session(alone)[name]).max() < 1e-5
 
@@ -92,7 +92,7 @@ def test_directory_is_complete(scripted: Built, checkpoint: Built) -> None:
 
 def test_another_process_in_another_place_writes_the_same_bytes(scripted: Built, tmp_path: Path) -> None:
     code = tmp_path / "clone"
-    shutil.copytree(Path(compare.__file__).parent, code / "cpu_pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(parity.__file__).parent, code / "cpu_pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(models.__file__, code)
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(code)}
     subprocess.run([sys.executable, "-c", ELSEWHERE, tmp_path], cwd=tmp_path, env=environment, check=True)
@@ -113,8 +113,8 @@ def test_bfloat16_is_half_the_size_and_says_what_rounding_does(scripted: Built, 
     (line,) = ExportTorchscript(dtype="bfloat16").tells(half.facts)
     assert line.startswith("Rounding to bfloat16 moves outputs by up to")
     answers = job(QA).load(half)(
-        compare.pad(compare.synthetic(half.path)[0], ("input_ids", "attention_mask"), 0)
-        | {"token_type_ids": compare.pad(compare.synthetic(half.path)[0], ("token_type_ids",), 0)["token_type_ids"]}
+        parity.pad(parity.synthetic(half.path)[0], ("input_ids", "attention_mask"), 0)
+        | {"token_type_ids": parity.pad(parity.synthetic(half.path)[0], ("token_type_ids",), 0)["token_type_ids"]}
     )
     assert {answer.dtype.name for answer in answers.values()} == {"float32"}
 
@@ -184,7 +184,7 @@ def test_the_fallback_runs_and_says_that_it_is_one(
         "model.safetensors"
     ]
     kept, eager = job(LABEL).load(Artifact("torchscript", out, "", {})), job(LABEL).load(source)
-    found = compare.compare(kept, eager, compare.synthetic(out, [(2, 128)]), 0, per_token=False)
+    found = parity.compare(kept, eager, parity.synthetic(out, [(2, 128)]), 0, per_token=False)
     assert found["max_abs"] == 0.0 and found["values"] > 0
 
 

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cpu_pipeline import compare
 from cpu_pipeline.backends import hf
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, Facts
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.prune.magnitude import PruneMagnitude
 
@@ -227,9 +227,9 @@ def test_a_pruned_model_runs(tmp_path: Path, kind: str) -> None:
     }
     assert set(facts["tensors"]) == linear
     assert len(linear) == 12
-    batches = compare.synthetic(source, [(2, 20)])
+    batches = parity.synthetic(source, [(2, 20)])
     answers = [hf.load(folder, QA, 1) for folder in (tmp_path / "out", source)]
-    seen = compare.compare(answers[0], answers[1], batches, 0, True)
+    seen = parity.compare(answers[0], answers[1], batches, 0, True)
     assert seen["nonfinite"] == 0
     assert seen["max_abs"] > 0.01
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()

@@ -15,10 +15,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from cpu_pipeline import compare
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, Card, digest_file, digest_tree
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Facts, Job
 from cpu_pipeline.stages.quantize import _ranges
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
@@ -44,7 +44,7 @@ def weights(path: Path) -> list[np.ndarray]:
 
 def closeness(job: Callable[..., Job], candidate: Artifact, reference: Artifact) -> Facts:
     its = job(QA)
-    facts = compare.compare(its.load(candidate), its.load(reference), compare.synthetic(reference.path), 0, True)
+    facts = parity.compare(its.load(candidate), its.load(reference), parity.synthetic(reference.path), 0, True)
     assert facts["nonfinite"] == 0
     return facts
 

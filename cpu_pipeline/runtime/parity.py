@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.batches import pad, pad_id
 from cpu_pipeline.core.artifact import Facts
 from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.runtime.batching import pad, pad_id
 from cpu_pipeline.tasks._base import Feature
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from cpu_pipeline.backends import hf
 from cpu_pipeline.backends.fastpath import PaddingFree
-from cpu_pipeline.batches import pad
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Facts
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.tasks._base import Feature
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
