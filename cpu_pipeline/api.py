@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import engine, environment, follow, history, lock, outlook, paper, publish, versions, wiring
+from cpu_pipeline import engine, environment, follow, lock, outlook, paper, publish, versions, wiring
 from cpu_pipeline import rebuild as rebuilding
 from cpu_pipeline.built import Built, repaired
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.graph import Plan
-from cpu_pipeline.lease import leased
 from cpu_pipeline.paper import Paper
 from cpu_pipeline.rebuild import Compared
 from cpu_pipeline.recipe import Recipe
-from cpu_pipeline.store import Store, default_root
+from cpu_pipeline.store.lease import leased
+from cpu_pipeline.store.local import Store, default_root
+from cpu_pipeline.store.runs import recorder
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def build(
     create_envs: bool = False,
     locked: bool = False,
     tell: Callable[[Event], None] = lambda _: None,
-    record: history.Run | None = None,
+    record: recorder.RunRecorder | None = None,
 ) -> Outcome:
     """Build a plan, reusing the store, and put its outputs into `out` when every gate passes.
 
@@ -259,7 +260,7 @@ def rollback(
     if name not in homes:
         known = f"; there are: {', '.join(sorted(homes))}" if homes else ""
         raise RecipeError(f"{out}: there is no artifact {name}{did_you_mean(name, homes)}{known}")
-    with history.recording(_opened(store), "rollback", name, None, tell) as run:
+    with recorder.recording(_opened(store), "rollback", name, None, tell) as run:
         before, after = versions.rollback(Path(out) / name, version)
         run.note(version=after, version_before=before)
     return before, after
@@ -271,15 +272,15 @@ def _opened(store: Store | Path | str | None) -> Store:
 
 @contextlib.contextmanager
 def _recording(
-    kept: Store, command: str, planned: Plan, tell: Callable[[Event], None], given: history.Run | None = None
-) -> Iterator[tuple[history.Run, Callable[[Event], None]]]:
+    kept: Store, command: str, planned: Plan, tell: Callable[[Event], None], given: recorder.RunRecorder | None = None
+) -> Iterator[tuple[recorder.RunRecorder, Callable[[Event], None]]]:
     """Record what happens inside as a run, or as a part of the one that is given."""
 
     def tells(event: Event) -> None:
         run.tell(event)
         tell(event)
 
-    run = given or history.recording(kept, command, planned.name, planned.path, tell)
+    run = given or recorder.recording(kept, command, planned.name, planned.path, tell)
     with run if given is None else contextlib.nullcontext():
         yield run, tells
 
@@ -294,7 +295,7 @@ def _hold(planned: Plan, locked: bool) -> Callable[[Built], None]:
     return lambda built: lock.require(lock.deviations(held, built), place)
 
 
-def _note(run: history.Run, built: Built, kept: Store) -> Built:
+def _note(run: recorder.RunRecorder, built: Built, kept: Store) -> Built:
     """Note what a build came to, and what a version of it would say, though a check may say no."""
     run.came_to(built, None if built.errors else publish.describe(built, kept))
     return built

@@ -20,7 +20,7 @@ from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.markdown import code, escape, table
 from cpu_pipeline.graph import Node
 from cpu_pipeline.origin import Origin, maker, used
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 
 FILE = "README.md"
 LIBRARIES = {"hf": "transformers"}

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cpu_pipeline import journal, stages
+from cpu_pipeline import stages
 from cpu_pipeline.core.errors import PipelineError, RecipeError
 from cpu_pipeline.core.text import size
 from cpu_pipeline.keys import differences
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.runs import reader
 from cpu_pipeline.versions import read_manifest
 
 PARTS = {"recipe", "packages", "environments", "host", "steps", "checks"}
@@ -60,8 +61,8 @@ def diff(old: Path | str, new: Path | str, store: Store | None = None) -> list[C
 def _manifest(named: Path | str, store: Store | None) -> dict[str, Any]:
     folder = Path(named)
     if store is not None and not folder.exists() and RUN_ID.match(str(named)):
-        folder = journal.find(store, str(named))
-    if (folder / journal.RUN).exists():
+        folder = reader.find(store, str(named))
+    if (folder / reader.RUN).exists():
         return _of_run(folder)
     try:
         said = read_manifest(folder)
@@ -75,14 +76,14 @@ def _manifest(named: Path | str, store: Store | None) -> dict[str, Any]:
 
 
 def _of_run(folder: Path) -> dict[str, Any]:
-    said = journal.read(folder)
+    said = reader.read(folder)
     if said is None:
-        raise RecipeError(f"{folder / journal.RUN}: not a whole record of a run")
+        raise RecipeError(f"{folder / reader.RUN}: not a whole record of a run")
     found = said.get("manifest")
     if not isinstance(found, dict):
         raise RecipeError(f"{folder.name}: this run ({said.get('command')}) built not everything: nothing to compare")
     if not found.keys() >= PARTS:
-        raise RecipeError(f"{folder / journal.RUN}: written by another version of cpu-pipeline")
+        raise RecipeError(f"{folder / reader.RUN}: written by another version of cpu-pipeline")
     read: dict[str, Any] = json.loads(json.dumps(found, sort_keys=True))  # in the order of a version's manifest
     return read
 

@@ -23,8 +23,8 @@ from cpu_pipeline.core.events import Event
 from cpu_pipeline.environment import DEFAULT, Interpreter
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import differences, environments, home, ingredients, missing, packages
-from cpu_pipeline.lease import Lease, leased
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.lease import Lease, leased
+from cpu_pipeline.store.local import Store
 from cpu_pipeline.turns import Machine
 
 TICK = 0.1

@@ -34,7 +34,7 @@ from cpu_pipeline.keys import differences, installed, made_with
 from cpu_pipeline.loader import read as read_yaml
 from cpu_pipeline.loader import scalar
 from cpu_pipeline.recipe import Trigger
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 
 FORMAT = 1
 HEAD = "# Written by `cpu-pipeline lock`, to be checked in; not to be edited.\n"

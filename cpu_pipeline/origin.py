@@ -14,7 +14,7 @@ from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.core.repo_files import is_tokenizer
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.keys import ABSENT, made_with
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 
 SITE = "https://huggingface.co"
 

@@ -11,7 +11,7 @@ from cpu_pipeline.engine import needs, reasons
 from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.graph import Node, Plan
 from cpu_pipeline.keys import environments
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from cpu_pipeline.core.errors import GateFailed, RecipeError, Refused
 from cpu_pipeline.core.files import remove_tree, sync_dir, writing
 from cpu_pipeline.keys import installed, made_with
 from cpu_pipeline.recipe import Recipe
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 from cpu_pipeline.versions import (
     CHECKS,
     MANIFEST,

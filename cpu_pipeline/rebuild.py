@@ -12,9 +12,9 @@ from cpu_pipeline.core.artifact import Artifact, list_tree
 from cpu_pipeline.core.errors import Stale
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.graph import Plan
-from cpu_pipeline.lease import leased
 from cpu_pipeline.meaning import meaning
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.lease import leased
+from cpu_pipeline.store.local import Store
 
 Verdict = Literal["identical", "same", "different"]
 

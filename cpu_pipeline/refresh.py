@@ -11,17 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import engine, environment, follow, history, lock, outlook, publish, service, versions
+from cpu_pipeline import engine, environment, follow, lock, outlook, publish, service, versions
 from cpu_pipeline.built import Built, repaired
 from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.core.errors import GateFailed, Interrupted, PipelineError, Stale, TryAgain
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.graph import Plan
-from cpu_pipeline.lease import Lease, leased
 from cpu_pipeline.recipe import Trigger
 from cpu_pipeline.service import MARK, Service
 from cpu_pipeline.stages._base import Verdict
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.lease import Lease, leased
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.runs import recorder
 from cpu_pipeline.survey import Survey, survey
 
 Tell = Callable[[Event], None]
@@ -92,7 +93,7 @@ def refresh(
     """
     if dry_run:
         return _outlook(survey(path, out, only), store, out)
-    with history.recording(store, "refresh", path.stem, path, tell) as run:
+    with recorder.recording(store, "refresh", path.stem, path, tell) as run:
         run.note(out=str(out.absolute()))
         begun: Refreshed | None = None
         try:
@@ -159,7 +160,7 @@ class _Refresh:
         jobs: int,
         create_envs: bool,
         tell: Tell,
-        run: history.Run,
+        run: recorder.RunRecorder,
     ) -> None:
         self.seen, self.store, self.lease, self.out, self.jobs = seen, store, lease, out, jobs
         self.create_envs, self.told, self.run = create_envs, tell, run

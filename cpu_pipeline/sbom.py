@@ -15,7 +15,7 @@ from cpu_pipeline.built import Built
 from cpu_pipeline.core.errors import BackendMissing
 from cpu_pipeline.keys import ABSENT, installed
 from cpu_pipeline.origin import Origin, maker, pypi, times, used
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 
 if TYPE_CHECKING:
     from cyclonedx.model import HashType, Property

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline import paper, wiring
-from cpu_pipeline.address import shown
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.files import make_dir, write_file, writing
 from cpu_pipeline.cron import Cron
@@ -24,6 +23,7 @@ from cpu_pipeline.environment import DEFAULT
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.keys import environments
 from cpu_pipeline.recipe import Recipe
+from cpu_pipeline.store.remote.urls import shown
 
 REFRESH = "cpu-pipeline-refresh"
 """Begins the name of everything that is made."""

@@ -12,9 +12,9 @@ from cpu_pipeline.built import Built
 from cpu_pipeline.core.artifact import Artifact, list_tree
 from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.graph import Node, Plan
-from cpu_pipeline.lease import Lease
 from cpu_pipeline.lock import Lock
 from cpu_pipeline.publish import artifact_files
+from cpu_pipeline.store.lease import Lease
 from cpu_pipeline.versions import edited, read_manifest
 
 MARK = "@service"

@@ -11,10 +11,10 @@ from typing import Literal
 
 from cpu_pipeline import lock, versions, wiring
 from cpu_pipeline.core.errors import PipelineError, RecipeError
-from cpu_pipeline.history import Entry, runs
-from cpu_pipeline.journal import began
 from cpu_pipeline.paper import load_recipe
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.runs.reader import began
+from cpu_pipeline.store.runs.recorder import RunEntry, runs
 from cpu_pipeline.versions import Promotion
 
 FOLDER = Path("recipes")
@@ -104,7 +104,7 @@ def status(paths: Sequence[Path], store: Store, out: Path, most: float, now: dat
     return [_standing(path, known, out, most, now or datetime.now(UTC)) for path in paths]
 
 
-def _standing(path: Path, known: Sequence[Entry], out: Path, most: float, now: datetime) -> Standing:
+def _standing(path: Path, known: Sequence[RunEntry], out: Path, most: float, now: datetime) -> Standing:
     locked, broken = _lock(path)
     home = out / path.stem
     mine = [one for one in known if _is_of(one, path, out)]
@@ -145,7 +145,7 @@ def _standing(path: Path, known: Sequence[Entry], out: Path, most: float, now: d
     return found
 
 
-def _is_of(one: Entry, path: Path, out: Path) -> bool:
+def _is_of(one: RunEntry, path: Path, out: Path) -> bool:
     """Say whether a run made this recipe's artifacts: other projects may use the same store, and the same names."""
     if one.name != path.stem or one.command not in FRESHENING or not one.puts_out:
         return False
@@ -184,7 +184,7 @@ def _past(text: str | None, now: datetime) -> datetime | None:
     return when if when is not None and (when - now).total_seconds() <= SKEW else None
 
 
-def _ahead(mine: Sequence[Entry], order: Sequence[Promotion], now: datetime) -> Iterator[str]:
+def _ahead(mine: Sequence[RunEntry], order: Sequence[Promotion], now: datetime) -> Iterator[str]:
     """Say what was written by a clock that was ahead: it counts for nothing until its time has come."""
     said = [(f"the {one.command} {one.id}", text) for one in mine for text in (began(one.id), one.finished)]
     said += [(f"the promotion of {one.version}", one.when) for one in order]

@@ -20,7 +20,7 @@ from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import CARD, Card, digest_listing
 from cpu_pipeline.core.errors import RecipeError, Refused
 from cpu_pipeline.publish import FORMAT, artifact_files, version_of
-from cpu_pipeline.record import MOST
+from cpu_pipeline.store.record import MOST
 from cpu_pipeline.versions import MANIFEST, VERSION, edited
 
 

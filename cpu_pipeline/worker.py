@@ -31,7 +31,7 @@ from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed,
 from cpu_pipeline.elsewhere import Elsewhere, Timed
 from cpu_pipeline.environment import Interpreter
 from cpu_pipeline.stages._base import Job
-from cpu_pipeline.store import disk_error
+from cpu_pipeline.store.local import disk_error
 
 if TYPE_CHECKING:
     from cpu_pipeline.backends._base import Session

@@ -18,13 +18,13 @@ from cpu_pipeline.core.errors import RecipeError
 COLLECTING = """\
 import importlib, sys
 from pathlib import Path
-from cpu_pipeline import upkeep
+from collecting import gc
 from cpu_pipeline.cli import main
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 module, name = importlib.import_module(sys.argv[1]), sys.argv[2]
 real = getattr(module, name)
 def late(*given):
-    upkeep.gc(Store(Path("store")), 0)
+    gc(Store(Path("store")), 0)
     return real(*given)
 setattr(module, name, late)
 sys.exit(main(sys.argv[3:]))

@@ -20,7 +20,7 @@ from cpu_pipeline.built import Built
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.graph import Plan
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 
 TASK = "text-classification"
 RECIPE = """\

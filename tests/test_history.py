@@ -20,19 +20,19 @@ import pytest
 from conftest import ROOT
 from filelock import FileLock
 
-from cpu_pipeline import history, index, journal
 from cpu_pipeline.core.errors import GateFailed, Interrupted, RecipeError, Termination, TryAgain
 from cpu_pipeline.core.events import Event
-from cpu_pipeline.history import recording, runs
-from cpu_pipeline.journal import Entry, find
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.runs import index, reader, recorder
+from cpu_pipeline.store.runs.reader import RunEntry, find
+from cpu_pipeline.store.runs.recorder import recording, runs
 
 RECORD = """\
 import sys, time
 from pathlib import Path
 from cpu_pipeline.built import Event
-from cpu_pipeline.history import recording
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.runs.recorder import recording
+from cpu_pipeline.store.local import Store
 for number in range(int(sys.argv[2])):
     with recording(Store(Path(sys.argv[1])), "run", sys.argv[3], Path("x.yaml")) as run:
         run.tell(Event("one", "building", ("never built",)))
@@ -62,9 +62,9 @@ def start(store: Store, count: int = 1, name: str = "toy", seconds: float = 0) -
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
-def bare(store: Store) -> list[Entry]:
+def bare(store: Store) -> list[RunEntry]:
     """List the runs from their folders alone."""
-    return [entry for name in journal.folders(store) if (entry := journal.look(store, name)) is not None]
+    return [entry for name in reader.folders(store) if (entry := reader.look(store, name)) is not None]
 
 
 def test_a_run_says_what_was_asked_and_what_came_of_it(store: Store) -> None:
@@ -152,8 +152,8 @@ def test_a_run_that_ends_while_one_looks_is_done(store: Store, monkeypatch: pyte
     path = store.root / "runs" / name / "run.json"
     whole = path.read_text()
     path.unlink()
-    monkeypatch.setattr(journal, "_alive", lambda folder: path.write_text(whole) and False)
-    assert journal.look(store, name).outcome == "done"  # type: ignore[union-attr]
+    monkeypatch.setattr(reader, "_alive", lambda folder: path.write_text(whole) and False)
+    assert reader.look(store, name).outcome == "done"  # type: ignore[union-attr]
 
 
 def test_a_run_of_another_user_is_not_taken_for_dead(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ def test_without_its_index_nothing_is_different(store: Store, damage: str) -> No
     assert runs(store) == wanted
     record(store, "more")
     assert runs(store) == bare(store)
-    assert index._read(store)[0].keys() == set(journal.folders(store)), "it was made anew"
+    assert index._read(store)[0].keys() == set(reader.folders(store)), "it was made anew"
     with contextlib.closing(row(store)) as opened:
         assert opened.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert opened.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -369,7 +369,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    yield lambda: monkeypatch.setattr(history, "write_file", refuse)
+    yield lambda: monkeypatch.setattr(recorder, "write_file", refuse)
 
 
 def test_a_full_disk_is_told_when_the_record_is_lost(store: Store, full: Callable[[], None]) -> None:

@@ -26,7 +26,7 @@ from cpu_pipeline.core.errors import RecipeError, StageFailed, TryAgain
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.keys import installed
 from cpu_pipeline.sources import _hub_api
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 
 ROWS = [{"text": f"a {word} film", "label": label} for word, label in (("good", 1), ("bad", 0))] * 2
 STEPS: tuple[dict[str, Any], ...] = (

@@ -20,10 +20,10 @@ from cpu_pipeline.built import Built
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import digest_file, digest_json
 from cpu_pipeline.core.errors import GateFailed, RecipeError, Refused, StageFailed
-from cpu_pipeline.lease import leased
 from cpu_pipeline.publish import REPORT, Damaged, publish
 from cpu_pipeline.stages._base import Verdict
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.lease import leased
+from cpu_pipeline.store.local import Store
 from cpu_pipeline.versions import MANIFEST, PROMOTIONS, edited, in_service, promoted, read_manifest
 
 RECIPE = """\

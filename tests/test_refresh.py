@@ -12,16 +12,17 @@ import pytest
 from faults.bench import Bench, Ended, ended, pids_in, put_down
 from publishing import MODEL, RECIPE, ROWS, Made
 
-from cpu_pipeline import engine, environment, follow, lock, outlook, roots, survey, versions
+from cpu_pipeline import engine, environment, follow, lock, outlook, survey, versions
 from cpu_pipeline import refresh as refreshing
 from cpu_pipeline.built import Built
 from cpu_pipeline.core.errors import StageFailed, TryAgain
 from cpu_pipeline.graph import Plan
 from cpu_pipeline.paper import load_recipe
 from cpu_pipeline.recipe import Trigger
+from cpu_pipeline.release import references
 from cpu_pipeline.sources import _hub_api
 from cpu_pipeline.stages._base import Verdict
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 
 SCORED = ({"id": "made"}, {"id": "gate", "use": "faulty.versus", "from": {"reference": "model"}})
 
@@ -69,7 +70,7 @@ def test_the_first_refresh_builds_promotes_and_locks(bench: Bench) -> None:
     held = lock.read(recipe.with_suffix(".lock"))
     assert held["steps"]["made"]["output"]
     assert versions.promoted(bench.out / "small")[-1].by == "refresh"
-    kept = {place.name for place in roots.read(Store(bench.store)).places}
+    kept = {place.name for place in references.read(Store(bench.store)).places}
     assert kept == {"small.lock", "small"}, "gc leaves alone what lock and versions name"
 
 

@@ -19,21 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from collecting import gc
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpu_pipeline import share, upkeep
-from cpu_pipeline.address import Denied, Unreachable, scrub, shown
 from cpu_pipeline.core.artifact import Artifact, digest_json, digest_listing
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, TryAgain
 from cpu_pipeline.core.files import remove_tree
-from cpu_pipeline.far import Far, Web, open_place
-from cpu_pipeline.lease import Lease, leased
-from cpu_pipeline.place import Folder
-from cpu_pipeline.record import Action, parse_record, record_text
-from cpu_pipeline.remote import Remote
-from cpu_pipeline.store import Store, intact
+from cpu_pipeline.store import contents, sync
+from cpu_pipeline.store.lease import Lease, leased
+from cpu_pipeline.store.local import Store, intact
+from cpu_pipeline.store.record import Action, parse_record, record_text
+from cpu_pipeline.store.remote.client import Remote
+from cpu_pipeline.store.remote.transport_folder import FolderTransport
+from cpu_pipeline.store.remote.transport_fsspec import FsspecTransport, HttpTransport, open_place
+from cpu_pipeline.store.remote.urls import Denied, Unreachable, scrub, shown
 
 FILES = {"model.onnx": b"weights" * 50, "sub/config.json": b'{"a": 1}', "empty": b""}
 
@@ -72,11 +73,11 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def far(tmp_path: Path, store: Store, said: list[str]) -> Path:
     """Give a folder that a store was pushed into."""
-    share.push(store, Remote(str(tmp_path / "far"), said.append))
+    sync.push(store, Remote(str(tmp_path / "far"), said.append))
     return tmp_path / "far"
 
 
-def names(steps: list[share.Step]) -> list[str]:
+def names(steps: list[sync.StepRef]) -> list[str]:
     return sorted(step.key for step in steps)
 
 
@@ -92,29 +93,29 @@ def holds(store: Store, like: Store, *numbers: int) -> None:
         assert mine is not None and theirs is not None
         assert tree(mine.path) == tree(theirs.path)
         assert store.record_of(key(number)).read_bytes() == like.record_of(key(number)).read_bytes()
-    assert upkeep.verify(store) == []
+    assert contents.verify(store) == []
     assert list((store.root / "work").iterdir()) == []
 
 
 @pytest.mark.parametrize("address", ["{}/far place", "file://{}/far", "memory://{}/far"])
 def test_there_and_back(address: str, tmp_path: Path, store: Store, said: list[str]) -> None:
     remote = Remote(address.format(tmp_path), said.append)
-    first = share.push(store, remote)
+    first = sync.push(store, remote)
     assert names(first.moved) == store.keys() and first.there == first.lacking == []
-    assert first.bytes == sum(e.size for e in upkeep.entries(store))
-    again = share.push(store, remote)
+    assert first.bytes == sum(e.size for e in contents.entries(store))
+    again = sync.push(store, remote)
     assert (again.moved, again.bytes, names(again.there)) == ([], 0, store.keys())
     other = Store(tmp_path / "other")
-    pulled = share.pull(other, remote)
+    pulled = sync.pull(other, remote)
     assert names(pulled.moved) == store.keys() and pulled.bytes == first.bytes
     holds(other, store, 0, 1)
-    assert share.pull(other, remote).moved == []
+    assert sync.pull(other, remote).moved == []
     assert said == []
 
 
 def test_a_push_of_what_is_there_writes_nothing(far: Path, store: Store) -> None:
     before = {path: path.stat().st_mtime_ns for path in far.rglob("*")}
-    share.push(store, Remote(str(far), print))
+    sync.push(store, Remote(str(far), print))
     assert {path: path.stat().st_mtime_ns for path in far.rglob("*")} == before
 
 
@@ -130,7 +131,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
         calls.append(("replace", target.name))
         return replace(self, target)
 
-    folder = Folder(tmp_path)
+    folder = FolderTransport(tmp_path)
     folder.send(b"x", "actions/ab/one")
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "replace", replaced)
@@ -152,23 +153,23 @@ def test_a_folder_that_does_not_answer_is_no_empty_one(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "stat", refuse)
         with pytest.raises(error, match=f"{far} can't be read"):
-            Folder(far).read("actions/ab/x", 9, print)
+            FolderTransport(far).read("actions/ab/x", 9, print)
         with pytest.raises(error, match=f"{far} can't be read"):
-            Folder(far).sizes("objects/ab/x", ["y"])
+            FolderTransport(far).sizes("objects/ab/x", ["y"])
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(error, match=f"{far} can't be read"):
-        Folder(far).shelves("actions")
+        FolderTransport(far).shelves("actions")
 
 
 def test_a_pull_of_everything_leaves_what_is_here_as_old_as_it_is(far: Path, store: Store) -> None:
     """What nobody uses on this machine is for its `gc`, however often all of a remote is pulled."""
     for number in (0, 1):
         os.utime(store.record_of(key(number)), (1000, 1000))
-    assert len(share.pull(Store(store.root), Remote(str(far), print)).there) == 2
+    assert len(sync.pull(Store(store.root), Remote(str(far), print)).there) == 2
     assert {store.record_of(key(number)).stat().st_mtime for number in (0, 1)} == {1000}
 
 
-class Breaking(Folder):
+class Breaking(FolderTransport):
     """A folder that can't be reached any more after so many files were sent."""
 
     def __init__(self, root: Path, after: int) -> None:
@@ -190,16 +191,16 @@ def test_a_push_that_breaks_off_leaves_nothing_wrong_and_goes_on(
     remote = Remote(str(tmp_path / "far"), said.append)
     remote._place = breaking = Breaking(tmp_path / "far", after)
     with pytest.raises(TryAgain):
-        share.push(store, remote)
+        sync.push(store, remote)
     done = sum(name.startswith("actions/") for name in breaking.sent)
     assert done == after // 4  # three files, then the record
     first = Store(tmp_path / "first")
-    assert len(share.pull(first, Remote(str(tmp_path / "far"), said.append)).moved) == done
+    assert len(sync.pull(first, Remote(str(tmp_path / "far"), said.append)).moved) == done
     remote._place = rest = Breaking(tmp_path / "far", 99)
-    share.push(store, remote)
+    sync.push(store, remote)
     assert len(rest.sent) == 8 - after
     assert len({*breaking.sent, *rest.sent}) == 8
-    share.pull(first, Remote(str(tmp_path / "far"), said.append))
+    sync.pull(first, Remote(str(tmp_path / "far"), said.append))
     holds(first, store, 0, 1)
     assert said == [] and list((tmp_path / "far" / "incoming").iterdir()) == []
 
@@ -209,7 +210,7 @@ def test_what_was_left_half_written_long_ago_is_swept(far: Path, store: Store) -
         path = far / "incoming" / name
         path.write_bytes(b"half")
         os.utime(path, (path.stat().st_mtime - age,) * 2)
-    Folder(far).send(b"x", "actions/ab/x")
+    FolderTransport(far).send(b"x", "actions/ab/x")
     assert [path.name for path in (far / "incoming").iterdir()] == ["young"]
 
 
@@ -219,7 +220,7 @@ def test_files_that_are_gone_or_cut_are_sent_again(far: Path, store: Store, tmp_
     cut.write_bytes(cut.read_bytes()[:-1])
     [gone] = far.glob(f"objects/*/{digest(store, 1)}/sub/config.json")
     gone.unlink()
-    done = share.push(store, Remote(str(far), said.append))
+    done = sync.push(store, Remote(str(far), said.append))
     assert names(done.moved) == store.keys() and done.bytes == len(whole[gone.relative_to(far).as_posix()]) + 351
     assert tree(far) == whole
 
@@ -236,12 +237,12 @@ def test_flipped_bytes_are_found_by_a_pull_and_mended_by_force(
     [flipped] = far.glob(f"objects/*/{digest(store, 0)}/model.onnx")
     flipped.write_bytes(b"W" + flipped.read_bytes()[1:])
     other = Store(tmp_path / "other")
-    done = share.pull(other, Remote(str(far), said.append))
+    done = sync.pull(other, Remote(str(far), said.append))
     assert names(done.lacking) == [key(0)] and names(done.moved) == [key(1)]
     assert len(said) == 1 and str(far) in said[0] and key(0)[:12] in said[0] and "--force" in said[0]
-    assert share.push(store, Remote(str(far), said.append)).moved == []
-    assert names(share.push(store, Remote(str(far), said.append), force=True).moved) == store.keys()
-    share.pull(other, Remote(str(far), said.append))
+    assert sync.push(store, Remote(str(far), said.append)).moved == []
+    assert names(sync.push(store, Remote(str(far), said.append), force=True).moved) == store.keys()
+    sync.pull(other, Remote(str(far), said.append))
     holds(other, store, 0, 1)
 
 
@@ -252,11 +253,11 @@ def test_another_outcome_stays_unless_forced(far: Path, tmp_path: Path, said: li
         (work / "model.onnx").write_bytes(b"came out otherwise")
         lease.commit(key(0), asked(0), "onnx", {}, {}, work)
     before = tree(far)
-    assert share.push(other, Remote(str(far), said.append)).moved == []
+    assert sync.push(other, Remote(str(far), said.append)).moved == []
     assert tree(far) == before and "came out as" in said[0]
-    assert len(share.push(other, Remote(str(far), said.append), force=True).moved) == 1
+    assert len(sync.push(other, Remote(str(far), said.append), force=True).moved) == 1
     third = Store(tmp_path / "third")
-    share.pull(third, Remote(str(far), said.append))
+    sync.pull(third, Remote(str(far), said.append))
     assert digest(third, 0) == digest(other, 0)
 
 
@@ -264,7 +265,7 @@ def test_a_damaged_object_is_not_pushed(store: Store, tmp_path: Path) -> None:
     path = store.path_of(digest(store, 0)) / "model.onnx"
     path.chmod(0o644)
     path.write_bytes(b"W" + path.read_bytes()[1:])
-    done = share.push(Store(store.root), Remote(str(tmp_path / "far"), print))
+    done = sync.push(Store(store.root), Remote(str(tmp_path / "far"), print))
     assert names(done.lacking) == [key(0)] and names(done.moved) == [key(1)]
     assert not list((tmp_path / "far").glob(f"actions/*/{key(0)}.json"))
 
@@ -308,7 +309,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
     with leased(made) as lease:
         commit(lease, 0)
         commit(lease, 1)
-    share.push(made, Remote(str(home / "far"), print))
+    sync.push(made, Remote(str(home / "far"), print))
     return made, home / "far"
 
 
@@ -330,7 +331,7 @@ def test_any_change_of_a_remote_is_a_miss_or_the_same_bytes(
                 change(files[which], how, at, [f for f in files if f.is_file() and f != files[which]] or files)
         said: list[str] = []
         other = Store(home / "other")
-        share.pull(other, Remote(str(home / "far"), said.append))
+        sync.pull(other, Remote(str(home / "far"), said.append))
         assert all(str(home / "far") in line and "\n" not in line for line in said)
         for number in (0, 1):
             found = other.find(key(number))
@@ -338,7 +339,7 @@ def test_any_change_of_a_remote_is_a_miss_or_the_same_bytes(
                 assert other.action(key(number)) is None
             else:
                 assert found.digest == digest(made, number) and intact(found.path, found.digest)
-        assert upkeep.verify(other) == [] and list((other.root / "work").iterdir()) == []
+        assert contents.verify(other) == [] and list((other.root / "work").iterdir()) == []
     finally:
         remove_tree(home)
 
@@ -350,7 +351,7 @@ def test_a_pipe_does_not_hold_a_pull(far: Path, store: Store, tmp_path: Path, sa
     ):
         path.unlink()
         os.mkfifo(path)
-    assert share.pull(Store(tmp_path / "other"), Remote(str(far), said.append)).moved == []
+    assert sync.pull(Store(tmp_path / "other"), Remote(str(far), said.append)).moved == []
 
 
 # Records that were made to lie: whole by their own digest, and still not believed.
@@ -397,7 +398,7 @@ def with_files(action: Action, files: dict[str, Any]) -> Action:
 
 
 def put_record(far: Path, number: int, action: Action, under: str = "") -> None:
-    Folder(far).send(
+    FolderTransport(far).send(
         record_text(under or key(number), action).encode(), f"actions/{key(number)[:2]}/{key(number)}.json"
     )
 
@@ -411,7 +412,7 @@ def test_a_record_that_lies_is_a_miss_and_a_warning(
     put_record(far, 0, LIES[lie](action))
     before = {path for path in tmp_path.rglob("*") if "other" not in path.parts}
     other = Store(tmp_path / "other")
-    assert names(share.pull(other, Remote(str(far), said.append)).lacking) == [key(0)]
+    assert names(sync.pull(other, Remote(str(far), said.append)).lacking) == [key(0)]
     holds(other, store, 1)
     assert len(said) == 1 and "its record is damaged, or was written for something else" in said[0]
     assert {path for path in tmp_path.rglob("*") if "other" not in path.relative_to(tmp_path).parts} == before
@@ -439,7 +440,7 @@ def test_a_record_of_another_key_is_a_miss(far: Path, store: Store, tmp_path: Pa
     action = store.action(key(1))
     assert action is not None
     put_record(far, 0, action, under=key(1))
-    assert names(share.pull(Store(tmp_path / "other"), Remote(str(far), said.append)).moved) == [key(1)]
+    assert names(sync.pull(Store(tmp_path / "other"), Remote(str(far), said.append)).moved) == [key(1)]
     assert len(said) == 1
 
 
@@ -454,8 +455,8 @@ def test_no_more_is_read_than_a_record_says(far: Path, store: Store, tmp_path: P
         nonlocal written
         written += len(block)
 
-    assert Folder(far).read(huge.relative_to(far).as_posix(), 350, count) == 351 and written <= 351
-    assert share.pull(Store(tmp_path / "other"), Remote(str(far), said.append)).moved == []
+    assert FolderTransport(far).read(huge.relative_to(far).as_posix(), 350, count) == 351 and written <= 351
+    assert sync.pull(Store(tmp_path / "other"), Remote(str(far), said.append)).moved == []
     assert "is not the 351 bytes" in said[0] and len(said) == 2
 
 
@@ -496,9 +497,9 @@ def test_an_object_that_is_here_is_not_fetched_again(far: Path, store: Store, tm
     with leased(here) as lease:
         found = lease.find(key(0))
         assert found is not None and lease.brought == {key(0)}
-        upkeep.gc(Store(store.root), 0)
+        gc(Store(store.root), 0)
         assert intact(found.path, found.digest), "F19: this build is about to read it"
-    assert upkeep.verify(store) == []
+    assert contents.verify(store) == []
 
 
 def digest_of(store: Store, number: int) -> str:
@@ -523,7 +524,7 @@ def test_a_lenient_remote_out_of_reach_is_told_once(said: list[str], tmp_path: P
         assert lease.find(key(0)) is lease.find(key(1)) is None
     assert len(said) == 1 and "127.0.0.1:9/store can't be reached" in said[0] and "going on without it" in said[0]
     with pytest.raises(Unreachable):
-        share.pull(other, Remote("http://127.0.0.1:9/store", said.append))
+        sync.pull(other, Remote("http://127.0.0.1:9/store", said.append))
 
 
 # Addresses.
@@ -588,7 +589,11 @@ def test_an_address_that_hides_its_password_badly(url: str, said: list[str]) -> 
 def test_a_password_is_not_taken_for_a_host() -> None:
     with pytest.raises(RecipeError, match=r"https://host/x: its user or password holds .* %2F"):
         open_place("https://user:pass/word@host/x")
-    assert type(open_place("https://user:pass%2Fword@host/x@y")) is type(open_place("https://host:80/x@y")) is Web
+    assert (
+        type(open_place("https://user:pass%2Fword@host/x@y"))
+        is type(open_place("https://host:80/x@y"))
+        is HttpTransport
+    )
 
 
 def test_secrets_of_an_address_are_in_no_error(said: list[str]) -> None:
@@ -610,7 +615,7 @@ def test_a_missing_package_is_named(url: str, package: str, monkeypatch: pytest.
 
 def test_what_libraries_log_is_not_printed() -> None:
     """Python prints the logs of a library that nobody listens to: here gcsfs's traceback of what cannot be reached."""
-    code = "import logging; from cpu_pipeline.far import open_place; {} logging.getLogger('gcsfs').error('geheim')"
+    code = "import logging; from cpu_pipeline.store.remote.transport_fsspec import open_place; {} logging.getLogger('gcsfs').error('geheim')"
     told = [
         subprocess.run(
             [sys.executable, "-c", code.format(opened)], capture_output=True, text=True, check=True, cwd=ROOT
@@ -629,22 +634,22 @@ def test_what_libraries_log_is_not_printed() -> None:
 )  # fmt: skip
 def test_a_wrong_address_is_said(url: str, said: list[str], tmp_path: Path) -> None:
     with pytest.raises(RecipeError):
-        share.pull(Store(tmp_path / "other"), Remote(url, said.append))
+        sync.pull(Store(tmp_path / "other"), Remote(url, said.append))
 
 
 def test_a_folder_that_is_in_the_way_is_said(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RecipeError, match="file"):
-        share.push(store, Remote(str(tmp_path / "file"), print))
+        sync.push(store, Remote(str(tmp_path / "file"), print))
     (tmp_path / "far" / "actions" / key(0)[:2] / f"{key(0)}.json").mkdir(parents=True)
     with pytest.raises(Denied, match="in the way"):
-        share.push(store, Remote(str(tmp_path / "far"), print))
+        sync.push(store, Remote(str(tmp_path / "far"), print))
 
 
 def test_what_is_absent_is_empty(tmp_path: Path, said: list[str]) -> None:
     """A schedule pulls before anything was ever pushed."""
     for url in (str(tmp_path / "none"), f"memory://{tmp_path}/none"):
-        done = share.pull(Store(tmp_path / "other"), Remote(url, said.append))
+        done = sync.pull(Store(tmp_path / "other"), Remote(url, said.append))
         assert done.moved == done.there == done.lacking == said == []
 
 
@@ -714,7 +719,7 @@ def test_a_pushed_folder_is_pulled_over_http(
     server: tuple[str, type[Handler]], far: Path, store: Store, tmp_path: Path, said: list[str]
 ) -> None:
     other = Store(tmp_path / "other")
-    assert names(share.pull(other, Remote(server[0], said.append)).moved) == store.keys()
+    assert names(sync.pull(other, Remote(server[0], said.append)).moved) == store.keys()
     holds(other, store, 0, 1)
     with leased(Store(tmp_path / "third", Remote(f"{server[0]}/?token=x", said.append))) as lease:
         assert lease.find(key(0)) is not None and lease.find(key(7)) is None
@@ -729,24 +734,24 @@ def test_a_damaged_folder_over_http_is_a_miss(
     [gone] = far.glob(f"objects/*/{digest(store, 1)}/empty")
     gone.unlink()
     other = Store(tmp_path / "other")
-    assert names(share.pull(other, Remote(server[0], said.append)).lacking) == store.keys()
-    assert len(said) == 2 and upkeep.verify(other) == []
+    assert names(sync.pull(other, Remote(server[0], said.append)).lacking) == store.keys()
+    assert len(said) == 2 and contents.verify(other) == []
 
 
 def test_a_server_that_takes_put_can_be_pushed_to(
     server: tuple[str, type[Handler]], store: Store, tmp_path: Path, said: list[str]
 ) -> None:
     server[1].takes = True
-    assert names(share.push(store, Remote(server[0], said.append)).moved) == store.keys()
-    assert share.push(store, Remote(server[0], said.append)).moved == []
+    assert names(sync.push(store, Remote(server[0], said.append)).moved) == store.keys()
+    assert sync.push(store, Remote(server[0], said.append)).moved == []
     other = Store(tmp_path / "other")
-    share.pull(other, Remote(str(tmp_path / "far"), said.append))
+    sync.pull(other, Remote(str(tmp_path / "far"), said.append))
     holds(other, store, 0, 1)
 
 
 def test_a_server_that_does_not_is_clear(server: tuple[str, type[Handler]], store: Store) -> None:
     with pytest.raises(Denied, match=r"does not let itself be written: .*405"):
-        share.push(store, Remote(server[0], print))
+        sync.push(store, Remote(server[0], print))
 
 
 @pytest.mark.parametrize(("answer", "error"), [(401, Denied), (403, Denied), (500, Unreachable), (503, Unreachable)])
@@ -755,7 +760,7 @@ def test_what_a_server_answers(
 ) -> None:
     server[1].answer = answer
     with pytest.raises(error, match=str(answer)):
-        share.pull(Store(tmp_path / "other"), Remote(server[0], print))
+        sync.pull(Store(tmp_path / "other"), Remote(server[0], print))
     with pytest.raises(error, match=str(answer)):
         Remote(server[0], print).action(key(0))
     server[1].answer = 404
@@ -768,10 +773,10 @@ def test_a_server_that_falls_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """In the middle of a file: 75 for a pull; a build goes on without what it can't get."""
-    monkeypatch.setattr("cpu_pipeline.far.SILENCE", 0.4)
+    monkeypatch.setattr("cpu_pipeline.store.remote.transport_fsspec.SILENCE", 0.4)
     setattr(server[1], how, True)
     with pytest.raises(Unreachable):
-        share.pull(Store(tmp_path / "other"), Remote(server[0], said.append))
+        sync.pull(Store(tmp_path / "other"), Remote(server[0], said.append))
     other = Store(tmp_path / "other", Remote(server[0], said.append, lenient=True))
     with leased(other) as lease:
         assert lease.find(key(0)) is lease.find(key(1)) is None
@@ -781,10 +786,10 @@ def test_a_server_that_falls_silent(
 
 def test_kinds_of_places(tmp_path: Path) -> None:
     found = [open_place(url) for url in (str(tmp_path), f"file://{tmp_path}", "memory://x", "https://host/x")]
-    assert [type(place) for place in found] == [Folder, Folder, Far, Web]
+    assert [type(place) for place in found] == [FolderTransport, FolderTransport, FsspecTransport, HttpTransport]
     for url in (f"file://localhost{tmp_path}", f"FILE://LocalHost{tmp_path}", f"local://{tmp_path}"):
         place = open_place(url)
-        assert isinstance(place, Folder) and place.root == tmp_path
+        assert isinstance(place, FolderTransport) and place.root == tmp_path
 
 
 # A remote that is the store itself.
@@ -800,9 +805,9 @@ def test_a_store_is_not_its_own_remote(where: str, force: bool, store: Store, tm
     for url in (str(tmp_path / where), f"file://{tmp_path / where}"):
         remote = Remote(url, print)
         with pytest.raises(RecipeError, match="apart from it"):
-            share.push(store, remote, force=force)
+            sync.push(store, remote, force=force)
         with pytest.raises(RecipeError, match="apart from it"):
-            share.pull(store, remote)
+            sync.pull(store, remote)
     assert tree(tmp_path) == before
 
 
@@ -815,7 +820,7 @@ def test_a_store_below_its_remote(room: str, tmp_path: Path) -> None:
     remote = Remote(str(tmp_path / "far"), print)
     if room != "other":
         with pytest.raises(RecipeError, match="apart from it"):
-            share.push(store, remote)
+            sync.push(store, remote)
         return
-    assert len(share.push(store, remote).moved) == 1
-    assert upkeep.verify(store) == [] and share.pull(store, remote).moved == []
+    assert len(sync.push(store, remote).moved) == 1
+    assert contents.verify(store) == [] and sync.pull(store, remote).moved == []

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from collecting import gc
 
-from cpu_pipeline import lock, roots
+from cpu_pipeline import lock
 from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.files import remove_tree
-from cpu_pipeline.lease import leased
-from cpu_pipeline.store import Store
-from cpu_pipeline.upkeep import gc
+from cpu_pipeline.release import references
+from cpu_pipeline.store.lease import leased
+from cpu_pipeline.store.local import Store
 
 
 def key(number: int) -> str:
@@ -68,7 +69,7 @@ def left(store: Store) -> list[int]:
 
 
 def test_without_roots_everything_may_go(store: Store) -> None:
-    assert left(store) == [] and roots.read(store) == roots.Roots()
+    assert left(store) == [] and references.read(store) == references.Roots()
 
 
 def test_what_a_lock_names_stays(store: Store, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_what_is_gone_is_dropped(store: Store, tmp_path: Path) -> None:
     store.root_at(path)
     path.unlink()
     planned = [removal.kind for removal in gc(store, 30, dry_run=True)]
-    assert planned == ["root"] and len(roots.read(store).gone) == 1
+    assert planned == ["root"] and len(references.read(store).gone) == 1
     assert left(store) == [] and list((store.root / "roots").iterdir()) == []
 
 
@@ -117,7 +118,7 @@ def test_a_root_is_written_once(store: Store, tmp_path: Path) -> None:
     store.root_at(path)
     store.root_at(tmp_path / "." / "toy.lock")
     assert [p.stat().st_ino for p in (store.root / "roots").iterdir()] == [before]
-    assert note.read_text() == str(path) and roots.read(store).places == [path]
+    assert note.read_text() == str(path) and references.read(store).places == [path]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def refuses(store: Store, place: Path) -> None:
 def test_a_path_need_not_be_utf_8(store: Store, tmp_path: Path) -> None:
     path = write_lock(tmp_path / "caf\udce9" / "toy.lock", store, 1)
     store.root_at(path)
-    assert roots.read(store).places == [path] and left(store) == [1]
+    assert references.read(store).places == [path] and left(store) == [1]
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
@@ -205,7 +206,7 @@ def test_a_note_that_is_damaged_stops_it(data: bytes, store: Store, tmp_path: Pa
 def test_a_lock_that_changes_during_a_collection_counts_as_it_is_now(store: Store, tmp_path: Path) -> None:
     path = write_lock(tmp_path / "toy.lock", store, 1)
     store.root_at(path)
-    known = roots.Known()
-    assert roots.read(store, known).keys == {key(1)}
+    known = references.KnownFiles()
+    assert references.read(store, known).keys == {key(1)}
     write_lock(path, store, 2, 3)
-    assert roots.read(store, known).keys == {key(2), key(3)}
+    assert references.read(store, known).keys == {key(2), key(3)}

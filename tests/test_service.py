@@ -10,7 +10,7 @@ from publishing import RECIPE, Made
 
 from cpu_pipeline import lock, service
 from cpu_pipeline.core.errors import Refused
-from cpu_pipeline.lease import leased
+from cpu_pipeline.store.lease import leased
 
 LEAST = {"id": "accuracy", "use": "validate.accuracy", "from": {"reference": "model"}, "with": {"at_least": 0.1}}
 

@@ -14,9 +14,9 @@ from faults.bench import Bench
 
 from cpu_pipeline import lock, status
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.history import recording
 from cpu_pipeline.status import Standing, ago, duration, recipes
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.runs.recorder import recording
 
 DAY = 86_400.0
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -14,16 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from collecting import gc
 from filelock import FileLock
 
-from cpu_pipeline import store as store_module
 from cpu_pipeline.core import files
 from cpu_pipeline.core.artifact import Artifact, digest_json, digest_tree
 from cpu_pipeline.core.errors import RecipeError, StageFailed, TryAgain
-from cpu_pipeline.lease import Lease, leased
-from cpu_pipeline.record import Action, parse_record, record_text
-from cpu_pipeline.store import Store, default_root, disk_error
-from cpu_pipeline.upkeep import gc, verify
+from cpu_pipeline.store import local as store_module
+from cpu_pipeline.store.contents import verify
+from cpu_pipeline.store.lease import Lease, leased
+from cpu_pipeline.store.local import Store, default_root, disk_error
+from cpu_pipeline.store.record import Action, parse_record, record_text
 
 HERE = Path(__file__).parent.parent
 FILES = {"model.onnx": b"weights" * 20, "tokenizer/vocab.txt": b"a\nb\n"}
@@ -554,8 +555,8 @@ def test_a_disk_that_fills_up_during_a_commit_publishes_nothing(store: Store) ->
 CRASH = """
 import io, os, sys, traceback
 from pathlib import Path
-from cpu_pipeline.lease import leased
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.lease import leased
+from cpu_pipeline.store.local import Store
 
 KEY = "ab" * 32
 base, power_cut = Path(sys.argv[1]), sys.argv[2] == "power cut"
@@ -716,8 +717,8 @@ BUILDER = """
 import json, os, sys, time
 from pathlib import Path
 from filelock import Timeout
-from cpu_pipeline.lease import leased
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.lease import leased
+from cpu_pipeline.store.local import Store
 store, count, keys = Store(Path(sys.argv[1])), sys.argv[2], sys.argv[3:]
 digests = {}
 with leased(store) as lease:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from collecting import gc
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -21,12 +22,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cpu_pipeline import lease as lease_module
 from cpu_pipeline.core.artifact import Artifact, digest_json
 from cpu_pipeline.core.files import remove_tree
-from cpu_pipeline.lease import Lease, leased
-from cpu_pipeline.store import Store, intact
-from cpu_pipeline.upkeep import entries, gc, stat, verify
+from cpu_pipeline.store import lease as lease_module
+from cpu_pipeline.store.contents import entries, stat, verify
+from cpu_pipeline.store.lease import Lease, leased
+from cpu_pipeline.store.local import Store, intact
 
 MEMORY = Path("/dev/shm")
 """Where there is one, a file system that does not wait for a disk."""

@@ -11,15 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
+from collecting import gc
 
-from cpu_pipeline import upkeep
 from cpu_pipeline.core.artifact import Artifact, digest_json
 from cpu_pipeline.core.errors import RecipeError, TryAgain
 from cpu_pipeline.core.files import remove_tree
-from cpu_pipeline.lease import Lease, leased
-from cpu_pipeline.record import Action
-from cpu_pipeline.store import Store
-from cpu_pipeline.upkeep import entries, gc, stat, verify
+from cpu_pipeline.store import contents
+from cpu_pipeline.store import gc as module
+from cpu_pipeline.store.contents import entries, stat, verify
+from cpu_pipeline.store.lease import Lease, leased
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.record import Action
 
 HERE = Path(__file__).parent.parent
 DAY = 86_400
@@ -56,13 +58,13 @@ def snapshot(root: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() if p.is_file() else b"" for p in root.rglob("*")}
 
 
-def kinds(found: list[upkeep.Problem] | list[upkeep.Removal]) -> list[str]:
+def kinds(found: list[contents.StoreProblem] | list[module.Removal]) -> list[str]:
     return sorted(each.kind for each in found)
 
 
 def test_an_absent_store_is_empty_and_stays_absent(store: Store) -> None:
     assert entries(store) == verify(store) == verify(store, repair=True) == gc(store, 0) == []
-    assert stat(store) == upkeep.Stat(0, 0, 0, {}, 0)
+    assert stat(store) == contents.Stat(0, 0, 0, {}, 0)
     assert not store.root.exists()
 
 
@@ -80,7 +82,7 @@ def test_entries_and_stat(store: Store, three: list[Artifact]) -> None:
     assert listed[1].object == three[1].digest
     age(store.record_of(key(2)), 5)
     assert [entry.key for entry in entries(store)] == [key(1), key(2)]
-    assert stat(store) == upkeep.Stat(2, 3, 37, {"onnx": (1, 7), "openvino": (1, 23)}, 57)
+    assert stat(store) == contents.Stat(2, 3, 37, {"onnx": (1, 7), "openvino": (1, 23)}, 57)
 
 
 # verify
@@ -142,7 +144,7 @@ def test_what_a_gc_removes_meanwhile_is_no_problem(
         gc(store, 0)
         return False
 
-    monkeypatch.setattr(upkeep, "intact", late)
+    monkeypatch.setattr(contents, "intact", late)
     assert verify(store) == []
     assert entries(store) == []
 
@@ -270,7 +272,7 @@ def test_gc_never_removes_what_a_living_lease_holds(store: Store, three: list[Ar
 
 
 def test_an_object_that_is_placed_but_not_recorded_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cpu_pipeline import store as module
+    from cpu_pipeline.store import local as module
 
     real = module.write_file
 
@@ -292,7 +294,7 @@ def test_a_record_written_anew_while_gc_looks_is_read_anew(
             commit(lease, 1, "something else")
         return leased(of)
 
-    monkeypatch.setattr(upkeep, "leased", late)
+    monkeypatch.setattr(module, "leased", late)
     assert [each.path for each in gc(store)] == [three[1].path]
     assert {path.name for path in (store.root / "objects").glob("*/*")} == {entry.object for entry in entries(store)}
 
@@ -315,9 +317,9 @@ def test_a_second_gc_says_who_holds_it(store: Store, three: list[Artifact]) -> N
     script = f"""
         import sys
         from pathlib import Path
-        from cpu_pipeline import upkeep
-        from cpu_pipeline.store import Store
-        with upkeep._alone(Store(Path({str(store.root)!r}))):
+        from cpu_pipeline.store import gc
+        from cpu_pipeline.store.local import Store
+        with gc._alone(Store(Path({str(store.root)!r}))):
             print("holding", flush=True)
             sys.stdin.read()
     """
@@ -345,8 +347,8 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from cpu_pipeline.core.artifact import digest_json
-from cpu_pipeline.lease import leased
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.lease import leased
+from cpu_pipeline.store.local import Store
 root, me, until = Path(sys.argv[1]), sys.argv[2], time.monotonic() + 3
 rounds = built = 0
 while time.monotonic() < until:

@@ -10,7 +10,7 @@ import typer
 from cpu_pipeline.cli.options import Json, StoreOption, open_store, warn
 
 if TYPE_CHECKING:
-    from cpu_pipeline.journal import Entry
+    from cpu_pipeline.store.runs.reader import RunEntry
 
 Out = Annotated[Path, typer.Option(help="Where NAME/<version>/ and NAME/latest are.")]
 
@@ -24,18 +24,18 @@ def history(
     as_json: Json = False,
 ) -> None:
     """List what was run, newest first; with NAME also its versions, and which of them is in service."""
-    from cpu_pipeline import history, index
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns, plain
     from cpu_pipeline.core.errors import RecipeError
     from cpu_pipeline.core.text import did_you_mean
+    from cpu_pipeline.store.runs import index, recorder
 
     opened = open_store(store)
     if reindex:
         count = index.rebuild(opened)
         if not as_json:
             print(f"{opened.root / index.NAME}: {count} runs")
-    found = history.runs(opened)
+    found = recorder.runs(opened)
     known = {entry.name for entry in found} | {path.name for path in out.glob("*") if path.is_dir()}
     if name is not None and name not in known:
         says = f"; known are: {', '.join(sorted(known))}" if known else ""
@@ -112,7 +112,7 @@ def status(
     return fail(Stale(plain("\n".join(wrong)))) if wrong else 0
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: RunEntry) -> tuple[str, ...]:
     code = f" ({entry.exit_code})" if entry.exit_code else ""
     return (
         entry.id,

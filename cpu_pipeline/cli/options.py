@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from cpu_pipeline.store import Store
+    from cpu_pipeline.store.local import Store
 
 Recipes = Annotated[list[Path], typer.Argument(help="Recipe files, or the bare name of a shipped one (quickstart).")]
 StoreOption = Annotated[
@@ -32,11 +32,11 @@ Until = Annotated[str | None, typer.Option("--until", metavar="STEP", help="Stop
 
 def open_store(path: Path | None, remote: str | None = None) -> Store:
     """Open the store that was named, or the user's own, with the remote one to look into; nothing is asked yet."""
-    from cpu_pipeline.store import Store, default_root
+    from cpu_pipeline.store.local import Store, default_root
 
     if remote is None:
         return Store(path or default_root())
-    from cpu_pipeline.remote import Remote
+    from cpu_pipeline.store.remote.client import Remote
 
     return Store(path or default_root(), Remote(remote, warn, lenient=True))
 

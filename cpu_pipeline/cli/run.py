@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cpu_pipeline.api import Outcome
     from cpu_pipeline.core.errors import PipelineError
     from cpu_pipeline.graph import Plan
-    from cpu_pipeline.store import Store
+    from cpu_pipeline.store.local import Store
 
 
 def run(

@@ -14,7 +14,7 @@ from cpu_pipeline.cli.options import Json, StoreOption, open_store, warn
 
 if TYPE_CHECKING:
     from cpu_pipeline.graph import Plan
-    from cpu_pipeline.share import Moved, Step
+    from cpu_pipeline.store.sync import Moved, StepRef
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="A folder, or an address that fsspec opens: s3://, gs://, ...")]
 Chosen = Annotated[
@@ -30,12 +30,12 @@ app = typer.Typer(
 @app.command("list")
 def list_(store: StoreOption = None, as_json: Json = False) -> None:
     """List what was built: stage, format, size, last use."""
-    from cpu_pipeline import upkeep
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.core.text import size
+    from cpu_pipeline.store import contents
 
-    found = upkeep.entries(open_store(store))
+    found = contents.entries(open_store(store))
     if as_json:
         print_json([vars(entry) for entry in found])
         return
@@ -45,12 +45,12 @@ def list_(store: StoreOption = None, as_json: Json = False) -> None:
 @app.command("stat")
 def stat(store: StoreOption = None, as_json: Json = False) -> None:
     """Count records, objects and bytes."""
-    from cpu_pipeline import upkeep
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.core.text import size
+    from cpu_pipeline.store import contents
 
     opened = open_store(store)
-    found = upkeep.stat(opened)
+    found = contents.stat(opened)
     if as_json:
         print_json({"root": str(opened.root), **vars(found), "formats": dict(found.formats)})
         return
@@ -69,15 +69,15 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Read every object and record whole; exit 7 when something is not what it claims."""
-    from cpu_pipeline import upkeep
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.core.errors import Refused
+    from cpu_pipeline.store import contents
     from cpu_pipeline.verify import missing
 
     opened = open_store(store)
-    found = upkeep.verify(opened, repair)
+    found = contents.verify(opened, repair)
     foreign, damaged = [], {problem.path for problem in found}
-    for entry in upkeep.entries(opened):
+    for entry in contents.entries(opened):
         if (path := opened.path_of(entry.object)) in damaged:
             continue
         try:
@@ -85,7 +85,7 @@ def verify(
                 foreign.append({"object": entry.object, "stage": entry.stage, "lacks": lacks})
         except Refused as error:  # as it was written: its stage wrote nonsense
             damaged.add(path)
-            found.append(upkeep.Problem("damaged", path, str(error)))
+            found.append(contents.StoreProblem("damaged", path, str(error)))
     if as_json:
         print_json({"problems": [vars(p) for p in found], "not_for_this_cpu": foreign})
     else:
@@ -105,13 +105,15 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Remove what was not used for a while, and leftovers; never what builds, locks or published versions use."""
-    from cpu_pipeline import roots, upkeep
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.core.text import size
+    from cpu_pipeline.release import references
+    from cpu_pipeline.store.gc import collect
 
     opened = open_store(store)
-    gone = upkeep.gc(opened, keep_days, dry_run)
-    rooted = len(roots.read(opened).places)
+    roots = references.reader(opened)
+    gone = collect(opened, roots, keep_days, dry_run=dry_run)
+    rooted = len(roots().paths)
     if as_json:
         print_json({"roots": rooted, "removed": [vars(r) for r in gone]})
         return
@@ -133,21 +135,28 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Put what is kept into another store, each record after its object; what is there already is not moved."""
-    from cpu_pipeline import share
-    from cpu_pipeline.remote import Remote
+    from cpu_pipeline.release.references import steps_of
+    from cpu_pipeline.store import sync
+    from cpu_pipeline.store.remote.client import Remote
 
     plans, remote = _plans(recipe), Remote(url, warn)
-    _tell("pushed", remote.shown, share.push(open_store(store), remote, plans, force, _line("pushed")), as_json)
+    _tell(
+        "pushed",
+        remote.shown,
+        sync.push(open_store(store), remote, steps_of(plans), force=force, tell=_line("pushed")),
+        as_json,
+    )
 
 
 @app.command("pull")
 def pull(url: Url, recipe: Chosen = None, store: StoreOption = None, as_json: Json = False) -> None:
     """Bring what another store has into this one, verified; what is damaged there is left out with a warning."""
-    from cpu_pipeline import share
-    from cpu_pipeline.remote import Remote
+    from cpu_pipeline.release.references import steps_of
+    from cpu_pipeline.store import sync
+    from cpu_pipeline.store.remote.client import Remote
 
     plans, remote = _plans(recipe), Remote(url, warn)
-    _tell("pulled", remote.shown, share.pull(open_store(store), remote, plans, _line("pulled")), as_json)
+    _tell("pulled", remote.shown, sync.pull(open_store(store), remote, steps_of(plans), _line("pulled")), as_json)
 
 
 def _plans(recipes: list[Path] | None) -> list[Plan]:
@@ -156,11 +165,11 @@ def _plans(recipes: list[Path] | None) -> list[Plan]:
     return [api.plan(api.load_recipe(recipe)) for recipe in recipes or ()]
 
 
-def _line(what: str) -> Callable[[Step], None]:
+def _line(what: str) -> Callable[[StepRef], None]:
     from cpu_pipeline.cli.output import patient, plain
     from cpu_pipeline.core.text import size
 
-    def tell(step: Step) -> None:
+    def tell(step: StepRef) -> None:
         with patient(sys.stderr):
             print(plain(f"{what:9} {step.name}  {step.key[:12]}  {size(step.bytes)}"), file=sys.stderr, flush=True)
 

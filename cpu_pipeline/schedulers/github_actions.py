@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cpu_pipeline.address import PACKAGES, protocol_of
 from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.schedule import REFRESH, Job, Order
 from cpu_pipeline.schedulers._yaml import aside, dump, note
+from cpu_pipeline.store.remote.urls import PACKAGES, protocol_of
 
 INSTALL = "pip install '.[build]'"
 STORE = ".cpu-pipeline"

@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT, Cli
 from faults.bench import Bench
 
-from cpu_pipeline.lease import leased
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.lease import leased
+from cpu_pipeline.store.local import Store
 
 STAGES = ["faulty.copy", "faulty.copy", "faulty.gate", "fetch", "load.model"]
 

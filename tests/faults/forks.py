@@ -7,7 +7,6 @@ only the start of an interpreter is saved, for commands and for their workers.
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
 import json
 import os
@@ -164,12 +163,14 @@ def _fork(arguments: list[str], kill_at: int) -> dict[str, Any]:
 
 def serve() -> None:
     """Answer until the tests hang up."""
+    import gc
     import sqlite3  # noqa: F401 - imported for those forked, as most of these are
 
     import jsonschema  # noqa: F401
 
-    from cpu_pipeline import api, child, keys, paper, publish, schema, upkeep, worker  # noqa: F401
+    from cpu_pipeline import api, child, keys, paper, publish, schema, worker  # noqa: F401
     from cpu_pipeline.core import host
+    from cpu_pipeline.store import contents  # noqa: F401
 
     paper.the_schema()
     for _, each in schema.documented_classes():

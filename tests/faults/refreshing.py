@@ -11,8 +11,10 @@ from typing import Any
 from faults.bench import Bench
 from faults.forks import Forks
 
-from cpu_pipeline import roots, upkeep, versions
-from cpu_pipeline.store import Store
+from cpu_pipeline import versions
+from cpu_pipeline.release import references
+from cpu_pipeline.store import contents
+from cpu_pipeline.store.local import Store
 
 KILLED = -9
 SCORED = ({"id": "made"}, {"id": "gate", "use": "faulty.versus", "from": {"reference": "model"}})
@@ -65,14 +67,14 @@ def killing(bench: Bench, forks: Forks) -> Callable[[int], bool]:
         where = f"killed before write {at}"
         assert said["code"] in (0, KILLED), said["err"]
         assert in_service(bench) in (old, new), where
-        assert [p.says for p in upkeep.verify(Store(bench.store))] == [], where
+        assert [p.says for p in contents.verify(Store(bench.store))] == [], where
         if said["code"] == KILLED:
             after = forks.call(*arguments(bench, recipe))
             assert after["code"] == 0, f"{where}: {after['err']}"
         assert in_service(bench) == new, where
         assert place.read_bytes() == locked, where
         assert bench.leftovers() == [], where
-        assert set(roots.read(Store(bench.store)).places) == {place, bench.out / "small"}, where
+        assert set(references.read(Store(bench.store)).places) == {place, bench.out / "small"}, where
         assert json.loads(forks.call(*arguments(bench, recipe), "--dry-run")["out"])["outcome"] == "fresh", where
         return bool(said["code"] == KILLED)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from faults.bench import Bench, Ended, ended
 
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 
 CHAIN = ({"id": "one"}, {"id": "two", "text": "two"})
 

@@ -13,8 +13,10 @@ import pytest
 from faults.bench import Bench
 from faults.forks import Forks, writes
 
-from cpu_pipeline import history, upkeep, versions
-from cpu_pipeline.store import Store
+from cpu_pipeline import versions
+from cpu_pipeline.store import contents
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.runs import recorder
 from cpu_pipeline.versions import edited
 
 KILLED = -9
@@ -53,7 +55,7 @@ def check_next(bench: Bench, forks: Forks, recipe: Path, wanted: dict[str, str],
     """Check what a kill left, and that the next run goes on from it."""
     where = f"killed before write {at}"
     store = Store(bench.store)
-    wrong = [p.says for p in upkeep.verify(store)] if bench.store.exists() else []
+    wrong = [p.says for p in contents.verify(store)] if bench.store.exists() else []
     assert wrong == [], where
     finished = {path.stem for path in (bench.store / "actions").rglob("*.json")}
     started = len(bench.lines("began"))
@@ -71,7 +73,7 @@ def check_next(bench: Bench, forks: Forks, recipe: Path, wanted: dict[str, str],
 
 def check_memory(bench: Bench, where: str) -> None:
     """Hold what is remembered against what is there."""
-    last, *before = history.runs(Store(bench.store), "small")
+    last, *before = recorder.runs(Store(bench.store), "small")
     version = (bench.out / "small" / "latest").resolve().name
     assert (last.outcome, last.version) == ("done", version), where
     assert {entry.outcome for entry in before} <= {"died", "done"}, where

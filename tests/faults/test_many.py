@@ -8,8 +8,8 @@ from pathlib import Path
 
 from faults.bench import Bench, ended, pids_in, put_down, until
 
-from cpu_pipeline import upkeep
-from cpu_pipeline.store import Store
+from cpu_pipeline.store import gc as collector
+from cpu_pipeline.store.local import Store
 
 
 def test_eight_processes_on_an_absent_store(bench: Bench) -> None:
@@ -53,7 +53,7 @@ def test_build_during_gc(bench: Bench) -> None:
     """F19: a second gc says who holds it (75); a build goes on; afterwards gc works."""
     recipe = bench.recipe({"id": "one"})
     bench.built(recipe)
-    with upkeep._alone(Store(bench.store)):
+    with collector._alone(Store(bench.store)):
         ended(gc(bench)).says(75, "another gc is at work (pid ", "try again")
         bench.built(bench.recipe({"id": "one"}, {"id": "two", "text": "two"}))
     ended(gc(bench)).says(0)

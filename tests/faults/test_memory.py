@@ -14,18 +14,19 @@ import pytest
 from faults.bench import Bench, ended, pids_in, put_down
 from faults.test_disk import limited, without_override
 
-from cpu_pipeline import history, versions
-from cpu_pipeline.journal import Entry
-from cpu_pipeline.store import Store
+from cpu_pipeline import versions
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.runs import recorder
+from cpu_pipeline.store.runs.reader import RunEntry
 
 CHAIN = ({"id": "one", "runs": "runs.txt"}, {"id": "gate", "use": "faulty.gate", "runs": "runs.txt"})
 
 
-def runs(bench: Bench) -> list[Entry]:
-    return history.runs(Store(bench.store))
+def runs(bench: Bench) -> list[RunEntry]:
+    return recorder.runs(Store(bench.store))
 
 
-def events(bench: Bench, entry: Entry) -> list[dict[str, Any]]:
+def events(bench: Bench, entry: RunEntry) -> list[dict[str, Any]]:
     text = (bench.store / "runs" / entry.id / "events.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 

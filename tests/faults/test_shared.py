@@ -15,9 +15,9 @@ from faults.forks import Forks, writes
 from faults.test_disk import flip, limited
 from faults.test_kills import KILLED
 
-from cpu_pipeline import upkeep
 from cpu_pipeline.core.artifact import digest_json
-from cpu_pipeline.store import Store
+from cpu_pipeline.store import contents
+from cpu_pipeline.store.local import Store
 
 CHAIN = ({"id": "one"}, {"id": "two", "text": "two"})
 
@@ -97,7 +97,7 @@ def test_a_lying_remote_costs_time_and_a_warning(bench: Bench, second: Bench, fa
     assert store.keys() == Store(second.store).keys() and second.verify().code == 0
     pulled = bench.call("store", "pull", far, "--store", bench.home / "third").says(0, "passed over")
     assert "pulled 2 steps" in pulled.out and "2 lacking" in pulled.out
-    assert upkeep.verify(Store(bench.home / "third")) == []
+    assert contents.verify(Store(bench.home / "third")) == []
 
 
 def lie(folder: Path, key: str, **parts: Any) -> None:
@@ -161,12 +161,12 @@ def test_a_push_killed_at_any_write(bench: Bench, far: Path, forks: Forks) -> No
         pulled = forks.call("store", "pull", far, "--recipe", recipe, "--store", other)
         assert (pulled["code"], "warning" in pulled["err"]) == (0, False), f"killed before write {at}: {pulled['err']}"
         assert len(Store(other).keys()) in (3, 4)
-        assert upkeep.verify(Store(other)) == [], f"killed before write {at}"
+        assert contents.verify(Store(other)) == [], f"killed before write {at}"
         assert forks.call("store", "push", far, "--store", bench.store)["code"] == 0
         now = {p.relative_to(far): p.read_bytes() for p in far.rglob("*") if p.is_file()}
         assert {p: data for p, data in now.items() if p.parts[0] != "incoming"} == whole, f"killed before write {at}"
     assert at > 16, "the sweep has lost its grip on the writes"
-    assert upkeep.verify(Store(bench.store)) == [] and bench.leftovers() == []
+    assert contents.verify(Store(bench.store)) == [] and bench.leftovers() == []
 
 
 def test_a_pull_killed_at_any_write(bench: Bench, far: Path, forks: Forks) -> None:
@@ -176,10 +176,10 @@ def test_a_pull_killed_at_any_write(bench: Bench, far: Path, forks: Forks) -> No
     for at in range(1, said["writes"], 11):
         shutil.rmtree(other, ignore_errors=True)
         assert forks.call("store", "pull", far, "--store", other, kill_at=at)["code"] == KILLED
-        assert not other.exists() or upkeep.verify(Store(other)) == [], f"killed before write {at}"
+        assert not other.exists() or contents.verify(Store(other)) == [], f"killed before write {at}"
         assert forks.call("store", "pull", far, "--recipe", recipe, "--store", other)["code"] == 0
         assert len(Store(other).keys()) == 4 and list((other / "work").iterdir()) == [], f"killed before write {at}"
-        assert upkeep.verify(Store(other)) == []
+        assert contents.verify(Store(other)) == []
 
 
 @pytest.mark.parametrize("most", [200, 1000])

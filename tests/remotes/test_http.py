@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from test_remote import commit, holds
 
-from cpu_pipeline import share
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.lease import leased
-from cpu_pipeline.remote import Remote
-from cpu_pipeline.store import Store
+from cpu_pipeline.store import sync
+from cpu_pipeline.store.lease import leased
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.remote.client import Remote
 
 
 def test_there_and_back(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     with leased(store) as lease:
         commit(lease, 0)
         commit(lease, 1)
-    share.push(store, Remote(str(tmp_path / "public" / "far"), said.append))
+    sync.push(store, Remote(str(tmp_path / "public" / "far"), said.append))
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", "public"]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -32,10 +32,10 @@ def test_there_and_back(tmp_path: Path) -> None:
             found = re.search(r"http://[\d.]+:\d+/", server.stdout.readline())
             assert found is not None
             other = Store(tmp_path / "other")
-            assert len(share.pull(other, Remote(f"{found[0]}far", said.append)).moved) == 2
+            assert len(sync.pull(other, Remote(f"{found[0]}far", said.append)).moved) == 2
             holds(other, store, 0, 1)
-            assert share.pull(other, Remote(f"{found[0]}none", said.append)).moved == said == []
+            assert sync.pull(other, Remote(f"{found[0]}none", said.append)).moved == said == []
             with pytest.raises(RecipeError, match=r"does not let itself be written: .*501"):
-                share.push(store, Remote(f"{found[0]}fresh", said.append))
+                sync.push(store, Remote(f"{found[0]}fresh", said.append))
         finally:
             server.terminate()

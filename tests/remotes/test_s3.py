@@ -12,12 +12,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 from test_remote import commit, digest, holds, key, names
 
-from cpu_pipeline import share
-from cpu_pipeline.address import Denied
 from cpu_pipeline.core.errors import RecipeError, TryAgain
-from cpu_pipeline.lease import leased
-from cpu_pipeline.remote import Remote
-from cpu_pipeline.store import Store
+from cpu_pipeline.store import sync
+from cpu_pipeline.store.lease import leased
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.remote.client import Remote
+from cpu_pipeline.store.remote.urls import Denied
 
 URL = "s3://bucket/some/store"
 
@@ -57,14 +57,14 @@ def listed(s3: Any) -> dict[str, Any]:
 
 def test_there_and_back(s3: Any, store: Store, tmp_path: Path) -> None:
     said: list[str] = []
-    assert share.pull(Store(tmp_path / "none"), Remote(URL, said.append)).moved == []
-    assert names(share.push(store, Remote(URL, said.append)).moved) == store.keys()
+    assert sync.pull(Store(tmp_path / "none"), Remote(URL, said.append)).moved == []
+    assert names(sync.push(store, Remote(URL, said.append)).moved) == store.keys()
     before = listed(s3)
     assert len(before) == 8 and all(name.startswith("some/store/") for name in before)
-    assert share.push(store, Remote(URL, said.append)).moved == []
+    assert sync.push(store, Remote(URL, said.append)).moved == []
     assert listed(s3) == before
     other = Store(tmp_path / "other")
-    assert names(share.pull(other, Remote(URL, said.append)).moved) == store.keys()
+    assert names(sync.pull(other, Remote(URL, said.append)).moved) == store.keys()
     holds(other, store, 0, 1)
     with leased(Store(tmp_path / "third", Remote(URL, said.append, lenient=True))) as lease:
         assert lease.find(key(0)) is not None and lease.find(key(7)) is None
@@ -73,15 +73,15 @@ def test_there_and_back(s3: Any, store: Store, tmp_path: Path) -> None:
 
 def test_damage_is_a_miss_and_a_push_mends_it(s3: Any, store: Store, tmp_path: Path) -> None:
     said: list[str] = []
-    share.push(store, Remote(URL, said.append))
+    sync.push(store, Remote(URL, said.append))
     [one] = [name for name in listed(s3) if name.endswith(f"{digest(store, 0)}/model.onnx")]
     [two] = [name for name in listed(s3) if name.endswith(f"{digest(store, 1)}/empty")]
     s3.put_object(Bucket="bucket", Key=one, Body=b"lie")
     s3.delete_object(Bucket="bucket", Key=two)
     other = Store(tmp_path / "other")
-    assert names(share.pull(other, Remote(URL, said.append)).lacking) == store.keys() and len(said) == 2
-    assert names(share.push(store, Remote(URL, said.append)).moved) == store.keys()
-    share.pull(other, Remote(URL, said.append))
+    assert names(sync.pull(other, Remote(URL, said.append)).lacking) == store.keys() and len(said) == 2
+    assert names(sync.push(store, Remote(URL, said.append)).moved) == store.keys()
+    sync.pull(other, Remote(URL, said.append))
     holds(other, store, 0, 1)
 
 
@@ -89,16 +89,16 @@ def test_what_cannot_be_reached_or_written_is_clear(
     s3: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(RecipeError, match=r"s3://none/store does not let itself be written: .*bucket"):
-        share.push(store, Remote("s3://none/store", print))
+        sync.push(store, Remote("s3://none/store", print))
     assert s3.list_buckets()["Buckets"][0]["Name"] == "bucket" and len(s3.list_buckets()["Buckets"]) == 1
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(Denied, match="redentials"):
-        share.pull(Store(tmp_path / "other"), Remote(URL, print))
+        sync.pull(Store(tmp_path / "other"), Remote(URL, print))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "geheim")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(TryAgain, match="can't be reached") as error:
-        share.pull(Store(tmp_path / "other"), Remote(URL, print))
+        sync.pull(Store(tmp_path / "other"), Remote(URL, print))
     assert "geheim" not in str(error.value)

@@ -69,11 +69,11 @@ class CompileAoti(Stage):
         candidate = job.load(Artifact(pt2.FORMAT, out, "", {}))
         eager = hf.Eager(model, job.task.outputs)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
-        parity = parity.parity(candidate, eager, source, job.task, tolerance, WHERE)
+        compared = parity.parity(candidate, eager, source, job.task, tolerance, WHERE)
         return {
             "dtype": self.dtype,
             "needs": list(built.needs),
             "compiler": compiler,
             "bytes": (out / pt2.MODEL).stat().st_size,
-            "parity": dict(parity),
+            "parity": dict(compared),
         }

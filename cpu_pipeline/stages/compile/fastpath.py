@@ -61,12 +61,12 @@ class CompileFastpath(Stage):
         candidate = job.load(Artifact(fastpath.FORMAT, out, "", {}))
         reference = hf.Eager(model, job.task.outputs)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
-        parity = parity.parity(candidate, reference, source, job.task, tolerance, "compile.fastpath")
+        compared = parity.parity(candidate, reference, source, job.task, tolerance, "compile.fastpath")
         return {
             "implementation": self.implementation,
             "dtype": self.dtype,
             "bytes": (out / fastpath.MODEL).stat().st_size,
-            "parity": dict(parity),
+            "parity": dict(compared),
         }
 
 

@@ -62,13 +62,13 @@ class ExportOpenvino(Stage):
         eager = hf.Eager(module, job.task.outputs)
         written = job.load(Artifact(openvino.FORMAT, out, "", {}))
         tolerance = self.tolerance or TOLERANCE[self.weights]
-        parity = parity.parity(written, eager, source, job.task, tolerance, "export.openvino")
+        compared = parity.parity(written, eager, source, job.task, tolerance, "export.openvino")
         _card(self.inference_precision).write(out)
         return {
             "inputs": list(names),
             "outputs": list(job.task.outputs),
             "bytes": {name: (out / name).stat().st_size for name in (openvino.XML, openvino.BIN)},
-            "parity": dict(parity),
+            "parity": dict(compared),
         }
 
 

@@ -118,14 +118,14 @@ class FuseIpex(Stage):
         found = fusions(graph)
         require(found, wanted)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
-        parity = parity.parity(candidate, job.load(source), out, job.task, tolerance, "fuse.ipex")
+        compared = parity.parity(candidate, job.load(source), out, job.task, tolerance, "fuse.ipex")
         return {
             "dtype": self.dtype,
             **{name: found[name] for name in FUSIONS},
             "expected": wanted,
             "operators": dict(sorted(operators(graph).items())),
             "bytes": (out / MODEL).stat().st_size,
-            "parity": dict(parity),
+            "parity": dict(compared),
         }
 
     def expected(self, promise: Mapping[str, int]) -> dict[str, int]:

@@ -15,15 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from cpu_pipeline.address import Denied, Unreachable
 from cpu_pipeline.core.files import make_dir, sync_dir, writing
+from cpu_pipeline.store.remote.urls import Denied, Unreachable
 
 CHUNK = 1 << 20
 DAY = 86_400
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 
 
-class Place(Protocol):
+class Transport(Protocol):
     """Where files are kept under names with slashes."""
 
     def read(self, name: str, limit: int, write: Callable[[bytes], object]) -> int | None:
@@ -47,7 +47,7 @@ class Place(Protocol):
         """List the files `room/ab/name` as `ab/name`; none when the room is not there."""
 
 
-class Folder:
+class FolderTransport:
     """A folder: written whole or not at all, and through to the disk."""
 
     def __init__(self, root: Path) -> None:

@@ -33,9 +33,9 @@ from filelock import FileLock, Timeout
 from cpu_pipeline.core.artifact import Artifact, digest_json, digest_tree
 from cpu_pipeline.core.errors import RecipeError, TryAgain
 from cpu_pipeline.core.files import at_home, disk_error, make_dir, remove_tree, sizes, write_file, writing
-from cpu_pipeline.record import Action, parse_record
+from cpu_pipeline.store.record import Action, parse_record
 
-__all__ = ["Action", "Remote", "Store", "default_root", "disk_error"]
+__all__ = ["Action", "RemoteStore", "Store", "default_root", "disk_error"]
 
 ROOMS = ("actions", "objects", "last", "logs", "scratch", "work", "leases", "locks", "damaged", "roots")
 TAG = "CACHEDIR.TAG"
@@ -52,7 +52,7 @@ def default_root() -> Path:
     return Path(platformdirs.user_cache_dir("cpu-pipeline")) / "store"
 
 
-class Remote(Protocol):
+class RemoteStore(Protocol):
     """Another store, far away, that is only read; nothing it says is believed before it was verified here."""
 
     down: bool
@@ -76,7 +76,7 @@ class Store:
         remote: where a build looks for what is not here.
     """
 
-    def __init__(self, root: Path, remote: Remote | None = None) -> None:
+    def __init__(self, root: Path, remote: RemoteStore | None = None) -> None:
         self.root, self.remote = at_home(root).absolute(), remote
         self._prepared = False
         self._checked: set[str] = set()

@@ -14,8 +14,8 @@ from filelock import FileLock
 from cpu_pipeline.core.artifact import Artifact, Facts, digest_listing
 from cpu_pipeline.core.errors import PipelineError, StageFailed
 from cpu_pipeline.core.files import make_dir, remove_tree, seal, sync_dir, write_file, writing
-from cpu_pipeline.record import Action, plain, record_text
-from cpu_pipeline.store import Remote, Store
+from cpu_pipeline.store.local import RemoteStore, Store
+from cpu_pipeline.store.record import Action, plain, record_text
 
 
 @contextlib.contextmanager
@@ -120,7 +120,7 @@ class Lease:
         self._record(key, action)
         return artifact
 
-    def bring(self, key: str, remote: Remote) -> Artifact | None:
+    def bring(self, key: str, remote: RemoteStore) -> Artifact | None:
         """Take what a remote has for `key` into the store, verified and recorded as what is built here.
 
         Returns None when it has nothing, or nothing that holds.

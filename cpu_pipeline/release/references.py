@@ -1,45 +1,45 @@
-"""What `gc` must never collect: the steps that locks and published versions name, as long as these are there.
+"""The steps that plans, locks and published versions name: what `gc` keeps, and what `push` and `pull` move.
 
-`Store.root_at` notes where a lock or a folder of versions is (as Nix does in gcroots/auto). One that can't be read may
-name anything, so it stops a collection; one that is gone names nothing any more.
+`Store.root_at` notes where a lock or a directory of versions is (as Nix does in gcroots/auto). One that can't be read
+may name anything, so it stops a collection; one that is gone names nothing any more.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cpu_pipeline import lock
+from cpu_pipeline.core.artifact import Artifact, digest_json
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.store import Store, root_name
+from cpu_pipeline.engine import needs
+from cpu_pipeline.graph import Plan
+from cpu_pipeline.store.gc import Roots
+from cpu_pipeline.store.local import Store, root_name
+from cpu_pipeline.store.sync import Find, StepRef
 from cpu_pipeline.versions import MANIFEST, read_manifest
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
 
 Named = tuple[frozenset[str], frozenset[str]]
 """Keys, and digests of objects."""
 
 
-@dataclass
-class Roots:
-    """What the roots of a store name."""
-
-    places: list[Path] = field(default_factory=list)
-    """Locks and artifacts folders that are there."""
-    gone: list[Path] = field(default_factory=list)
-    """Files in `roots/` whose lock or folder is not there any more."""
-    keys: set[str] = field(default_factory=set)
-    digests: set[str] = field(default_factory=set)
-
-
-Known = dict[Path, tuple[object, Named]]
+KnownFiles = dict[Path, tuple[object, Named]]
 """Locks and manifests read already: path -> (what tells whether the file changed, what it names)."""
 
 
-def read(store: Store, known: Known | None = None) -> Roots:
+def reader(store: Store) -> Callable[[], Roots]:
+    """Return a function that reads the roots of a store; it reads a lock or manifest again only if that changed."""
+    return partial(read, store, KnownFiles())
+
+
+def read(store: Store, known: KnownFiles | None = None) -> Roots:
     """Read every root; what `known` has is read again only if it changed.
 
     Raises:
@@ -57,7 +57,7 @@ def read(store: Store, known: Known | None = None) -> Roots:
             continue
         except OSError as error:
             raise _stopped(place, note, str(error.strerror)) from error
-        found.places.append(place)
+        found.paths.append(place)
         for path in files:
             try:
                 about = path.stat()
@@ -116,3 +116,38 @@ def _stopped(place: Path, note: Path, says: str) -> RecipeError:
     return RecipeError(
         f"{says}\nnothing was collected, because what {place} names might go: mend it, or remove {note} to give it up"
     )
+
+
+def steps_of(plans: Sequence[Plan]) -> Callable[[Find], Iterator[StepRef]] | None:
+    """Return what names the steps of these plans and their locks, for `push` and `pull`; None, for all, without any."""
+    return partial(_named, plans) if plans else None
+
+
+def _named(plans: Iterable[Plan], find: Find) -> Iterator[StepRef]:
+    """Name every step that these plans and their locks have a key for, once, as far as `find` knows their inputs."""
+    seen = set[str]()
+    for plan in plans:
+        for step in itertools.chain(_walk(plan, find), _locked(plan)):
+            if step.key not in seen:
+                seen.add(step.key)
+                yield step
+
+
+def _walk(plan: Plan, find: Find) -> Iterator[StepRef]:
+    known: dict[str, Artifact] = {}
+    for node in plan.nodes.values():
+        if all(source in known for source in (*node.inputs.values(), *node.data.values())):
+            key = digest_json(needs(plan, node, known))
+            if (found := find(key)) is not None:
+                known[node.id] = found
+            yield StepRef(key, f"{plan.name}/{node.id}")
+
+
+def _locked(plan: Plan) -> Iterator[StepRef]:
+    """Name what the lock beside the recipe names: what is in service may differ from what would be built now."""
+    place = lock.place(plan.path)
+    if place.exists():
+        steps: Mapping[str, Mapping[str, str]] = lock.read(place)["steps"]
+        for name, step in steps.items():
+            if "key" in step:
+                yield StepRef(step["key"], f"{plan.name}/{name}")

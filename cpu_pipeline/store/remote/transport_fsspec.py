@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from cpu_pipeline.address import FLAT, PACKAGES, Denied, Unreachable, ambiguous, protocol_of, scrub, shown
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, RecipeError
 from cpu_pipeline.core.files import at_home
-from cpu_pipeline.place import Folder, Place, pump
+from cpu_pipeline.store.remote.transport_folder import FolderTransport, Transport, pump
+from cpu_pipeline.store.remote.urls import FLAT, PACKAGES, Denied, Unreachable, ambiguous, protocol_of, scrub, shown
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -32,7 +32,7 @@ REFUSALS = {400, 401, 403, 404, 405, 409, 411, 501}
 _SHELF = re.compile(r"/[0-9a-f]{2}/?$")
 
 
-def open_place(url: str) -> Place:
+def open_place(url: str) -> Transport:
     """Open a place; nothing is read or written yet.
 
     Raises:
@@ -41,12 +41,12 @@ def open_place(url: str) -> Place:
     """
     protocol = protocol_of(url)
     if not protocol:
-        return Folder(at_home(Path(url)).absolute())
+        return FolderTransport(at_home(Path(url)).absolute())
     if protocol in ("file", "local"):
         host, slash, path = url.partition("://")[2].partition("/")
         if host.lower() not in ("", "localhost"):
             raise RecipeError(f"{shown(url)}: names another machine; write file:///PATH, or the path alone")
-        return Folder(Path(slash + path).absolute())
+        return FolderTransport(Path(slash + path).absolute())
     if ambiguous(url):
         # Whoever opens it would take the beginning of the password for the host, and talk to that.
         says = "its user or password holds `/`, `?` or `#`; write them as %2F, %3F, %23, or hand it over otherwise"
@@ -55,10 +55,10 @@ def open_place(url: str) -> Place:
         urllib.parse.urlsplit(url)
     except ValueError as error:
         raise RecipeError(f"{shown(url)}: not an address: {scrub(str(error), url)}") from error
-    return Web(url) if protocol in ("http", "https") else Far(url)
+    return HttpTransport(url) if protocol in ("http", "https") else FsspecTransport(url)
 
 
-class Far:
+class FsspecTransport:
     """Whatever else fsspec can open: object stores, file servers, memory."""
 
     def __init__(self, url: str) -> None:
@@ -120,7 +120,7 @@ class Far:
         return self.fs.open(path, "rb", block_size=BLOCK)
 
 
-class Web(Far):
+class HttpTransport(FsspecTransport):
     """An HTTP server: read as it streams, written with PUT where it takes that, listed where it shows its folders."""
 
     def _open(self) -> tuple[AbstractFileSystem, str]:

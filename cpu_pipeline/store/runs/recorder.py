@@ -28,10 +28,10 @@ from cpu_pipeline.core.errors import PipelineError, TryAgain, interruption
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.core.files import make_dir, write_file, writing
 from cpu_pipeline.core.redaction import SECRET, userinfo
-from cpu_pipeline.journal import EVENTS, FORMAT, LOCK, ROOM, RUN, Entry
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.runs.reader import EVENTS, FORMAT, LOCK, ROOM, RUN, RunEntry
 
-__all__ = ["Entry", "Run", "recording", "runs"]
+__all__ = ["RunEntry", "RunRecorder", "recording", "runs"]
 
 BUG = 70
 _ADDRESS = re.compile(r"(?<=\w://)\S+")
@@ -44,7 +44,7 @@ def recording(
     name: str,
     recipe: Path | None,
     tell: Callable[[Event], None] = lambda _: None,
-) -> Run:
+) -> RunRecorder:
     """Leave a record of what happens inside, below `<store>/runs/`; to be used as a context.
 
     Args:
@@ -58,17 +58,17 @@ def recording(
         TryAgain: the disk is full, before anything began or when the last line is to be written. Whatever else keeps a
             record from being written is left to `Run.lost`: it makes no good build a failed one.
     """
-    return Run(store, command, name, recipe, tell)
+    return RunRecorder(store, command, name, recipe, tell)
 
 
-def runs(store: Store, name: str | None = None) -> list[Entry]:
+def runs(store: Store, name: str | None = None) -> list[RunEntry]:
     """List the runs, newest first; of one artifact if it is named."""
-    from cpu_pipeline import index
+    from cpu_pipeline.store.runs import index
 
     return [entry for entry in index.entries(store) if name is None or entry.name == name]
 
 
-class Run:
+class RunRecorder:
     """One run that is being recorded."""
 
     def __init__(
@@ -125,7 +125,7 @@ class Run:
         finally:
             self._close()
         if not self.lost:
-            from cpu_pipeline import index
+            from cpu_pipeline.store.runs import index
 
             index.add(self._store, self.id)
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cpu_pipeline.address import Denied, Unreachable, shown
 from cpu_pipeline.core.artifact import digest_json
-from cpu_pipeline.far import open_place
-from cpu_pipeline.place import Place
-from cpu_pipeline.record import Action, parse_record, record_text
+from cpu_pipeline.store.record import Action, parse_record, record_text
+from cpu_pipeline.store.remote.transport_folder import Transport
+from cpu_pipeline.store.remote.transport_fsspec import open_place
+from cpu_pipeline.store.remote.urls import Denied, Unreachable, shown
 
 RECORD_LIMIT = 16 << 20
 """Bytes of a record; a longer one was not written by a store."""
@@ -42,10 +42,10 @@ class Remote:
         self.url, self.shown = url, shown(url)
         self.lenient, self.down = lenient, False
         self._warn = warn
-        self._place: Place | None = None
+        self._place: Transport | None = None
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Transport:
         """Open the place, at the first question."""
         if self._place is None:
             self._place = open_place(self.url)

@@ -18,8 +18,8 @@ from pathlib import Path
 from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.core.errors import PipelineError, RecipeError, TryAgain
 from cpu_pipeline.core.files import writing
-from cpu_pipeline.journal import ROOM, RUN, Entry, folders, look
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.runs.reader import ROOM, RUN, RunEntry, folders, look
 
 NAME = "runs.sqlite"
 FORMAT = 2
@@ -31,7 +31,7 @@ _SHAPE = "CREATE TABLE runs (id TEXT PRIMARY KEY, stamp TEXT NOT NULL, entry TEX
 Row = tuple[str, str, str, str]
 
 
-def entries(store: Store) -> Iterator[Entry]:
+def entries(store: Store) -> Iterator[RunEntry]:
     """Give every run, newest first: from the index where it is right, else from its folder; mend the index."""
     there = folders(store)
     known, whole = _read(store)
@@ -115,12 +115,12 @@ def _stamp(store: Store, name: str) -> str:
     return f"{about.st_size}.{about.st_mtime_ns}"
 
 
-def _row(stamp: str, entry: Entry) -> Row:
+def _row(stamp: str, entry: RunEntry) -> Row:
     said = asdict(entry)
     return entry.id, stamp, json.dumps(said), digest_json([stamp, said])
 
 
-def _read(store: Store) -> tuple[Mapping[str, tuple[str, Entry]], bool]:
+def _read(store: Store) -> tuple[Mapping[str, tuple[str, RunEntry]], bool]:
     """Return what the index knows: id -> (stamp, entry), and whether it is one that can be added to."""
     path = store.root / NAME
     if not path.is_file():
@@ -134,7 +134,7 @@ def _read(store: Store) -> tuple[Mapping[str, tuple[str, Entry]], bool]:
                 said = json.loads(text)
                 if digest_json([stamp, said]) != digest:
                     return {}, False
-                known[name] = stamp, Entry(**said)
+                known[name] = stamp, RunEntry(**said)
     except sqlite3.DatabaseError as error:
         return {}, _locked(error)
     except (ValueError, TypeError, KeyError, RecursionError):

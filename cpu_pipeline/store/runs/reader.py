@@ -13,7 +13,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.store import Store
+from cpu_pipeline.store.local import Store
 
 FORMAT = 1
 ROOM, RUN, EVENTS, LOCK = "runs", "run.json", "events.jsonl", "alive.lock"
@@ -23,7 +23,7 @@ Outcome = Literal["done", "failed", "interrupted", "died", "running", "unreadabl
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunEntry:
     """One run, in short."""
 
     id: str
@@ -89,7 +89,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     return said
 
 
-def look(store: Store, name: str) -> Entry | None:
+def look(store: Store, name: str) -> RunEntry | None:
     """Say what a run came to; None for a folder in which nothing began."""
     folder = store.root / ROOM / name
     for again in (True, False):
@@ -103,7 +103,7 @@ def look(store: Store, name: str) -> Entry | None:
     return _entry(name, _head(folder), "died", "killed, or the machine went down") if _head(folder) else None
 
 
-def _ended(name: str, said: Mapping[str, Any] | None) -> Entry:
+def _ended(name: str, said: Mapping[str, Any] | None) -> RunEntry:
     if said is None:
         return _entry(name, {}, "unreadable", f"its {RUN} can't be read")
     code = said.get("exit_code")
@@ -113,12 +113,12 @@ def _ended(name: str, said: Mapping[str, Any] | None) -> Entry:
     return _entry(name, said, outcome, says.strip().partition("\n")[0])
 
 
-def _entry(name: str, said: Mapping[str, Any], outcome: Outcome, says: str) -> Entry:
+def _entry(name: str, said: Mapping[str, Any], outcome: Outcome, says: str) -> RunEntry:
     def text(key: str) -> str | None:
         return found if isinstance(found := said.get(key), str) else None
 
     code = said.get("exit_code")
-    return Entry(
+    return RunEntry(
         name,
         text("command") or "?",
         text("name") or "?",

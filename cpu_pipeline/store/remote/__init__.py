@@ -1,0 +1,1 @@
+"""A store elsewhere: a directory, or whatever fsspec opens."""

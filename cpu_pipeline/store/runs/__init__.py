@@ -1,0 +1,1 @@
+"""What each run came to: written, read, indexed."""
