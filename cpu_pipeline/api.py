@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import engine, environment, follow, lock, outlook, paper, publish, versions, wiring
-from cpu_pipeline import rebuild as rebuilding
-from cpu_pipeline.built import Built, repaired
+from cpu_pipeline import follow, lock, publish, versions
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.core.text import did_you_mean
-from cpu_pipeline.graph import Plan
-from cpu_pipeline.paper import Paper
-from cpu_pipeline.rebuild import Compared
-from cpu_pipeline.recipe import Recipe
+from cpu_pipeline.engine import build as engine
+from cpu_pipeline.engine import environments, preview
+from cpu_pipeline.engine import rebuild as rebuilding
+from cpu_pipeline.engine.rebuild import Compared
+from cpu_pipeline.engine.result import BuildResult, repaired
+from cpu_pipeline.graph import planner
+from cpu_pipeline.graph.plan import Plan
+from cpu_pipeline.recipe import reader
+from cpu_pipeline.recipe.reader import RecipeFile
+from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store, default_root
 from cpu_pipeline.store.runs import recorder
@@ -27,7 +31,7 @@ from cpu_pipeline.store.runs import recorder
 class Outcome:
     """A build whose every gate passed."""
 
-    built: Built
+    built: BuildResult
     """Artifacts, keys and verdicts of every step."""
     path: Path | None
     """The version's folder in `out`; None when nothing was to come out (`until`)."""
@@ -37,7 +41,7 @@ class Outcome:
     """The version in service until now; None when there was none, or it is the same."""
 
 
-def load_recipe(path: Path | str, options: Mapping[str, Mapping[str, Any]] | None = None) -> Paper[Recipe]:
+def load_recipe(path: Path | str, options: Mapping[str, Mapping[str, Any]] | None = None) -> RecipeFile[Recipe]:
     """Read and check a recipe.
 
     Args:
@@ -47,18 +51,18 @@ def load_recipe(path: Path | str, options: Mapping[str, Mapping[str, Any]] | Non
     Raises:
         RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
     """
-    loaded = paper.load_recipe(Path(path))
-    return Paper(loaded.document, loaded.value, options)
+    loaded = reader.load_recipe(Path(path))
+    return RecipeFile(loaded.document, loaded.value, options)
 
 
-def plan(loaded: Paper[Recipe], until: str | None = None) -> Plan:
+def plan(loaded: RecipeFile[Recipe], until: str | None = None) -> Plan:
     """Wire a recipe and its pipeline into a checked graph; `until` keeps one step and what it is made of.
 
     Raises:
         RecipeError: steps, formats or options do not fit.
         Refused: a path leads outside.
     """
-    return wiring.plan(loaded, until)
+    return planner.make_plan(loaded, until)
 
 
 def build(
@@ -102,7 +106,7 @@ def build(
 
         before: Path | None = None
 
-        def put_out(built: Built) -> tuple[Path, bool] | None:
+        def put_out(built: BuildResult) -> tuple[Path, bool] | None:
             nonlocal before
             hold(built)
             before = versions.in_service(Path(out) / planned.name)
@@ -168,12 +172,12 @@ def write_lock(
         if create_envs:
             _create_environments(planned, kept, tells)
 
-        def building() -> Built:
+        def building() -> BuildResult:
             built = _note(run, engine.build(planned, kept, tells, jobs, lease=lease), kept)
             run.note(puts_out=[])
             return built
 
-        def describe(built: Built) -> lock.Lock:
+        def describe(built: BuildResult) -> lock.Lock:
             publish.require_passed(built)
             return lock.make(built, kept)
 
@@ -192,7 +196,7 @@ def write_lock(
 class Upgrade:
     """A recipe as it reads once its revisions stand where the branch that it follows does."""
 
-    recipe: Paper[Recipe]
+    recipe: RecipeFile[Recipe]
     moves: tuple[follow.Move, ...]
 
     @property
@@ -209,7 +213,7 @@ class Upgrade:
         follow.rewrite(self.recipe.path, self.moves)
 
 
-def upgrade(loaded: Paper[Recipe]) -> Upgrade | None:
+def upgrade(loaded: RecipeFile[Recipe]) -> Upgrade | None:
     """Ask where the branch that a recipe follows stands, and move the recipe there, on paper; None when nothing moves.
 
     Raises:
@@ -285,7 +289,7 @@ def _recording(
         yield run, tells
 
 
-def _hold(planned: Plan, locked: bool) -> Callable[[Built], None]:
+def _hold(planned: Plan, locked: bool) -> Callable[[BuildResult], None]:
     """Hold a plan against its lock if it is `locked`; return what does the same to what came of it."""
     if not locked:
         return lambda _: None
@@ -295,12 +299,12 @@ def _hold(planned: Plan, locked: bool) -> Callable[[Built], None]:
     return lambda built: lock.require(lock.deviations(held, built), place)
 
 
-def _note(run: recorder.RunRecorder, built: Built, kept: Store) -> Built:
+def _note(run: recorder.RunRecorder, built: BuildResult, kept: Store) -> BuildResult:
     """Note what a build came to, and what a version of it would say, though a check may say no."""
     run.came_to(built, None if built.errors else publish.describe(built, kept))
     return built
 
 
 def _create_environments(planned: Plan, kept: Store, tell: Callable[[Event], None]) -> None:
-    for name in outlook.lacking(planned, kept):
-        environment.create(name, lambda line: tell(Event(line, "making")))
+    for name in preview.lacking(planned, kept):
+        environments.create(name, lambda line: tell(Event(line, "making")))

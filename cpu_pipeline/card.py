@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 
 from cpu_pipeline import backends
-from cpu_pipeline.built import Built
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.markdown import code, escape, table
-from cpu_pipeline.graph import Node
+from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.graph.plan import Node
 from cpu_pipeline.origin import Origin, maker, used
 from cpu_pipeline.store.local import Store
 
@@ -29,7 +29,9 @@ _PLAIN = re.compile(r"[A-Za-z]([\w ./-]*\w)?")
 """Text that is text to every reader of YAML, unless it is a word of its own (`yes`, `null`)."""
 
 
-def render(built: Built, store: Store, manifest: Mapping[str, Any], origins: Sequence[Origin], output: str) -> str:
+def render(
+    built: BuildResult, store: Store, manifest: Mapping[str, Any], origins: Sequence[Origin], output: str
+) -> str:
     """Write the card of one output."""
     ancestors = built.plan.ancestors(output)
     made_of = [origin for origin in origins if origin.node in ancestors]
@@ -53,7 +55,7 @@ def render(built: Built, store: Store, manifest: Mapping[str, Any], origins: Seq
 
 
 def _header(
-    built: Built, manifest: Mapping[str, Any], made_of: Sequence[Origin], gates: Sequence[Node], output: str
+    built: BuildResult, manifest: Mapping[str, Any], made_of: Sequence[Origin], gates: Sequence[Node], output: str
 ) -> dict[str, Any]:
     """Say what the Hub indexes; what is not known is left out."""
     plan = built.plan
@@ -75,7 +77,7 @@ def _header(
     return header | ({"model-index": [{"name": f"{plan.name}-{output}", "results": results}]} if results else {})
 
 
-def _results(built: Built, manifest: Mapping[str, Any], gates: Sequence[Node]) -> Iterator[dict[str, Any]]:
+def _results(built: BuildResult, manifest: Mapping[str, Any], gates: Sequence[Node]) -> Iterator[dict[str, Any]]:
     """Write what the gates measured as entries of `model-index`; in percent where the field prints it so."""
     task = built.plan.context.task
     if task is None:
@@ -103,7 +105,7 @@ def _dataset(place: Mapping[str, Any], role: str) -> dict[str, Any]:
     return {"type": first.stem, "name": f"{first.name} (local)"}
 
 
-def _made(built: Built, manifest: Mapping[str, Any], made_of: Sequence[Origin], output: str) -> list[str]:
+def _made(built: BuildResult, manifest: Mapping[str, Any], made_of: Sequence[Origin], output: str) -> list[str]:
     """Tell which steps made it, in their stages' words, and of what."""
     ancestors = built.plan.ancestors(output)
     steps = [n for n in built.plan.nodes.values() if n.id in ancestors and not n.stage.internal]
@@ -121,7 +123,7 @@ def _made(built: Built, manifest: Mapping[str, Any], made_of: Sequence[Origin], 
     return [*lines, "", "## Made of", *table(("what", "from", "commit"), rows)]
 
 
-def _judged(built: Built, store: Store, output: str, gates: Sequence[Node]) -> Iterator[str]:
+def _judged(built: BuildResult, store: Store, output: str, gates: Sequence[Node]) -> Iterator[str]:
     """Tell what every check of this output and of its steps said, and what it measured beside its reference."""
     if not any(_side(gate, "candidate") == output for gate in gates):
         yield from ("No check of the recipe looked at this output: nothing here is proved.", "")
@@ -141,7 +143,7 @@ def _judged(built: Built, store: Store, output: str, gates: Sequence[Node]) -> I
             yield ""
 
 
-def _use(built: Built, output: str) -> list[str]:
+def _use(built: BuildResult, output: str) -> list[str]:
     artifact = built.artifacts[output]
     needs = Card.read(artifact.path, artifact.format).needs
     says = (

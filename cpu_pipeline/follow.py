@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.core.files import write_file, writing
-from cpu_pipeline.loader import Keys, Problem, parse
-from cpu_pipeline.paper import Paper, load_recipe, recipe_of
-from cpu_pipeline.recipe import Recipe, Trigger
+from cpu_pipeline.recipe.document import Keys, Problem, parse
+from cpu_pipeline.recipe.reader import RecipeFile, load_recipe, recipe_of
+from cpu_pipeline.recipe.spec import Recipe, Trigger
 from cpu_pipeline.sources import _hub_api as hub
 from cpu_pipeline.sources._base import Want
 
@@ -35,7 +35,7 @@ class Move:
         return f"{what}: {self.branch} of {self.repo} moved: {self.old[:12]} → {self.new[:12]}"
 
 
-def moves(recipe: Paper[Recipe], kinds: Collection[str]) -> list[Move]:
+def moves(recipe: RecipeFile[Recipe], kinds: Collection[str]) -> list[Move]:
     """Ask the Hub where the followed branch of each source of these kinds stands; list those that moved.
 
     Raises:
@@ -72,7 +72,7 @@ def _sources(recipe: Recipe) -> Iterator[tuple[Keys, Want, Mapping[str, Any]]]:
             yield keys, want, place
 
 
-def moved(recipe: Paper[Recipe], found: Sequence[Move]) -> tuple[Paper[Recipe], str]:
+def moved(recipe: RecipeFile[Recipe], found: Sequence[Move]) -> tuple[RecipeFile[Recipe], str]:
     """Write the recipe as it reads after these moves; return it, and its text. Nothing is written to disk.
 
     Raises:
@@ -97,7 +97,7 @@ def moved(recipe: Paper[Recipe], found: Sequence[Move]) -> tuple[Paper[Recipe], 
         if _value(after.document.value, move.keys) != move.new:
             says = f"`{move.branch}` stands at {move.new}, which can't be put here (an alias?); write it there by hand"
             raise recipe.document.error([Problem(move.keys, says)])
-    return Paper(after.document, after.value, recipe.sets), mark + text
+    return RecipeFile(after.document, after.value, recipe.sets), mark + text
 
 
 def _value(root: Any, keys: Keys) -> Any:

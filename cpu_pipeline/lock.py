@@ -19,21 +19,21 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cpu_pipeline import environment
-from cpu_pipeline.built import Built, Damaged
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_json, digest_listing, list_tree
 from cpu_pipeline.core.errors import RecipeError, Stale
 from cpu_pipeline.core.files import write_file, writing
 from cpu_pipeline.core.jsonl import ROWS
 from cpu_pipeline.core.jsonl import read as read_rows
-from cpu_pipeline.engine import needs
-from cpu_pipeline.environment import DEFAULT
-from cpu_pipeline.graph import Node, Plan
-from cpu_pipeline.keys import differences, installed, made_with
-from cpu_pipeline.loader import read as read_yaml
-from cpu_pipeline.loader import scalar
-from cpu_pipeline.recipe import Trigger
+from cpu_pipeline.engine import environments
+from cpu_pipeline.engine.environments import DEFAULT
+from cpu_pipeline.engine.keys import differences, needs
+from cpu_pipeline.engine.packages import installed, made_with
+from cpu_pipeline.engine.result import BuildResult, Damaged
+from cpu_pipeline.graph.plan import Node, Plan
+from cpu_pipeline.recipe.document import read as read_yaml
+from cpu_pipeline.recipe.document import scalar
+from cpu_pipeline.recipe.spec import Trigger
 from cpu_pipeline.store.local import Store
 
 FORMAT = 1
@@ -75,7 +75,7 @@ def place(recipe: Path) -> Path:
     return recipe.with_suffix(".lock")
 
 
-def make(built: Built, store: Store) -> Lock:
+def make(built: BuildResult, store: Store) -> Lock:
     """Write down a build whose every step succeeded.
 
     Args:
@@ -129,7 +129,7 @@ def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
         needed = needs(plan, node, known)
         used, elsewhere = made_with(needed)
         packages |= used
-        places |= {place: environment.read(place).digest for place in elsewhere}
+        places |= {place: environments.read(place).digest for place in elsewhere}
         if needed["task"] is not None and needed["environment"] == DEFAULT:
             packages |= needed["task"].get("packages", {})
         if node.stage.host() != "machine":
@@ -201,7 +201,7 @@ def _other_files(source: Any, node: Node) -> str:
     return "its files on this machine changed" if now == LOCAL else ""
 
 
-def deviations(lock: Lock, built: Built) -> list[str]:
+def deviations(lock: Lock, built: BuildResult) -> list[str]:
     """Say which steps of a build came out different from what the lock says."""
     return [
         f"step `{name}` came out as {built.artifacts[name].digest[:12]}, the lock says {step['output'][:12]}"

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from cpu_pipeline.built import Built
 from cpu_pipeline.core.artifact import digest_listing, list_tree
 from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.core.repo_files import is_tokenizer
-from cpu_pipeline.graph import Plan
-from cpu_pipeline.keys import ABSENT, made_with
+from cpu_pipeline.engine.packages import ABSENT, made_with
+from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.store.local import Store
 
 SITE = "https://huggingface.co"
@@ -59,7 +59,7 @@ class Origin:
         }
 
 
-def origins(built: Built, store: Store) -> list[Origin]:
+def origins(built: BuildResult, store: Store) -> list[Origin]:
     """List everything that was fetched, in the plan's order; a place that several roles share is listed once.
 
     Raises:
@@ -104,7 +104,7 @@ def written(plan: Plan, node: str) -> str:
     return ", ".join(map(str, paths)) if isinstance(paths, list | tuple) else str(paths)
 
 
-def used(built: Built, store: Store, nodes: Iterable[str]) -> tuple[set[str], set[str]]:
+def used(built: BuildResult, store: Store, nodes: Iterable[str]) -> tuple[set[str], set[str]]:
     """Name the distributions of the default environment, and the other environments, that nodes were made with."""
     packages: set[str] = set()
     places: set[str] = set()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from cpu_pipeline.core.artifact import digest_json, digest_listing
-from cpu_pipeline.keys import ABSENT
+from cpu_pipeline.engine.packages import ABSENT
 from cpu_pipeline.origin import Origin, maker, pypi, resolve, times
 
 FILE = "provenance.json"

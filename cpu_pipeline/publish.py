@@ -11,25 +11,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import card, environment, origin, provenance, report, sbom
-from cpu_pipeline.built import Built, Damaged
+from cpu_pipeline import card, origin, provenance, report, sbom
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import digest_file, digest_json
 from cpu_pipeline.core.errors import GateFailed, RecipeError, Refused
 from cpu_pipeline.core.files import remove_tree, sync_dir, writing
-from cpu_pipeline.keys import installed, made_with
-from cpu_pipeline.recipe import Recipe
+from cpu_pipeline.engine import environments
+from cpu_pipeline.engine.packages import installed, made_with
+from cpu_pipeline.engine.result import BuildResult, Damaged
+from cpu_pipeline.graph.plan import CHECKS
+from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.store.local import Store
-from cpu_pipeline.versions import (
-    CHECKS,
-    MANIFEST,
-    announce,
-    edited,
-    moving,
-    point,
-    promote,
-    sweep,
-)
+from cpu_pipeline.versions import MANIFEST, announce, edited, moving, point, promote, sweep
 
 REPORT = "report.md"
 FORMAT = 1
@@ -38,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def publish(
-    built: Built,
+    built: BuildResult,
     store: Store,
     out: Path,
     force: bool = False,
@@ -95,7 +88,7 @@ def publish(
     return home / version, fresh
 
 
-def require_passed(built: Built) -> None:
+def require_passed(built: BuildResult) -> None:
     """Go on only when everything was built and every check passed.
 
     Raises:
@@ -110,7 +103,7 @@ def require_passed(built: Built) -> None:
         raise GateFailed("\n".join(f"step `{node}`: {verdict.says}" for node, verdict in failed))
 
 
-def describe(built: Built, store: Store) -> dict[str, Any]:
+def describe(built: BuildResult, store: Store) -> dict[str, Any]:
     """Say what was asked, what it was made of and what came out, on which machine, without times or places of it."""
     plan = built.plan
     steps: dict[str, Any] = {}
@@ -170,11 +163,11 @@ def version_of(manifest: Mapping[str, Any]) -> str:
 
 
 def _environment(name: str) -> dict[str, Any]:
-    here = environment.read(name)
+    here = environments.read(name)
     return {"pins": here.digest, "packages": dict(here.pins), "warning": here.warning}
 
 
-def _write(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> None:
+def _write(built: BuildResult, store: Store, manifest: dict[str, Any], work: Path) -> None:
     work.mkdir()
     for name in built.plan.outputs:
         artifact = built.artifacts[name]
@@ -189,7 +182,7 @@ def _write(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> 
     _sync_tree(work)
 
 
-def _say(built: Built, store: Store, manifest: dict[str, Any], work: Path) -> None:
+def _say(built: BuildResult, store: Store, manifest: dict[str, Any], work: Path) -> None:
     """Write what is said about a version: each file names those before it by digest, the manifest all of them."""
     origins = origin.origins(built, store)
     # An artifact that has a README.md of its own keeps it: it is part of its digest.
@@ -232,7 +225,7 @@ def _sync_tree(root: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def _evidence(built: Built) -> dict[str, str]:
+def _evidence(built: BuildResult) -> dict[str, str]:
     """Map folders below checks/ to nodes: each gate's own report, and the predictions it judged."""
     found = {}
     for gate in built.verdicts:

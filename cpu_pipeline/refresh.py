@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import engine, environment, follow, lock, outlook, publish, service, versions
-from cpu_pipeline.built import Built, repaired
+from cpu_pipeline import follow, lock, publish, service, versions
 from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.core.errors import GateFailed, Interrupted, PipelineError, Stale, TryAgain
 from cpu_pipeline.core.events import Event
-from cpu_pipeline.graph import Plan
-from cpu_pipeline.recipe import Trigger
+from cpu_pipeline.engine import build, environments, preview
+from cpu_pipeline.engine.result import BuildResult, repaired
+from cpu_pipeline.graph.plan import Plan
+from cpu_pipeline.recipe.spec import Trigger
 from cpu_pipeline.service import MARK, Service
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.lease import Lease, leased
@@ -126,7 +127,7 @@ def _outlook(seen: Survey, store: Store, out: Path) -> Refreshed:
     if not seen.causes:
         done.says = _rests(done)
     else:
-        states = [one.state for one in outlook.look(seen.plan, store)]
+        states = [one.state for one in preview.look(seen.plan, store)]
         done.outcome, done.built, done.kept = "stale", len(states) - states.count("kept"), states.count("kept")
         done.says = f"{done.built} steps would be built, {done.kept} kept"
     return done
@@ -176,13 +177,13 @@ class _Refresh:
             return self._tidied()
         self._rooted()  # also where a gate refuses, or a step fails
         if self.create_envs:
-            for name in outlook.lacking(seen.plan, self.store):
-                environment.create(name, lambda line: self.tell(Event(line, "making")))
+            for name in preview.lacking(seen.plan, self.store):
+                environments.create(name, lambda line: self.tell(Event(line, "making")))
         kept = self._service()
         repaired(lambda: self._judged(kept), self._promote, self.tell)
         return self._refuse() if done.failed else done
 
-    def _judged(self, kept: Service | None) -> Built:
+    def _judged(self, kept: Service | None) -> BuildResult:
         """Build, and note what the gates that refuse it say."""
         built, verdicts = self._build(kept)
         if self._failed_by_an_old_measurement(built.plan, verdicts):
@@ -193,14 +194,14 @@ class _Refresh:
         self.done.failed = [f"{gate}: {v.says}" for gate, found in verdicts.items() for v in found if not v.passed]
         return built
 
-    def _build(self, kept: Service | None, remeasure: bool = False) -> tuple[Built, dict[str, list[Verdict]]]:
+    def _build(self, kept: Service | None, remeasure: bool = False) -> tuple[BuildResult, dict[str, list[Verdict]]]:
         """Build, and compare with what is in service; return every gate's verdicts.
 
         Raises:
             PipelineError: a step failed, or nothing could be compared.
         """
         done = self.done
-        built = engine.build(self.seen.plan, self.store, self.tell, self.jobs, remeasure, self.lease)
+        built = build.build(self.seen.plan, self.store, self.tell, self.jobs, remeasure, self.lease)
         self.made |= set(built.made)
         self.run.came_to(built, None if built.errors else publish.describe(built, self.store))
         for error in built.errors.values():
@@ -246,7 +247,7 @@ class _Refresh:
         ):
             raise Overtaken(f"{self.done.recipe}: {now} was put into service meanwhile; refresh again")
 
-    def _compare(self, kept: Service, built: Built, remeasure: bool) -> dict[str, list[Verdict]]:
+    def _compare(self, kept: Service, built: BuildResult, remeasure: bool) -> dict[str, list[Verdict]]:
         """Run the gates against what is in service; return their verdicts.
 
         Raises:
@@ -272,7 +273,7 @@ class _Refresh:
             return {}
         # Without the gates that were just judged: what was measured for them is not to be measured again.
         plan = replace(plan, nodes={name: node for name, node in plan.nodes.items() if name not in built.verdicts})
-        wider = engine.build(plan, self.store, self._only_new(built.plan), self.jobs, remeasure, self.lease)
+        wider = build.build(plan, self.store, self._only_new(built.plan), self.jobs, remeasure, self.lease)
         self.made |= set(wider.made)
         for gate in gates:
             if gate in wider.artifacts:
@@ -298,7 +299,7 @@ class _Refresh:
         done.says = "\n".join(lines)
         return done
 
-    def _promote(self, built: Built) -> None:
+    def _promote(self, built: BuildResult) -> None:
         """Put what no gate refuses into service, move the recipe, and write the lock.
 
         Raises:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from cpu_pipeline import backends
-from cpu_pipeline.built import Built
 from cpu_pipeline.core.markdown import code, escape, table
 from cpu_pipeline.core.text import size
-from cpu_pipeline.graph import NOT_MODELS
+from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.graph.plan import NOT_MODELS
 
 
-def render(built: Built, manifest: Mapping[str, Any]) -> str:
+def render(built: BuildResult, manifest: Mapping[str, Any]) -> str:
     """Write the report of a build that passed."""
     plan, recipe = built.plan, built.plan.recipe
     lines = [f"# {escape(plan.name)} {manifest['version']}", ""]
@@ -74,7 +74,7 @@ def _place(place: Mapping[str, Any]) -> tuple[str, str]:
     return code(where), code(place["revision"]) if "revision" in place else "local, by content"
 
 
-def _checks(built: Built) -> list[str]:
+def _checks(built: BuildResult) -> list[str]:
     rows = []
     for node_id, verdicts in built.verdicts.items():
         candidate = next(iter(built.plan.nodes[node_id].inputs.values()), "").split(":")[-1]
@@ -85,7 +85,7 @@ def _checks(built: Built) -> list[str]:
     return table(("check", "of", "what", "verdict", "says"), rows)
 
 
-def _side_by_side(built: Built) -> list[str]:
+def _side_by_side(built: BuildResult) -> list[str]:
     """Put everything that was measured of each model into one row, the references first."""
     plan = built.plan
     rows: dict[str, dict[str, str]] = {}
@@ -119,7 +119,7 @@ def _side_by_side(built: Built) -> list[str]:
     ]
 
 
-def _size_of(built: Built, name: str) -> str:
+def _size_of(built: BuildResult, name: str) -> str:
     path = built.artifacts[name].path
     if built.artifacts[name].format in NOT_MODELS:
         return ""

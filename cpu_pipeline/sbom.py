@@ -11,9 +11,9 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.built import Built
 from cpu_pipeline.core.errors import BackendMissing
-from cpu_pipeline.keys import ABSENT, installed
+from cpu_pipeline.engine.packages import ABSENT, installed
+from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.origin import Origin, maker, pypi, times, used
 from cpu_pipeline.store.local import Store
 
@@ -35,7 +35,7 @@ def require() -> None:
         raise BackendMissing(f"{LIBRARY} is not installed; pip install 'cpu-pipeline[build]'")
 
 
-def render(built: Built, store: Store, manifest: Mapping[str, Any], origins: Sequence[Origin]) -> str:
+def render(built: BuildResult, store: Store, manifest: Mapping[str, Any], origins: Sequence[Origin]) -> str:
     """Write the bill of materials of a version whose files `manifest` lists; the same store gives the same bytes."""
     require()
     from cyclonedx.model.bom import Bom, BomMetaData
@@ -140,7 +140,7 @@ def _packages(manifest: Mapping[str, Any]) -> dict[str, Component]:
     }
 
 
-def _made_with(built: Built, store: Store, nodes: Iterable[str], manifest: Mapping[str, Any]) -> set[str]:
+def _made_with(built: BuildResult, store: Store, nodes: Iterable[str], manifest: Mapping[str, Any]) -> set[str]:
     """Name the package URLs of everything that nodes ran on."""
     here, places = used(built, store, nodes)
     said = [(name, version) for name, version in manifest["packages"].items() if name in here and version != ABSENT]

@@ -14,15 +14,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import paper, wiring
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.files import make_dir, write_file, writing
-from cpu_pipeline.cron import Cron
-from cpu_pipeline.cron import read as read_cron
-from cpu_pipeline.environment import DEFAULT
-from cpu_pipeline.graph import Plan
-from cpu_pipeline.keys import environments
-from cpu_pipeline.recipe import Recipe
+from cpu_pipeline.engine.environments import DEFAULT
+from cpu_pipeline.engine.requirements import environments_of
+from cpu_pipeline.graph import planner
+from cpu_pipeline.graph.plan import Plan
+from cpu_pipeline.recipe import reader
+from cpu_pipeline.recipe.cron import Cron
+from cpu_pipeline.recipe.cron import read as read_cron
+from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.store.remote.urls import shown
 
 REFRESH = "cpu-pipeline-refresh"
@@ -153,7 +154,7 @@ def find_recipes(project: Path) -> list[Path]:
     """
     found = []
     for path in sorted((project / "recipes").glob("*.yaml")):
-        refresh = paper.load_recipe(path).value.refresh
+        refresh = reader.load_recipe(path).value.refresh
         if refresh is not None and refresh.cron is not None:
             found.append(path)
     if not found:
@@ -172,7 +173,7 @@ def jobs(recipes: Sequence[Path], project: Path) -> tuple[Job, ...]:
     together: dict[str, list[Plan]] = {}
     seen: dict[str, Path] = {}
     for path in dict.fromkeys(recipes):
-        plan = wiring.plan(paper.load_recipe(path))
+        plan = planner.make_plan(reader.load_recipe(path))
         refresh = plan.recipe.refresh
         if refresh is None or refresh.cron is None:
             raise RecipeError(f'{path}: has no schedule; write `refresh: {{cron: "17 3 * * 1"}}` into it')
@@ -194,7 +195,7 @@ def _job(name: str, text: str, plans: Sequence[Plan], project: Path) -> Job:
         text,
         read_cron(text).off_minute(plans[0].name),
         tuple(below(plan.path, project) for plan in plans),
-        any(environments(n.stage, plan.formats(n)) - {DEFAULT} for plan in plans for n in plan.nodes.values()),
+        any(environments_of(n.stage, plan.formats(n)) - {DEFAULT} for plan in plans for n in plan.nodes.values()),
         tuple(dict.fromkeys(path for plan in reacting for path in _watched(plan, project))),
         max((plan.recipe.target.threads for plan in plans if plan.recipe.target.threads), default=None),
     )

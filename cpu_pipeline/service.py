@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline import stages
-from cpu_pipeline.built import Built
 from cpu_pipeline.core.artifact import Artifact, list_tree
 from cpu_pipeline.core.errors import Refused
-from cpu_pipeline.graph import Node, Plan
+from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.lock import Lock
 from cpu_pipeline.publish import artifact_files
 from cpu_pipeline.store.lease import Lease
@@ -107,7 +107,7 @@ def of_lock(lock: Lock, plan: Plan, lease: Lease) -> tuple[Service, list[str]]:
     return Service(None, models), lacking
 
 
-def against(service: Service, built: Built) -> Plan:
+def against(service: Service, built: BuildResult) -> Plan:
     """Add to a plan the gates that hold its outputs against what is in service.
 
     What was answered when the version was let out is taken as it was, where the same rows were asked for the same task;
@@ -147,7 +147,7 @@ def _take_up(name: str, kept: Kept, beside: Node, added: dict[str, Node]) -> str
     return name
 
 
-def _answers(service: Service, built: Built, ours: Node, model: str, added: dict[str, Node]) -> str:
+def _answers(service: Service, built: BuildResult, ours: Node, model: str, added: dict[str, Node]) -> str:
     """Name the node of what the service answers: as it was recorded, or anew."""
     recorded = service.answers.get(ours.id)
     rows = built.artifacts[ours.data["validation"]].digest

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from cpu_pipeline import lock, versions, wiring
+from cpu_pipeline import lock, versions
 from cpu_pipeline.core.errors import PipelineError, RecipeError
-from cpu_pipeline.paper import load_recipe
+from cpu_pipeline.graph import planner
+from cpu_pipeline.recipe.reader import load_recipe
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs.reader import began
 from cpu_pipeline.store.runs.recorder import RunEntry, runs
@@ -163,7 +164,7 @@ def _lock(path: Path) -> tuple[Literal["fresh", "stale", "missing", "unknown"], 
         place = lock.place(loaded.path)
         if not place.exists():
             return "missing", ""
-        return ("stale" if lock.drift(lock.read(place), wiring.plan(loaded)) else "fresh"), ""
+        return ("stale" if lock.drift(lock.read(place), planner.make_plan(loaded)) else "fresh"), ""
     except PipelineError as error:
         if not path.exists() and path.suffix:
             raise

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from cpu_pipeline import follow, lock, versions, wiring
-from cpu_pipeline.graph import Plan
-from cpu_pipeline.paper import Paper, load_recipe
-from cpu_pipeline.recipe import Recipe, Trigger
+from cpu_pipeline import follow, lock, versions
+from cpu_pipeline.graph import planner
+from cpu_pipeline.graph.plan import Plan
+from cpu_pipeline.recipe.reader import RecipeFile, load_recipe
+from cpu_pipeline.recipe.spec import Recipe, Trigger
 
 TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
 
@@ -19,7 +20,7 @@ TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
 class Survey:
     """How a recipe stands: what has moved since its lock, and what a refresh would build."""
 
-    recipe: Paper[Recipe]
+    recipe: RecipeFile[Recipe]
     """As it would read after the followed branches' moves."""
     plan: Plan
     held: lock.Lock | None
@@ -49,11 +50,11 @@ def survey(path: Path, out: Path, only: Collection[Trigger] = ()) -> Survey:
     kinds = set(only or (wanted.on if wanted else ()) or TRIGGERS)
     place = lock.place(recipe.path)
     held = lock.read(place) if place.exists() else None
-    drift = lock.drift(held, wiring.plan(recipe)) if held is not None else []
+    drift = lock.drift(held, planner.make_plan(recipe)) if held is not None else []
     found = follow.moves(recipe, kinds)
     if found:
         recipe, _ = follow.moved(recipe, found)
-    plan = wiring.plan(recipe)
+    plan = planner.make_plan(recipe)
     causes = [move.says for move in found] + [one.cause for one in drift if one.kind in kinds]
     if held is None:
         causes.append("it was never locked")

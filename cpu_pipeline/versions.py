@@ -25,8 +25,6 @@ from cpu_pipeline.core.files import remove_tree, sync_dir, write_file, writing
 from cpu_pipeline.core.text import did_you_mean
 
 MANIFEST = "manifest.json"
-CHECKS = "checks"
-"""The folder of a version that holds what every gate measured, beside those of the outputs."""
 PROMOTIONS = "promotions.jsonl"
 VERSION = re.compile(r"[0-9a-f]{12}")
 """What a version is called."""

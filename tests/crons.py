@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from cpu_pipeline.cron import DAYS, MONTHS
+from cpu_pipeline.recipe.cron import DAYS, MONTHS
 
 LIMITS = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 7))
 """Days up to 28, so that each expression comes true in any month it names."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline import api
-from cpu_pipeline.built import Built
 from cpu_pipeline.core.artifact import digest_file, digest_json
+from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.publish import publish
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store
@@ -62,17 +62,17 @@ class Made:
         host: Any = None,
         place: str = "",
         **recipe: Any,
-    ) -> tuple[Built, Store]:
+    ) -> tuple[BuildResult, Store]:
         """Put an object for each step of a recipe into a store.
 
         `files` join those of `int8`, which was made in the environment `place`; `host` is where the gate ran.
         """
-        built, store = Built(api.plan(api.load_recipe(self.write(**recipe)))), Store(self.home / "store")
+        built, store = BuildResult(api.plan(api.load_recipe(self.write(**recipe)))), Store(self.home / "store")
         self.fill(built, store, files, content, host, place)
         return built, store
 
     def fill(
-        self, built: Built, store: Store, files: Mapping[str, str] | None = None, content: str = "weights",
+        self, built: BuildResult, store: Store, files: Mapping[str, str] | None = None, content: str = "weights",
         host: Any = None, place: str = "",
     ) -> None:  # fmt: skip
         """Put an object for each step of a plan into a store, and judge what the gates are said to have measured."""
@@ -106,7 +106,7 @@ class Made:
         """Build, and put the outputs out; return the version's folder."""
         return self.publish(*self.build(**how), out)
 
-    def publish(self, built: Built, store: Store, out: Path | None = None) -> Path:
+    def publish(self, built: BuildResult, store: Store, out: Path | None = None) -> Path:
         """Put the outputs of a build out; return the version's folder."""
         found = publish(built, store, out or self.home / "out")
         assert found is not None

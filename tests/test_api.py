@@ -12,8 +12,9 @@ import pytest
 from faults.bench import Bench
 from publishing import Made
 
-from cpu_pipeline import api, engine, follow, lock
+from cpu_pipeline import api, follow, lock
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.engine import build
 
 COLLECTING = """\
 import importlib, sys
@@ -74,7 +75,7 @@ def test_a_recipe_that_cannot_be_moved_any_more_leaves_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built, store = Made(tmp_path).build(refresh={"follow": "main"})
-    monkeypatch.setattr(engine, "build", lambda *_, **__: built)
+    monkeypatch.setattr(build, "build", lambda *_, **__: built)
     monkeypatch.setattr(lock, "make", lambda *_: {"lock": 1})
     path = built.plan.path
     move = follow.Move(("model", "revision"), "model", "acme/small", "main", "a" * 40, "b" * 40)

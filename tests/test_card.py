@@ -12,10 +12,11 @@ from huggingface_hub import EvalResult, ModelCard
 from markdown_it import MarkdownIt
 from publishing import ACCURACY, MODEL, RECIPE, Made
 
-from cpu_pipeline import backends, environment, stages
+from cpu_pipeline import backends, stages
 from cpu_pipeline.card import FILE, LIBRARIES, _fenced, _yaml
 from cpu_pipeline.core.markdown import escape
-from cpu_pipeline.loader import scalar
+from cpu_pipeline.engine import environments
+from cpu_pipeline.recipe.document import scalar
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_an_output_that_nothing_checked_says_so(version: Path) -> None:
 
 def test_it_warns_of_the_environment_that_made_it(made: Made) -> None:
     version = made.put(place="ipex")
-    says = f"**Warning:** {escape(environment.read('ipex').warning)}"
+    says = f"**Warning:** {escape(environments.read('ipex').warning)}"
     assert says in card(version).text and "Warning" not in card(version, "float").text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cpu_pipeline.child import variables
+from cpu_pipeline.engine.worker.sandbox import variables
 
 
 def test_the_user_does_not_steer_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

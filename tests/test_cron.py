@@ -10,7 +10,7 @@ import pytest
 from crons import crons
 from hypothesis import given
 
-from cpu_pipeline.cron import CROWDED, read
+from cpu_pipeline.recipe.cron import CROWDED, read
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

@@ -15,11 +15,12 @@ import models
 import pytest
 from faults.bench import write_model
 
-from cpu_pipeline import api, engine, outlook
-from cpu_pipeline.built import Built
+from cpu_pipeline import api
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.events import Event
-from cpu_pipeline.graph import Plan
+from cpu_pipeline.engine import build, preview
+from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.store.local import Store
 
 TASK = "text-classification"
@@ -35,7 +36,7 @@ stages:
   - {id: same, use: validate.agreement, from: {reference: model}, with: {cosine: 0.9}}
 """
 DATA = ["data.calibration:files", "data.calibration", "data.validation:files", "data.validation", "data"]
-Run = Callable[..., tuple[Built, list[str]]]
+Run = Callable[..., tuple[BuildResult, list[str]]]
 
 
 @pytest.fixture
@@ -62,16 +63,16 @@ def planned(home: Path, until: str = "data", **sets: Any) -> Plan:
 def run(home: Path, store: Store) -> Run:
     """Build up to a step; return what came of it, and what was told."""
 
-    def build(until: str = "data", jobs: int = 1) -> tuple[Built, list[str]]:
+    def build(until: str = "data", jobs: int = 1) -> tuple[BuildResult, list[str]]:
         events: list[Event] = []
-        built = engine.build(planned(home, until), store, events.append, jobs)
+        built = build.build(planned(home, until), store, events.append, jobs)
         return built, [f"{e.what} {e.node}" for e in events if e.what in ("kept", "building", "failed", "skipped")]
 
     return build
 
 
 def looked(home: Path, store: Store, until: str = "data") -> dict[str, tuple[str, tuple[str, ...]]]:
-    return {o.node.id: (o.state, o.why) for o in outlook.look(planned(home, until), store)}
+    return {o.node.id: (o.state, o.why) for o in preview.look(planned(home, until), store)}
 
 
 def test_builds_once_and_then_keeps(run: Run, home: Path, store: Store) -> None:
@@ -143,7 +144,7 @@ def test_a_broken_file_is_an_error_of_its_step(run: Run, home: Path) -> None:
 
 def test_runs_branches_at_once_with_the_same_outcome(run: Run, home: Path, tmp_path: Path) -> None:
     built, _ = run(jobs=3)
-    other = engine.build(planned(home), Store(tmp_path / "other"))
+    other = build.build(planned(home), Store(tmp_path / "other"))
     assert {n: a.digest for n, a in built.artifacts.items()} == {n: a.digest for n, a in other.artifacts.items()}
     assert built.keys == other.keys
 
@@ -151,7 +152,7 @@ def test_runs_branches_at_once_with_the_same_outcome(run: Run, home: Path, tmp_p
 def test_the_same_files_elsewhere_are_the_same_build(run: Run, home: Path, store: Store) -> None:
     run()
     moved = home.rename(home.with_name("moved"))
-    built = engine.build(planned(moved), store)
+    built = build.build(planned(moved), store)
     assert built.made == []
 
 
@@ -176,5 +177,5 @@ def test_a_worker_is_given_the_options_that_were_set_alone(home: Path, store: St
     text = RECIPE.replace("{id: float, use: export.onnx}", "{id: float, use: export.openvino}")
     (home / "toy.yaml").write_text(text.replace("{id: int8, use: quantize.onnx, with: {mode: static}}", step))
     models.make("distilbert", home / "model", TASK)
-    built = engine.build(planned(home, "int8"), store)
+    built = build.build(planned(home, "int8"), store)
     assert built.passed and built.made[-1] == "int8"

@@ -18,9 +18,10 @@ import models
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline import api, backends, environment
+from cpu_pipeline import api, backends
 from cpu_pipeline.core.errors import BackendMissing, RecipeError
 from cpu_pipeline.core.events import Event
+from cpu_pipeline.engine import environments
 
 
 def write_wheel(folder: Path, version: str) -> None:
@@ -50,18 +51,18 @@ def pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     write_wheel(shelf, "1.2")
     (folder / "small.txt").write_text("# about: A small one.\n# warning: It is very small.\nLeftPad==1.2\n")
-    monkeypatch.setattr(environment, "PINS", folder)
+    monkeypatch.setattr(environments, "PINS", folder)
     monkeypatch.setenv("CPU_PIPELINE_ENVIRONMENTS", str(tmp_path / "made"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
-    environment.read.cache_clear()
+    environments.read.cache_clear()
     yield folder
-    environment.read.cache_clear()
+    environments.read.cache_clear()
 
 
-@pytest.mark.parametrize("name", environment.names())
+@pytest.mark.parametrize("name", environments.names())
 def test_the_pins_we_ship_are_exact(name: str) -> None:
-    here = environment.read(name)
+    here = environments.read(name)
     assert here.about and here.status and here.pins
     assert all(version and set(version) <= set("0123456789.abcpostrv") for version in here.pins.values())
     # What the worker's side of this package imports.
@@ -69,61 +70,61 @@ def test_the_pins_we_ship_are_exact(name: str) -> None:
 
 
 def test_the_digest_is_of_the_pins_alone(pins: Path) -> None:
-    before = environment.read("small")
+    before = environments.read("small")
     assert (before.about, before.warning, dict(before.pins)) == (
         "A small one.",
         "It is very small.",
         {"leftpad": "1.2"},
     )
     (pins / "small.txt").write_text("leftpad==1.2\n# another word\n")
-    environment.read.cache_clear()
-    assert environment.read("small").digest == before.digest
+    environments.read.cache_clear()
+    assert environments.read("small").digest == before.digest
     (pins / "small.txt").write_text("leftpad==1.3\n")
-    environment.read.cache_clear()
-    assert environment.read("small").digest != before.digest
+    environments.read.cache_clear()
+    assert environments.read("small").digest != before.digest
 
 
 def test_one_that_is_not_there_says_how_to_make_it(pins: Path) -> None:
     with pytest.raises(BackendMissing, match=r"\(A small one\).*`cpu-pipeline env create small`"):
-        environment.interpreter("small")
+        environments.interpreter("small")
     with pytest.raises(RecipeError, match="did you mean `small`"):
-        environment.interpreter("smal")
-    assert environment.check("small") == ["it is not here; make it with `cpu-pipeline env create small`"]
+        environments.interpreter("smal")
+    assert environments.check("small") == ["it is not here; make it with `cpu-pipeline env create small`"]
 
 
 def test_makes_one_finishes_what_is_half_made_and_tells_what_is_broken(pins: Path) -> None:
     told: list[str] = []
-    folder = environment.create("small", told.append)
-    here = environment.read("small")
+    folder = environments.create("small", told.append)
+    here = environments.read("small")
     assert here.ready and folder == here.folder
     assert told[0].startswith("small: making") and told[-1] == "small: ready"
     code = "import leftpad; print(leftpad.VERSION)"
-    assert subprocess.check_output([environment.interpreter("small").python, "-I", "-c", code], text=True) == "1.2\n"
+    assert subprocess.check_output([environments.interpreter("small").python, "-I", "-c", code], text=True) == "1.2\n"
 
-    assert environment.create("small", told.append) == folder and told[-1] == "small: ready" and len(told) == 3
+    assert environments.create("small", told.append) == folder and told[-1] == "small: ready" and len(told) == 3
 
     # Half made: no marker, and a file of the package lost. It is made again from nothing.
-    (folder / environment.MARKER).unlink()
+    (folder / environments.MARKER).unlink()
     module = next(folder.rglob("leftpad.py"))
     module.unlink()
     assert not here.ready
-    environment.create("small")
+    environments.create("small")
     assert here.ready and next(folder.rglob("leftpad.py")).is_file()
 
     # Whole by its marker, but a file is lost since: `check` tells, and that a worker does not start.
     next(folder.rglob("leftpad.py")).unlink()
-    lacks, starts = environment.check("small")
+    lacks, starts = environments.check("small")
     assert lacks == "leftpad lacks leftpad.py"
     assert starts.startswith("a worker does not start in it: ModuleNotFoundError: No module named ")
-    assert environment.remove("small") == [folder] and not folder.exists()
+    assert environments.remove("small") == [folder] and not folder.exists()
 
 
 def test_pins_that_cannot_be_had_leave_nothing_that_looks_whole(pins: Path) -> None:
     (pins / "small.txt").write_text("leftpad==9\n")
-    environment.read.cache_clear()
+    environments.read.cache_clear()
     with pytest.raises(BackendMissing, match=r"could not be made: .*leftpad==9.*its log is"):
-        environment.create("small")
-    assert not environment.read("small").ready
+        environments.create("small")
+    assert not environments.read("small").ready
 
 
 def test_two_at_once_make_one(pins: Path, tmp_path: Path) -> None:
@@ -144,13 +145,13 @@ def test_two_at_once_make_one(pins: Path, tmp_path: Path) -> None:
 
 def look_alike(pins: Path) -> Path:
     """Make an environment that is our own interpreter; it writes down each start."""
-    here = environment.read("small")
+    here = environments.read("small")
     here.python.parent.mkdir(parents=True)
     starts = here.folder / "starts"
     paths = os.pathsep.join([p for p in sys.path if p])
     here.python.write_text(f'#!/bin/sh\necho start >> "{starts}"\nPYTHONPATH="{paths}" exec "{sys.executable}" "$@"\n')
     here.python.chmod(0o755)
-    (here.folder / environment.MARKER).write_text("{}")
+    (here.folder / environments.MARKER).write_text("{}")
     return starts
 
 
@@ -181,19 +182,19 @@ def test_steps_and_artifacts_run_where_they_belong(pins: Path, tmp_path: Path, m
         """)
     )
     plan = api.plan(api.load_recipe(project / "r.yaml"))
-    gone = environment.read("small").folder / environment.MARKER
+    gone = environments.read("small").folder / environments.MARKER
     gone.unlink()
     with pytest.raises(BackendMissing, match="env create"):
         api.build(plan, tmp_path / "store", tmp_path / "out")
     made: list[str] = []
-    monkeypatch.setattr(environment, "create", lambda name, _: made.append(name) or gone.write_text("{}"))
+    monkeypatch.setattr(environments, "create", lambda name, _: made.append(name) or gone.write_text("{}"))
     events: list[Event] = []
     outcome = api.build(plan, tmp_path / "store", tmp_path / "out", create_envs=True, tell=events.append)
     assert made == ["small"]
     assert outcome.built.passed
     assert len(starts.read_text().split()) >= 3
     key: dict[str, Any] = json.loads((outcome.path / "manifest.json").read_text())["environments"]
-    assert key["small"]["pins"] == environment.read("small").digest
+    assert key["small"]["pins"] == environments.read("small").digest
     report = (outcome.path / "report.md").read_text()
     assert "It is very small." in report
     assert [e.why for e in events if e.what == "warning"] == [("It is very small.",)]

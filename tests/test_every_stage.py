@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline import backends, documented, schema, sources, stages, tasks
+from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.core import host
-from cpu_pipeline.graph import NOT_MODELS
+from cpu_pipeline.graph.plan import NOT_MODELS
+from cpu_pipeline.recipe import field_docs, json_schema
 from cpu_pipeline.stages._base import Stage
 
 STAGES = stages.names(internal=True)
@@ -77,10 +78,10 @@ def test_explains_itself_in_one_line(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cls"), list(schema.documented_classes()), ids=lambda v: v if isinstance(v, str) else ""
+    ("name", "cls"), list(json_schema.documented_classes()), ids=lambda v: v if isinstance(v, str) else ""
 )
 def test_explains_every_option(name: str, cls: Any) -> None:
-    said = documented.fields(cls)
+    said = field_docs.fields(cls)
     for field in cls.model_fields:
         assert said[field].strip(), f"{name}: {field} has no line under it"
         assert said[field].rstrip().endswith((".", ":")), f"{name}: {field}: {said[field]}"

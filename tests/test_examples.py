@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import Cli
 
-from cpu_pipeline.loader import MAX_ALIASES, MAX_BYTES, MAX_DEPTH, MAX_NODES
+from cpu_pipeline.recipe.document import MAX_ALIASES, MAX_BYTES, MAX_DEPTH, MAX_NODES
 
 EXAMPLES = Path(__file__).with_name("examples")
 VALID = sorted((EXAMPLES / "valid").glob("*.yaml"))

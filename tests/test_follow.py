@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cpu_pipeline import api, follow
 from cpu_pipeline.core.errors import RecipeError, TryAgain
-from cpu_pipeline.paper import load_recipe
+from cpu_pipeline.recipe.reader import load_recipe
 from cpu_pipeline.sources import _hub_api
 
 OLD, NEW, DATA = "a" * 40, "b" * 40, "c" * 40

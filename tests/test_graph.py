@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.graph import Node
+from cpu_pipeline.graph.plan import Node
 from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.stages.validate.accuracy import ValidateAccuracy
 from cpu_pipeline.stages.validate.agreement import ValidateAgreement

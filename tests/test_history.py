@@ -30,7 +30,7 @@ from cpu_pipeline.store.runs.recorder import recording, runs
 RECORD = """\
 import sys, time
 from pathlib import Path
-from cpu_pipeline.built import Event
+from cpu_pipeline.engine.result import Event
 from cpu_pipeline.store.runs.recorder import recording
 from cpu_pipeline.store.local import Store
 for number in range(int(sys.argv[2])):

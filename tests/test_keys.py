@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cpu_pipeline import backends, environment, keys, stages
+from cpu_pipeline import backends, stages
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import digest_json
-from cpu_pipeline.keys import Context, differences, ingredients
+from cpu_pipeline.engine import environments, keys, packages, requirements
+from cpu_pipeline.engine.keys import differences, ingredients
+from cpu_pipeline.graph.plan import Context
 from cpu_pipeline.stages._base import Facts, FindSource, Host, Inputs, Job, Stage
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.text_classification import TextClassification
@@ -98,7 +100,7 @@ CONTEXT = Context(QuestionAnswering(), "question-answering", ("x86_64", "avx2"),
 def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Pretend that certain versions are installed."""
     there = dict(VERSIONS)
-    monkeypatch.setattr(keys, "installed", lambda name, where="default": there.get(name, keys.ABSENT))
+    monkeypatch.setattr(keys, "installed", lambda name, where="default": there.get(name, packages.ABSENT))
     return there
 
 
@@ -271,25 +273,25 @@ def test_the_environment_with_its_pins(monkeypatch: pytest.MonkeyPatch) -> None:
     there = asked(Apart())
     [says] = why(asked(Toy()), there)
     assert says.startswith("environment: default → {")
-    moved = replace(environment.read("optimum"), digest="f" * 64)
-    monkeypatch.setattr(environment, "read", lambda _: moved)
+    moved = replace(environments.read("optimum"), digest="f" * 64)
+    monkeypatch.setattr(environments, "read", lambda _: moved)
     [says] = why(there, asked(Apart()))
     assert says.startswith("environment.pins: ") and says.endswith("ffffffffffff…")
 
 
 def test_a_package_of_another_environment_has_the_version_of_its_pins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert keys.installed("Optimum_ONNX", "optimum") == environment.read("optimum").pins["optimum-onnx"]
-    assert keys.installed("left-pad", "optimum") == keys.ABSENT
+    assert packages.installed("Optimum_ONNX", "optimum") == environments.read("optimum").pins["optimum-onnx"]
+    assert packages.installed("left-pad", "optimum") == packages.ABSENT
 
 
 def test_predicting_runs_where_the_backend_of_the_model_does() -> None:
     predict = stages.get("predict")()
-    assert keys.home(predict, {"model": "onnx"}) == "default"
-    assert keys.home(predict, {"model": "ipex"}) == "ipex"
-    assert keys.environments(predict, {"model": "ipex"}) == {"ipex"}
+    assert requirements.home_environment(predict, {"model": "onnx"}) == "default"
+    assert requirements.home_environment(predict, {"model": "ipex"}) == "ipex"
+    assert requirements.environments_of(predict, {"model": "ipex"}) == {"ipex"}
     latency = stages.get("validate.latency")(min_speedup=1)
-    assert keys.environments(latency, {"candidate": "ipex", "reference": "hf"}) == {"default", "ipex"}
+    assert requirements.environments_of(latency, {"candidate": "ipex", "reference": "hf"}) == {"default", "ipex"}
 
 
 def test_what_the_options_point_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +324,7 @@ def test_reasons_are_short() -> None:
 
 
 def test_names_every_distribution_that_a_step_needs() -> None:
-    found = keys.packages(Running(), {"model": "onnx"}, QuestionAnswering())
+    found = requirements.packages_of(Running(), {"model": "onnx"}, QuestionAnswering())
     assert found == {"onnx", *backends.get("onnx").PACKAGES}
-    assert set(QuestionAnswering.packages) <= keys.packages(Reading(), {}, QuestionAnswering())
-    assert keys.missing(["onnx", "left-pad"]) == ["left-pad"]
+    assert set(QuestionAnswering.packages) <= requirements.packages_of(Reading(), {}, QuestionAnswering())
+    assert packages.missing(["onnx", "left-pad"]) == ["left-pad"]

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from cpu_pipeline import loader
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
-from cpu_pipeline.loader import Document, Problem, parse, read, scalar
+from cpu_pipeline.recipe import document
+from cpu_pipeline.recipe.document import Document, Problem, parse, read, scalar
 
 HERE = Path("toy.yaml")
 
@@ -109,7 +109,7 @@ def test_a_merge_key_is_a_key_like_any_other() -> None:
 
 
 def test_aliases_count_in_full_before_they_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "MAX_NODES", 40)
+    monkeypatch.setattr(document, "MAX_NODES", 40)
     row = "a: &a [1, 2, 3, 4]\n"  # the mapping, its key, the list, four numbers: 7
     fits = row + "b: [" + ", ".join(["*a"] * 5) + "]\n"  # a key, a list, and 1 + 5 for each alias: 32
     assert len(parse(fits, HERE).value["b"]) == 5
@@ -227,13 +227,13 @@ def test_reading_takes_steps_in_proportion_to_the_text(levels: int, width: int, 
     text = "\n".join(rows)
     calls = 0
 
-    class Counting(loader._Builder):
+    class Counting(document._Builder):
         def _node(self, *given: Any) -> Any:
             nonlocal calls
             calls += 1
             return super()._node(*given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader, "_Builder", Counting)
+        patch.setattr(document, "_Builder", Counting)
         load(text)
     assert calls <= 3 + (levels + 1) * (2 + width)

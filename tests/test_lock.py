@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from publishing import MODEL, RECIPE, Made
 from publishing import ROWS as ROW_COMMIT
 
-from cpu_pipeline import api, engine, environment, lock
-from cpu_pipeline.built import Built
+from cpu_pipeline import api, lock
 from cpu_pipeline.core import jsonl
 from cpu_pipeline.core.errors import RecipeError, StageFailed, TryAgain
-from cpu_pipeline.graph import Plan
-from cpu_pipeline.keys import installed
+from cpu_pipeline.engine import environments
+from cpu_pipeline.engine.packages import installed
+from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.sources import _hub_api
 from cpu_pipeline.store.local import Store
 
@@ -231,18 +232,18 @@ def test_what_is_no_lock_is_told(tmp_path: Path, text: str | None, says: str) ->
 
 @given(st.dictionaries(st.text(min_size=1), st.one_of(st.text(), st.integers(), st.booleans(), st.none()), max_size=5))
 def test_every_text_is_read_as_it_was_written(facts: dict[str, Any]) -> None:
-    from cpu_pipeline import loader
+    from cpu_pipeline.recipe import document
 
-    assert loader.parse(lock.dump({"lock": 1, "facts": facts}), Path("x")).value["facts"] == facts
+    assert document.parse(lock.dump({"lock": 1, "facts": facts}), Path("x")).value["facts"] == facts
 
 
 @pytest.mark.parametrize(
     "text", ["12e34", "1e5", "no", "010", "2026-11-22", "0x1f", ".inf", "~", "3.11", "a: b", "# c"]
 )
 def test_what_looks_like_a_number_stays_text(text: str) -> None:
-    from cpu_pipeline import loader
+    from cpu_pipeline.recipe import document
 
-    assert loader.parse(lock.dump({"fact": text}), Path("x")).value == {"fact": text}
+    assert document.parse(lock.dump({"fact": text}), Path("x")).value == {"fact": text}
 
 
 def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +264,7 @@ def test_an_environment_is_locked_by_its_pins(tmp_path: Path) -> None:
     made = Made(tmp_path / "project")
     built, store = made.build(stages=[{"id": "float", "use": "export.optimum"}], outputs=["float"])
     held = lock.make(built, store)
-    assert held["environments"] == {"optimum": environment.read("optimum").digest}
+    assert held["environments"] == {"optimum": environments.read("optimum").digest}
     assert lock.drift(held, built.plan) == []
     [moved] = lock.drift({**held, "environments": {"optimum": "0" * 64}}, built.plan)
     assert moved.kind == "toolchain" and "optimum" in moved.says
@@ -303,13 +304,13 @@ def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkey
     """And neither when it fails."""
     made, moved, errors = Made(tmp_path / "project"), "c" * 40, {"int8": StageFailed("no")}
 
-    def build(plan: Plan, store: Store, *_: Any, **__: Any) -> Built:
-        built = Built(plan)
+    def build(plan: Plan, store: Store, *_: Any, **__: Any) -> BuildResult:
+        built = BuildResult(plan)
         made.fill(built, store)
         built.errors |= errors
         return built
 
-    monkeypatch.setattr(engine, "build", build)
+    monkeypatch.setattr(build, "build", build)
     monkeypatch.setattr(_hub_api, "resolve", lambda repo, want, branch: moved if want == "model" else ROW_COMMIT)
     recipe = made.write(refresh={"follow": "main"})
     text = recipe.read_text()

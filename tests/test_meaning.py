@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cpu_pipeline.backends import openvino as backend
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.meaning import meaning
+from cpu_pipeline.engine.graph_digest import meaning
 
 
 def write_onnx(out: Path, change: Callable[[Any], None] = lambda _: None) -> Artifact:

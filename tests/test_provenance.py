@@ -18,10 +18,11 @@ from in_toto_attestation.v1.statement import Statement
 from packageurl import PackageURL
 from publishing import Made, dressed
 
-from cpu_pipeline import environment, provenance
+from cpu_pipeline import provenance
 from cpu_pipeline.core.artifact import digest_file, digest_json, digest_listing
 from cpu_pipeline.core.errors import RecipeError, Refused
-from cpu_pipeline.keys import ABSENT
+from cpu_pipeline.engine import environments
+from cpu_pipeline.engine.packages import ABSENT
 from cpu_pipeline.origin import pypi
 from cpu_pipeline.publish import artifact_files, version_of
 from cpu_pipeline.verify import verify
@@ -121,7 +122,7 @@ def test_a_version_from_before_some_parameters_were_told(version: Path) -> None:
 
 def test_it_says_in_which_environment(made: Made) -> None:
     statement = said(made.put(place="ipex"))
-    assert definition(statement)["internalParameters"]["environments"] == {"ipex": environment.read("ipex").digest}
+    assert definition(statement)["internalParameters"]["environments"] == {"ipex": environments.read("ipex").digest}
 
 
 def test_what_is_not_installed_is_no_dependency(version: Path) -> None:

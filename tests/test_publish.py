@@ -16,10 +16,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from cpu_pipeline import api
-from cpu_pipeline.built import Built
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import digest_file, digest_json
 from cpu_pipeline.core.errors import GateFailed, RecipeError, Refused, StageFailed
+from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.publish import REPORT, Damaged, publish
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.lease import leased
@@ -43,7 +43,7 @@ FACTS: dict[str, dict[str, Any]] = {
              "sequences": 4},
     "data.validation": {"rows": 24},
 }  # fmt: skip
-Maker = Callable[..., tuple[Built, Store]]
+Maker = Callable[..., tuple[BuildResult, Store]]
 
 
 @pytest.fixture
@@ -52,12 +52,12 @@ def made(tmp_path: Path) -> Maker:
 
     def make(
         name: str = "toy", about: str = "A toy.", folder: str = "model", facts: Any = None, content: str = "weights"
-    ) -> tuple[Built, Store]:
+    ) -> tuple[BuildResult, Store]:
         home = tmp_path / "recipes"
         home.mkdir(exist_ok=True)
         (home / f"{name}.yaml").write_text(RECIPE.format(about=json.dumps(about), folder=folder))
         plan = api.plan(api.load_recipe(home / f"{name}.yaml"))
-        built, store = Built(plan), Store(tmp_path / "store")
+        built, store = BuildResult(plan), Store(tmp_path / "store")
         with leased(store) as lease:
             for node in plan.nodes.values():
                 key = digest_json([name, node.id, content])
@@ -81,7 +81,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "artifacts"
 
 
-def put(made: tuple[Built, Store], out: Path, force: bool = False) -> Path:
+def put(made: tuple[BuildResult, Store], out: Path, force: bool = False) -> Path:
     found = publish(*made, out, force)
     assert found is not None
     return found[0]

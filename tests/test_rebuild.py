@@ -10,12 +10,13 @@ import pytest
 import yaml
 from faults.bench import ROOT, Bench, pids_in, put_down
 
-from cpu_pipeline import api, environment, outlook, rebuild
-from cpu_pipeline.built import Built
+from cpu_pipeline import api
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_tree
 from cpu_pipeline.core.errors import Stale
-from cpu_pipeline.rebuild import Compared, compare, require_repeated
+from cpu_pipeline.engine import environments, preview, rebuild
+from cpu_pipeline.engine.rebuild import Compared, compare, require_repeated
+from cpu_pipeline.engine.result import BuildResult
 
 STEPS = (
     {"id": "one"},
@@ -107,8 +108,8 @@ def test_the_lock_is_held_against_it_before_anything_is_built(bench: Bench) -> N
 
 def test_environments_are_made_when_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made: list[str] = []
-    monkeypatch.setattr(outlook, "lacking", lambda *_: ["ipex"])
-    monkeypatch.setattr(environment, "create", lambda name, _: made.append(name))
+    monkeypatch.setattr(preview, "lacking", lambda *_: ["ipex"])
+    monkeypatch.setattr(environments, "create", lambda name, _: made.append(name))
     monkeypatch.setattr(rebuild, "rebuild", lambda *_: [Compared("one", "identical")])
     plan = api.plan(api.load_recipe(ROOT / "recipes" / "quickstart.yaml"))
     assert len(api.rebuild(plan, tmp_path, create_envs=True)) == 1 and made == ["ipex"]
@@ -140,8 +141,8 @@ def test_names_and_order_of_a_graph_are_no_difference(tmp_path: Path) -> None:
     for graph in graphs:
         (graph.path / "config.json").write_text("{}")
 
-    def built(graph: Artifact) -> Built:
-        made = Built(plan=type("Plan", (), {"nodes": {"onnx": None}})())  # type: ignore[arg-type]  # names are enough
+    def built(graph: Artifact) -> BuildResult:
+        made = BuildResult(plan=type("Plan", (), {"nodes": {"onnx": None}})())  # type: ignore[arg-type]  # names are enough
         made.artifacts["onnx"] = Artifact("onnx", graph.path, digest_tree(graph.path), {})
         return made
 

@@ -12,13 +12,14 @@ import pytest
 from faults.bench import Bench, Ended, ended, pids_in, put_down
 from publishing import MODEL, RECIPE, ROWS, Made
 
-from cpu_pipeline import engine, environment, follow, lock, outlook, survey, versions
+from cpu_pipeline import follow, lock, survey, versions
 from cpu_pipeline import refresh as refreshing
-from cpu_pipeline.built import Built
 from cpu_pipeline.core.errors import StageFailed, TryAgain
-from cpu_pipeline.graph import Plan
-from cpu_pipeline.paper import load_recipe
-from cpu_pipeline.recipe import Trigger
+from cpu_pipeline.engine import build, environments, preview
+from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.graph.plan import Plan
+from cpu_pipeline.recipe.reader import load_recipe
+from cpu_pipeline.recipe.spec import Trigger
 from cpu_pipeline.release import references
 from cpu_pipeline.sources import _hub_api
 from cpu_pipeline.stages._base import Verdict
@@ -576,11 +577,11 @@ class Pretended:
         self.drops: list[str] = []
         """What the gates against the service say."""
         self.errors: dict[str, Exception] = {}
-        monkeypatch.setattr(engine, "build", self.build)
+        monkeypatch.setattr(build, "build", self.build)
         monkeypatch.setattr(_hub_api, "resolve", lambda repo, want, branch: self.heads[want])
 
-    def build(self, plan: Plan, store: Store, *_: Any) -> Built:
-        built = Built(plan)
+    def build(self, plan: Plan, store: Store, *_: Any) -> BuildResult:
+        built = BuildResult(plan)
         self.made.fill(built, store, content=self.content)
         for name in [name for name in plan.nodes if name in self.errors]:
             built.errors[name] = self.errors[name]  # type: ignore[assignment]
@@ -673,8 +674,8 @@ def test_environments_are_made_only_when_asked(
     pretended: Pretended, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
     made = []
-    monkeypatch.setattr(outlook, "lacking", lambda plan, store: ["ipex"])
-    monkeypatch.setattr(environment, "create", lambda name, tell: made.append(name))
+    monkeypatch.setattr(preview, "lacking", lambda plan, store: ["ipex"])
+    monkeypatch.setattr(environments, "create", lambda name, tell: made.append(name))
     path = pretended.made.write()
     assert refreshing.refresh(path, pretended.store, pretended.out, create_envs=wanted).outcome == "promoted"
     assert made == (["ipex"] if wanted else [])

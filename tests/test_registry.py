@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline import backends, schema, sources, stages, tasks
+from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.recipe import json_schema
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
@@ -59,9 +60,9 @@ def test_unknown_names_say_what_there_is(look: object, name: str, says: str) -> 
 
 
 def test_lists_every_class_once() -> None:
-    found = [cls for _, cls in schema.documented_classes()]
+    found = [cls for _, cls in json_schema.documented_classes()]
     assert len(found) == len(set(found))
-    names = [name for name, _ in schema.documented_classes()]
+    names = [name for name, _ in json_schema.documented_classes()]
     assert set(stages.names(True)) | set(tasks.names()) <= set(names)
 
 

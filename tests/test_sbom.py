@@ -13,9 +13,10 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from publishing import MODEL, ROWS, Made
 
-from cpu_pipeline import environment, sbom
+from cpu_pipeline import sbom
 from cpu_pipeline.core.artifact import digest_file
 from cpu_pipeline.core.errors import BackendMissing
+from cpu_pipeline.engine import environments
 from cpu_pipeline.sbom import FILE
 from cpu_pipeline.verify import verify
 from cpu_pipeline.versions import read_manifest
@@ -155,7 +156,7 @@ def test_an_output_depends_on_the_environment_that_made_it(made: Made) -> None:
     text = (version / FILE).read_text()
     valid(text)
     needs = {one["ref"]: set(one.get("dependsOn", [])) for one in json.loads(text)["dependencies"]}
-    torch = f"pkg:pypi/torch@{environment.read('ipex').pins['torch']}".replace("+", "%2B")
+    torch = f"pkg:pypi/torch@{environments.read('ipex').pins['torch']}".replace("+", "%2B")
     assert torch in needs["int8"] and torch not in needs["float"]
     statement = json.loads((version / "provenance.json").read_text())
     found = statement["predicate"]["buildDefinition"]["resolvedDependencies"]

@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, ValidationError
 
-from cpu_pipeline import paper, schema, stages, tasks
+from cpu_pipeline import stages, tasks
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.loader import Document, Keys, parse, read
+from cpu_pipeline.recipe import json_schema, reader
+from cpu_pipeline.recipe.document import Document, Keys, parse, read
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = Path(__file__).with_name("examples")
 SHIPPED = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("pipelines/*.yaml"), *ROOT.glob("tests/loopback/*.yaml")])
 VALID = sorted([*EXAMPLES.glob("valid/*.yaml"), *EXAMPLES.glob("pipelines/*.yaml")])
-WRITTEN = schema.schema()
+WRITTEN = json_schema.schema()
 
 GRAPHIC = {
     # what a schema can't say: the graph, the loader or the file system refuse these
@@ -43,7 +44,7 @@ def leaves(error: ValidationError) -> Iterator[ValidationError]:
 
 
 def test_is_up_to_date() -> None:
-    assert (ROOT / "schema.json").read_text(encoding="utf-8") == schema.text(), "run `cpu-pipeline schema --write`"
+    assert (ROOT / "schema.json").read_text(encoding="utf-8") == json_schema.text(), "run `cpu-pipeline schema --write`"
 
 
 def test_is_draft_07() -> None:
@@ -114,7 +115,7 @@ def test_refuses_invalid_examples_where_the_command_does(path: Path) -> None:
         return
     kind = "Recipe" if {"model", "task", "data", "pipeline"} & document.value.keys() else "Pipeline"
     with pytest.raises(RecipeError) as caught:
-        paper._check(document, kind)
+        reader._check(document, kind)
     told = {line.removeprefix(f"{path}:").partition(":")[0] for line in str(caught.value).splitlines()}
     ends = [keys for error in errors for leaf in leaves(error) for keys in places(leaf)]
     assert {document.where(keys).split(":")[-2] for keys in ends} == told
@@ -139,7 +140,7 @@ def test_an_unknown_option_is_blamed_on_its_stage(name: str) -> None:
     known = set(stages.get(name).model_fields)
     assert set(error.schema["properties"]) == known
     with pytest.raises(RecipeError, match=r"^toy.yaml:4:\d+: stages\.0\.with\.nonsense: unknown key `nonsense`"):
-        paper._check(document, "Recipe")
+        reader._check(document, "Recipe")
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -167,7 +168,7 @@ def test_any_recipe_is_right_or_told_what_is_wrong(value: dict[str, Any]) -> Non
     document = Document(Path("toy.yaml"), json.loads(json.dumps(value)))
     wrong = not Draft7Validator({**WRITTEN, "if": True}).is_valid(document.value)
     try:
-        paper._check(document, "Recipe")
+        reader._check(document, "Recipe")
     except RecipeError as error:
         assert wrong
         assert all(line.startswith("toy.yaml:1:1: ") and len(line) > 20 for line in str(error).splitlines())

@@ -14,7 +14,7 @@ from conftest import ROOT
 from faults.bench import write_model
 from test_every_stage import HEAVY
 
-from cpu_pipeline import shipped
+from cpu_pipeline.recipe import package_data
 
 TASK = "text-classification"
 RECIPE = """\
@@ -84,7 +84,7 @@ def test_planning_imports_nothing_heavy(imported: Command, home: Path, tmp_path:
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("path", sorted(shipped.folder("recipes").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(package_data.folder("recipes").glob("*.yaml")), ids=lambda p: p.stem)
 def test_planning_a_shipped_recipe_imports_nothing_heavy(path: Path, imported: Command, tmp_path: Path) -> None:
     assert not HEAVY & imported("plan", path, "--store", tmp_path / "store")
 

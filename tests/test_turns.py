@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpu_pipeline.turns import Machine
+from cpu_pipeline.engine.machine_lock import MachineLock
 
 
 def test_a_measurement_is_alone(tmp_path: Path) -> None:
-    one, two = Machine(tmp_path), Machine(tmp_path)
+    one, two = MachineLock(tmp_path), MachineLock(tmp_path)
     assert one.enter(alone=False) and two.enter(alone=False)
     assert one.enter(alone=False), "one build may run several steps"
     one.leave()
@@ -22,7 +22,7 @@ def test_a_measurement_is_alone(tmp_path: Path) -> None:
 
 
 def test_a_measurement_that_waits_comes_before_what_would_start_later(tmp_path: Path) -> None:
-    busy, measuring, third = Machine(tmp_path), Machine(tmp_path), Machine(tmp_path)
+    busy, measuring, third = MachineLock(tmp_path), MachineLock(tmp_path), MachineLock(tmp_path)
     assert busy.enter(alone=False)
     assert not measuring.enter(alone=True)
     assert not busy.enter(alone=False) and not third.enter(alone=False) and not measuring.enter(alone=False)
@@ -35,7 +35,7 @@ def test_a_measurement_that_waits_comes_before_what_would_start_later(tmp_path: 
 
 
 def test_a_measurement_that_found_another_end_lets_go_of_the_door(tmp_path: Path) -> None:
-    busy, measuring = Machine(tmp_path), Machine(tmp_path)
+    busy, measuring = MachineLock(tmp_path), MachineLock(tmp_path)
     assert busy.enter(alone=False)
     assert not measuring.enter(alone=True)
     measuring.look_round()

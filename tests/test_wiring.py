@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import pytest
 from conftest import ROOT
 
-from cpu_pipeline import api, stages, wiring
+from cpu_pipeline import api, stages
 from cpu_pipeline.cli.options import parse_sets
 from cpu_pipeline.core.errors import RecipeError, Refused
-from cpu_pipeline.graph import Plan
+from cpu_pipeline.graph import planner
+from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
 
 HEAD = "model: {folder: model}\ntask: question-answering\n"
@@ -244,7 +245,7 @@ def test_options_decide_which_rows_a_step_gets(
 ) -> None:
     known = stages.get
     monkeypatch.setattr(stages, "get", lambda name: Choosy if name == "quantize.onnx" else known(name))
-    monkeypatch.setattr(wiring, "check_options", lambda *_: [])
+    monkeypatch.setattr(planner, "check_options", lambda *_: [])
     text = HEAD + ("data:\n  calibration: {file: rows.jsonl}\n" if data else "") + "stages:\n"
     text += "  - {id: float, use: export.onnx}\n  - {id: int8, use: quantize.onnx}\n"
     sets = [f"int8.static={'true' if static else 'false'}"]

@@ -38,13 +38,13 @@ def list_backends(
     as_json: Json = False,
 ) -> None:
     """List every way to run a model: stages, precisions, environment, upstream status, whether it works here."""
-    from cpu_pipeline import ways
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
+    from cpu_pipeline.engine import support
 
-    seen = None if model is None else ways.model(model)
+    seen = None if model is None else support.model(model)
     found = []
-    for way in ways.ways():
+    for way in support.ways():
         takes, why = (None, "") if seen is None else way.takes(seen)
         found.append((way, takes, why))
     if as_json:
@@ -75,11 +75,11 @@ def print_schema(
     ] = False,
 ) -> None:
     """Print the JSON Schema (draft-07) of recipes and pipelines, for editors and CI."""
-    from cpu_pipeline import schema as made
-    from cpu_pipeline import shipped
+    from cpu_pipeline.recipe import json_schema as made
+    from cpu_pipeline.recipe import package_data
 
     if write:
-        shipped.file("schema.json").write_text(made.text(), encoding="utf-8", newline="\n")
+        package_data.file("schema.json").write_text(made.text(), encoding="utf-8", newline="\n")
     else:
         typer.echo(made.text(), nl=False)
 
@@ -107,9 +107,9 @@ def docs(
 
 def options(model: type[BaseModel]) -> list[dict[str, Any]]:
     """List a class's options: name, type, default and what its docstring says."""
-    from cpu_pipeline import documented
+    from cpu_pipeline.recipe import field_docs
 
-    said, lines = model.model_json_schema(), documented.fields(model)
+    said, lines = model.model_json_schema(), field_docs.fields(model)
     about = {field.alias or name: lines[name] for name, field in model.model_fields.items()}
     needed = set(said.get("required", ()))
     found = []

@@ -12,12 +12,12 @@ from cpu_pipeline.cli.options import Json, StoreOption, open_store
 
 def doctor(store: StoreOption = None, as_json: Json = False) -> None:
     """Show the CPU, its instruction sets, versions, and which stages and backends work here."""
-    from cpu_pipeline import environment, keys
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.core import host
     from cpu_pipeline.core.text import size
-    from cpu_pipeline.environment import DEFAULT
+    from cpu_pipeline.engine import environments, packages
+    from cpu_pipeline.engine.environments import DEFAULT
 
     opened = open_store(store)
     there = next(p for p in (opened.root, *opened.root.parents) if p.exists())
@@ -25,7 +25,7 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
     homes = {name: stages.get(name).model_construct().environment({}) for name in names}
     lacking = {name: _lacks(stages.get(name).packages, where) for name, where in homes.items()}
     formats = {n: _lacks(backends.get(n).PACKAGES, backends.get(n).ENVIRONMENT) for n in backends.names()}
-    packages = sorted(
+    distributions = sorted(
         {p for n, where in homes.items() if where == DEFAULT for p in stages.get(n).packages}
         | {p for n in formats if backends.get(n).ENVIRONMENT == DEFAULT for p in backends.get(n).PACKAGES}
         | {p for n in tasks.names() for p in tasks.get(n).packages}
@@ -37,8 +37,10 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
         "int8": "sums without overflow (VNNI)" if host.has_vnni() else "needs reduce_range: this CPU has no VNNI",
         "store": str(opened.root),
         "store_free": size(shutil.disk_usage(there).free),
-        "packages": {name: keys.installed(name) for name in packages},
-        "environments": {name: "ready" if environment.read(name).ready else "not made" for name in environment.names()},
+        "packages": {name: packages.installed(name) for name in distributions},
+        "environments": {
+            name: "ready" if environments.read(name).ready else "not made" for name in environments.names()
+        },
         "stages": lacking,
         "backends": formats,
     }
@@ -54,14 +56,14 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
             columns([(f"  {name}", _told(value)) for name, value in part.items()])
 
 
-def _lacks(packages: Sequence[str], where: str) -> list[str]:
+def _lacks(distributions: Sequence[str], where: str) -> list[str]:
     """Name what is missing: packages here, or a whole environment."""
-    from cpu_pipeline import environment, keys
-    from cpu_pipeline.environment import DEFAULT
+    from cpu_pipeline.engine import environments, packages
+    from cpu_pipeline.engine.environments import DEFAULT
 
     if where == DEFAULT:
-        return keys.missing(packages)
-    return [] if environment.read(where).ready else [f"environment {where}"]
+        return packages.missing(distributions)
+    return [] if environments.read(where).ready else [f"environment {where}"]
 
 
 def _told(value: object) -> str:

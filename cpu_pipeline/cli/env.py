@@ -18,11 +18,11 @@ Name = Annotated[str, typer.Argument(help="An environment, as `env list` names i
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List the environments: whether each is made, where, what for, and how its upstream stands."""
-    from cpu_pipeline import environment
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
+    from cpu_pipeline.engine import environments
 
-    found = [environment.read(name) for name in environment.names()]
+    found = [environments.read(name) for name in environments.names()]
     if as_json:
         print_json([{**vars(e), "ready": e.ready, "folder": str(e.folder)} for e in found])
         return
@@ -34,21 +34,21 @@ def list_(as_json: Json = False) -> None:
 @app.command("create")
 def create(name: Name) -> None:
     """Make an environment with venv and pip; one that was half made is finished, one that is whole is left alone."""
-    from cpu_pipeline import environment
+    from cpu_pipeline.engine import environments
 
-    typer.echo(str(environment.create(name, lambda line: print(line, file=sys.stderr, flush=True))))
+    typer.echo(str(environments.create(name, lambda line: print(line, file=sys.stderr, flush=True))))
 
 
 @app.command("check")
 def check(name: Name, as_json: Json = False) -> int:
     """Compare an environment with its pins, file by file, and start a worker in it; exit 4 when it is not whole."""
-    from cpu_pipeline import environment
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.core.errors import BackendMissing
+    from cpu_pipeline.engine import environments
 
-    problems = environment.check(name)
+    problems = environments.check(name)
     if as_json:
-        print_json({"environment": name, "folder": str(environment.read(name).folder), "problems": problems})
+        print_json({"environment": name, "folder": str(environments.read(name).folder), "problems": problems})
     else:
         for problem in problems:
             print(problem)
@@ -59,7 +59,7 @@ def check(name: Name, as_json: Json = False) -> int:
 @app.command("remove")
 def remove(name: Name) -> None:
     """Remove an environment, older ones of the same name too."""
-    from cpu_pipeline import environment
+    from cpu_pipeline.engine import environments
 
-    for folder in environment.remove(name):
+    for folder in environments.remove(name):
         typer.echo(f"removed {folder}")

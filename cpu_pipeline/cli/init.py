@@ -17,13 +17,13 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a first recipe: task and metric proposed from the model's config and card, commits pinned."""
-    from cpu_pipeline import propose
     from cpu_pipeline.core.errors import RecipeError
+    from cpu_pipeline.recipe import scaffold
 
     path = write or Path("recipes") / f"{model.rpartition('/')[2].lower()}.yaml"
     if path.exists() and not force:
         raise RecipeError(f"{path} is there already; name another with --out, or overwrite it with --force")
-    text, notes = propose.recipe(model, task, data, pipeline, path)
+    text, notes = scaffold.recipe(model, task, data, pipeline, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
     for note in notes:
@@ -37,6 +37,6 @@ def pin(
     data: Annotated[bool, typer.Option("--data", help="It is a data set.")] = False,
 ) -> None:
     """Print the full commit that a branch or tag stands at."""
-    from cpu_pipeline import propose
+    from cpu_pipeline.recipe import scaffold
 
-    typer.echo(propose.commit(repo, "data" if data else "model", revision))
+    typer.echo(scaffold.commit(repo, "data" if data else "model", revision))

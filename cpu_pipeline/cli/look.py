@@ -19,12 +19,13 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show every step as kept, to build, or depending on another's outcome, and why."""
-    from cpu_pipeline import api, outlook
+    from cpu_pipeline import api
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
+    from cpu_pipeline.engine import preview
 
     planned = api.plan(api.load_recipe(recipe, parse_sets(sets)), until)
-    seen = list(outlook.look(planned, open_store(store, store_remote)))
+    seen = list(preview.look(planned, open_store(store, store_remote)))
     if as_json:
         print_json(
             {
@@ -53,12 +54,13 @@ def check(
     as_json: Json = False,
 ) -> int:
     """Check recipes and pipelines: schema, options, and how steps fit together. For editors, hooks and CI."""
-    from cpu_pipeline import api, wiring
+    from cpu_pipeline import api
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import fail
     from cpu_pipeline.core.errors import PipelineError
-    from cpu_pipeline.loader import read
-    from cpu_pipeline.paper import load_pipeline_file
+    from cpu_pipeline.graph import planner
+    from cpu_pipeline.recipe.document import read
+    from cpu_pipeline.recipe.reader import load_pipeline_file
 
     worst, results = 0, []
     for file in files:
@@ -67,7 +69,7 @@ def check(
             if any(key in written for key in ("model", "task", "data", "pipeline")):
                 api.plan(api.load_recipe(file))
             else:
-                wiring.check_pipeline(load_pipeline_file(file))
+                planner.check_pipeline(load_pipeline_file(file))
         except PipelineError as error:
             worst = max(worst, error.exit_code)
             results.append({"file": str(file), "exit_code": error.exit_code, "says": str(error).splitlines()})

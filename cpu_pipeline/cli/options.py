@@ -67,7 +67,7 @@ def warn(says: str) -> None:
 def parse_sets(sets: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     """Read `step.option=value`; the value is read as YAML."""
     from cpu_pipeline.core.errors import RecipeError
-    from cpu_pipeline.loader import parse
+    from cpu_pipeline.recipe.document import parse
 
     found: dict[str, dict[str, Any]] = {}
     for text in sets or ():

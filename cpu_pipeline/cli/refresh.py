@@ -14,7 +14,7 @@ import typer
 from cpu_pipeline.cli.options import Json, RemoteOption, StoreOption, open_store, require_own_names
 
 if TYPE_CHECKING:
-    from cpu_pipeline.recipe import Trigger
+    from cpu_pipeline.recipe.spec import Trigger
     from cpu_pipeline.refresh import Refreshed
 
 FOLDER = Path("recipes")

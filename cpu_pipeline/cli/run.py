@@ -23,7 +23,7 @@ from cpu_pipeline.cli.options import (
 if TYPE_CHECKING:
     from cpu_pipeline.api import Outcome
     from cpu_pipeline.core.errors import PipelineError
-    from cpu_pipeline.graph import Plan
+    from cpu_pipeline.graph.plan import Plan
     from cpu_pipeline.store.local import Store
 
 
@@ -99,9 +99,10 @@ def run(
 
 
 def _rebuild(planned: list[Plan], store: Store, jobs: int, create_envs: bool, locked: bool, as_json: bool) -> int:
-    from cpu_pipeline import api, rebuild
+    from cpu_pipeline import api
     from cpu_pipeline.cli.output import Progress, columns
     from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.engine import rebuild
 
     for plan in planned:
         with Progress() as tell:

@@ -13,7 +13,7 @@ import typer
 from cpu_pipeline.cli.options import Json, StoreOption, open_store, warn
 
 if TYPE_CHECKING:
-    from cpu_pipeline.graph import Plan
+    from cpu_pipeline.graph.plan import Plan
     from cpu_pipeline.store.sync import Moved, StepRef
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="A folder, or an address that fsspec opens: s3://, gs://, ...")]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 
-from cpu_pipeline import stages, tasks, ways
+from cpu_pipeline import stages, tasks
+from cpu_pipeline.engine import support
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -48,7 +49,7 @@ def _tasks() -> str:
 
 def _ways() -> str:
     rows = []
-    for way in ways.ways():
+    for way in support.ways():
         made = ", ".join(f"`{stage}`" for stage in way.stages) or "the checkpoint itself"
         others = "" if way.others == "refused" else ", others tried"
         cells = (

@@ -16,8 +16,8 @@ from typing import Any
 from cpu_pipeline import lock
 from cpu_pipeline.core.artifact import Artifact, digest_json
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.engine import needs
-from cpu_pipeline.graph import Plan
+from cpu_pipeline.engine.keys import needs
+from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.store.gc import Roots
 from cpu_pipeline.store.local import Store, root_name
 from cpu_pipeline.store.sync import Find, StepRef

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Cli
 
-from cpu_pipeline import backends, documented, stages, tasks
+from cpu_pipeline import backends, stages, tasks
+from cpu_pipeline.engine import packages
+from cpu_pipeline.recipe import field_docs
 
 
 def test_stages_are_listed_with_one_line_each(cli: Cli) -> None:
@@ -21,7 +23,7 @@ def test_a_stage_is_told_with_its_options(name: str, cli: Cli) -> None:
     cls = stages.get(name)
     out = cli("stages", name).out
     assert out.startswith(f"{name}: {cls.__doc__}\n")
-    for field, about in documented.fields(cls).items():
+    for field, about in field_docs.fields(cls).items():
         assert f"\n  {field} (" in out and about in out
 
 
@@ -43,7 +45,7 @@ def test_stages_as_json(cli: Cli) -> None:
 def test_a_task_is_told_with_its_options(name: str, cli: Cli) -> None:
     cls = tasks.get(name)
     out = cli("tasks", name).out
-    for field, about in documented.fields(cls).items():
+    for field, about in field_docs.fields(cls).items():
         assert f"\n  {cls.model_fields[field].alias or field} (" in out and about in out
 
 
@@ -69,11 +71,11 @@ def test_backends_say_whether_they_take_a_model(cli: Cli) -> None:
 
 
 def test_a_backend_whose_package_is_missing_does_not_work(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cpu_pipeline import keys
+    from cpu_pipeline.engine import keys
 
-    installed = keys.installed
+    installed = packages.installed
     monkeypatch.setattr(
-        keys, "installed", lambda name, *where: keys.ABSENT if name == "openvino" else installed(name, *where)
+        keys, "installed", lambda name, *where: packages.ABSENT if name == "openvino" else installed(name, *where)
     )
     said = {b["format"]: b["works"] for b in cli("backends", "--json").json}
     assert said["openvino"] is False and said["onnx"] is True

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
-from cpu_pipeline import backends, keys, stages
+from cpu_pipeline import backends, stages
 from cpu_pipeline.core import host
+from cpu_pipeline.engine import keys, packages
 
 
 def test_tells_machine_versions_and_what_works(cli: Cli, tmp_path: Path) -> None:
     said = cli("doctor", "--json", "--store", tmp_path / "store").json
     assert said["isa"] == list(host.isa()) and said["cpu"] == host.cpu_model() and said["cores"] == host.cores()
     assert said["store"] == str(tmp_path / "store")
-    assert said["packages"]["onnxruntime"] == keys.installed("onnxruntime")
+    assert said["packages"]["onnxruntime"] == packages.installed("onnxruntime")
     assert set(said["stages"]) == set(stages.names(internal=True))
     assert set(said["backends"]) == set(backends.names())
     assert said["stages"]["export.onnx"] == []
@@ -29,9 +30,9 @@ def test_tells_people_line_by_line(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_tells_what_is_missing_and_how_to_get_it(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = keys.installed
+    installed = packages.installed
     monkeypatch.setattr(
-        keys, "installed", lambda name, *where: keys.ABSENT if name == "nncf" else installed(name, *where)
+        keys, "installed", lambda name, *where: packages.ABSENT if name == "nncf" else installed(name, *where)
     )
     assert cli("doctor", "--json", "--store", tmp_path).json["stages"]["quantize.openvino"] == ["nncf"]
     out = cli("doctor", "--store", tmp_path).out

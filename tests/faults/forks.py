@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from cpu_pipeline.engine import packages
+
 WRITES = frozenset({"os.rename", "os.mkdir", "os.remove", "os.symlink", "os.link"})
 """Audit events of calls that change what is found; `open` for writing and os.fsync count too."""
 
@@ -80,7 +82,7 @@ class Forked:
 
 
 def _become_worker(command: Sequence[str], env: dict[str, str], asked: int, answers: int) -> None:
-    from cpu_pipeline import worker
+    from cpu_pipeline.engine.worker import main
 
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -91,7 +93,7 @@ def _become_worker(command: Sequence[str], env: dict[str, str], asked: int, answ
     os.environ.update(env)
     sys.argv = [command[0], command[-1]]
     with contextlib.suppress(SystemExit):
-        worker.main()
+        main.main()
     os._exit(0)
 
 
@@ -130,10 +132,10 @@ def _writes(given: tuple[Any, ...]) -> bool:
 
 
 def _run(arguments: list[str], kill_at: int, counted: int) -> int:
-    from cpu_pipeline import child
     from cpu_pipeline.cli import main
+    from cpu_pipeline.engine.worker import process
 
-    child.subprocess.Popen = Forked  # type: ignore[attr-defined]  # in this process alone
+    process.subprocess.Popen = Forked  # type: ignore[attr-defined]  # in this process alone
     killer = Killer(kill_at)
     code = main(arguments)
     os.write(counted, str(killer.count).encode())
@@ -168,13 +170,14 @@ def serve() -> None:
 
     import jsonschema  # noqa: F401
 
-    from cpu_pipeline import api, child, keys, paper, publish, schema, worker  # noqa: F401
+    from cpu_pipeline import api, publish  # noqa: F401
     from cpu_pipeline.core import host
+    from cpu_pipeline.recipe import json_schema, reader
     from cpu_pipeline.store import contents  # noqa: F401
 
-    paper.the_schema()
-    for _, each in schema.documented_classes():
-        keys.missing(getattr(each, "packages", ()))
+    reader.the_schema()
+    for _, each in json_schema.documented_classes():
+        packages.missing(getattr(each, "packages", ()))
     host.machine()
     gc.freeze()
     replies = os.fdopen(os.dup(1), "w")

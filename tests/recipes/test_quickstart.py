@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from cpu_pipeline import lock, wiring
-from cpu_pipeline.paper import load_recipe
+from cpu_pipeline import lock
+from cpu_pipeline.graph import planner
+from cpu_pipeline.recipe.reader import load_recipe
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart"
 SPLITS = ("train", "calibration", "validation")
@@ -168,7 +169,7 @@ def test_the_lock_is_of_this_recipe_and_these_stages() -> None:
     """Packages and machine may be others; what was asked, of which files, through which versions of stages, not."""
     recipe = QUICKSTART.with_suffix(".yaml")
     held = lock.read(lock.place(recipe))
-    planned = wiring.plan(load_recipe(recipe))
+    planned = planner.make_plan(load_recipe(recipe))
     drift = lock.drift(held, planned)
     moved = [one.says for one in drift if one.kind != "toolchain" or ".version: " in one.says]
     assert moved == [], "write it anew with `cpu-pipeline lock recipes/quickstart.yaml`"

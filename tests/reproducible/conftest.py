@@ -15,7 +15,8 @@ from conftest import ROOT
 from reproducible.held import Twice
 from reproducible.places import Place, language, lay_out, somebody, write_wide
 
-from cpu_pipeline import api, environment
+from cpu_pipeline import api
+from cpu_pipeline.engine import environments
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +64,7 @@ def there(elsewhere: Path, wide: Path) -> Place:
         "PYTHONHASHSEED": "77",
         "TORCHINDUCTOR_CPP_MIN_CHUNK_SIZE": "64",
         "OMP_NUM_THREADS": "1",
-        "CPU_PIPELINE_ENVIRONMENTS": str(environment.root()),
+        "CPU_PIPELINE_ENVIRONMENTS": str(environments.root()),
         **language(),
     }
     return Place(home, [*somebody(home, python), python], env, 0o077, ["--jobs", "2"])

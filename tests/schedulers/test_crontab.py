@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from schedulers.conftest import Made, need
 from scheduling import REMOTE
 
-from cpu_pipeline.cron import read
+from cpu_pipeline.recipe.cron import read
 
 
 def check(text: str) -> subprocess.CompletedProcess[str]:

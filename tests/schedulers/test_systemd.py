@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from schedulers.conftest import Made, need
 from scheduling import ODD, REMOTE
 
-from cpu_pipeline.cron import Cron, read
+from cpu_pipeline.recipe.cron import Cron, read
 
 FROM = datetime(2026, 1, 1, tzinfo=UTC)
 COUNT = 20

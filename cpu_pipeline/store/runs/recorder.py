@@ -23,11 +23,11 @@ from typing import Any, Self, TextIO
 
 from filelock import FileLock
 
-from cpu_pipeline.built import Built
 from cpu_pipeline.core.errors import PipelineError, TryAgain, interruption
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.core.files import make_dir, write_file, writing
 from cpu_pipeline.core.redaction import SECRET, userinfo
+from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs.reader import EVENTS, FORMAT, LOCK, ROOM, RUN, RunEntry
 
@@ -148,7 +148,7 @@ class RunRecorder:
         """Add facts to what run.json will say; `exit_code` is that of a command that ends without an error."""
         self._noted |= facts
 
-    def came_to(self, built: Built, manifest: Mapping[str, Any] | None) -> None:
+    def came_to(self, built: BuildResult, manifest: Mapping[str, Any] | None) -> None:
         """Note what a build came to; `manifest` is what a version of it says, if everything was built."""
         self.note(
             steps={

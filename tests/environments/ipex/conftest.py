@@ -9,9 +9,10 @@ from pathlib import Path
 import models
 import pytest
 
-from cpu_pipeline import api, environment
+from cpu_pipeline import api
 from cpu_pipeline.core.events import Event
-from cpu_pipeline.environment import Environment
+from cpu_pipeline.engine import environments
+from cpu_pipeline.engine.environments import Environment
 
 Build = Callable[..., api.Outcome]
 
@@ -19,8 +20,8 @@ Build = Callable[..., api.Outcome]
 @pytest.fixture(scope="session", autouse=True)
 def ipex() -> Environment:
     """Have the environment: some gigabytes and two minutes where it is not here yet."""
-    environment.create("ipex", print)
-    return environment.read("ipex")
+    environments.create("ipex", print)
+    return environments.read("ipex")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from conftest import ROOT
 from cpu_pipeline import api
 from cpu_pipeline.core.artifact import CARD
 from cpu_pipeline.core.events import Event
-from cpu_pipeline.environment import Environment
+from cpu_pipeline.engine.environments import Environment
 
 Build = Callable[..., api.Outcome]
 

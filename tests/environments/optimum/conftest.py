@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from stages.conftest import checkpoint, exported, fused  # noqa: F401
 
-from cpu_pipeline import environment
+from cpu_pipeline.engine import environments
 
 Run = Callable[..., None]
 
@@ -18,7 +18,7 @@ Run = Callable[..., None]
 @pytest.fixture(scope="session")
 def optimum() -> Run:
     """Run a script of this folder in the optimum environment, offline; the one place that knows where that is."""
-    python = environment.interpreter("optimum").python
+    python = environments.interpreter("optimum").python
 
     def run(script: str, *arguments: Path) -> None:
         done = subprocess.run(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cpu_pipeline import environment
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, RecipeError
+from cpu_pipeline.engine import environments
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.optimum import HEADS, ExportOptimum
 
@@ -22,8 +22,8 @@ def test_it_gives_what_was_asked_for_from_its_own_environment(format: str) -> No
     stage = ExportOptimum(format=format)
     assert stage.gives() == format and stage.backends({"model": "hf"}) == {"hf", format}
     assert stage.environment({"hf": "default", format: "default"}) == "optimum"
-    pins = environment.read("optimum").pins
-    assert {environment.normal(name) for name in stage.packages} <= pins.keys()
+    pins = environments.read("optimum").pins
+    assert {environments.normal(name) for name in stage.packages} <= pins.keys()
 
 
 def test_options_are_checked() -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import models
 import pytest
 
-from cpu_pipeline import environment, worker
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.engine import environments
+from cpu_pipeline.engine.worker import main
 from cpu_pipeline.stages._base import Facts, Job
 from cpu_pipeline.stages.validate.latency import ValidateLatency, stretched
 from cpu_pipeline.tasks._base import Feature
@@ -234,7 +235,7 @@ def test_times_real_models_in_processes_of_their_own(
     exported: Callable[..., Artifact], job: Callable[..., Job], out: Path, tmp_path: Path
 ) -> None:
     model = exported("bert", "question-answering")
-    here = environment.interpreter("default")
+    here = environments.interpreter("default")
     asked = {
         "task": {"use": "question-answering", "with": {}},
         "threads": 1,
@@ -245,7 +246,7 @@ def test_times_real_models_in_processes_of_their_own(
     facts = stage.run(
         {"candidate": model, "reference": model},
         out,
-        job("question-answering", timer=lambda a: worker._timer(a, asked)),
+        job("question-answering", timer=lambda a: main._timer(a, asked)),
     )
     for side in ("candidate", "reference"):
         said = facts[side]

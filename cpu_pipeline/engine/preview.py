@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cpu_pipeline import environment
 from cpu_pipeline.core.artifact import Artifact, digest_json
-from cpu_pipeline.engine import needs, reasons
-from cpu_pipeline.environment import DEFAULT
-from cpu_pipeline.graph import Node, Plan
-from cpu_pipeline.keys import environments
+from cpu_pipeline.engine import environments
+from cpu_pipeline.engine.environments import DEFAULT
+from cpu_pipeline.engine.keys import needs, reasons
+from cpu_pipeline.engine.requirements import environments_of
+from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.store.local import Store
 
 
@@ -52,6 +52,6 @@ def lacking(plan: Plan, store: Store) -> list[str]:
     """Name the environments that a build would take and that are not made."""
     wanted = {
         name for seen in look(plan, store) if seen.state != "kept"
-        for name in environments(seen.node.stage, plan.formats(seen.node))
+        for name in environments_of(seen.node.stage, plan.formats(seen.node))
     }  # fmt: skip
-    return sorted(name for name in wanted - {DEFAULT} if not environment.read(name).ready)
+    return sorted(name for name in wanted - {DEFAULT} if not environments.read(name).ready)

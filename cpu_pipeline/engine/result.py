@@ -9,14 +9,14 @@ from typing import TypeVar
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import PipelineError, Refused
 from cpu_pipeline.core.events import Event
-from cpu_pipeline.graph import Plan
+from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.stages._base import Verdict
 
 T = TypeVar("T")
 
 
 @dataclass
-class Built:
+class BuildResult:
     """What a build came to."""
 
     plan: Plan
@@ -44,8 +44,8 @@ class Damaged(Refused):
 
 
 def repaired(
-    building: Callable[[], Built], using: Callable[[Built], T], tell: Callable[[Event], None]
-) -> tuple[Built, T]:
+    building: Callable[[], BuildResult], using: Callable[[BuildResult], T], tell: Callable[[Event], None]
+) -> tuple[BuildResult, T]:
     """Build, and use what was built; when an object turns out to be damaged, tell, build it anew and go on.
 
     Args:

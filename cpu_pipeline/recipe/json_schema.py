@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from cpu_pipeline import documented, recipe, sources, stages, tasks
+from cpu_pipeline import sources, stages, tasks
+from cpu_pipeline.recipe import field_docs, spec
 
 COMMIT = "^[0-9a-f]{40}$"
 
@@ -33,7 +34,7 @@ def schema() -> dict[str, Any]:
         definitions[want] = _choice(want)
     definitions["Step"] = _step(definitions)
     definitions["Use"] = _task()
-    definitions["Pipeline"] = _paper(recipe.Pipeline, definitions)
+    definitions["Pipeline"] = _paper(spec.Pipeline, definitions)
     definitions["Recipe"] = _recipe(definitions)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -56,7 +57,7 @@ def _model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any
     """Turn a pydantic class into a draft-07 definition; nested classes go into `definitions`."""
     made = model.model_json_schema(ref_template="#/definitions/{model}")
     for name, nested in made.pop("$defs", {}).items():
-        definitions.setdefault(name, _documented(_draft7(nested), getattr(recipe, name)))
+        definitions.setdefault(name, _documented(_draft7(nested), getattr(spec, name)))
     made = _documented(dict(_draft7(made)), model)
     made.pop("title", None)
     made["additionalProperties"] = False
@@ -65,7 +66,7 @@ def _model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any
 
 def _documented(made: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     """Put the docstring under each field into its property, first of its keys."""
-    said = documented.fields(model)
+    said = field_docs.fields(model)
     for name, field in model.model_fields.items():
         key = field.alias or name
         made["properties"][key] = {"description": said[name], **made["properties"][key]}
@@ -104,7 +105,7 @@ def _paper(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any
 
 
 def _recipe(definitions: dict[str, Any]) -> dict[str, Any]:
-    made = _paper(recipe.Recipe, definitions)
+    made = _paper(spec.Recipe, definitions)
     definitions["Use"] = _task()
     said = {key: value.get("description") for key, value in made["properties"].items()}
     for key, want in (("model", "model"), ("teacher", "model"), ("tokenizer", "tokenizer")):
@@ -112,7 +113,7 @@ def _recipe(definitions: dict[str, Any]) -> dict[str, Any]:
     made["properties"]["task"] = {"description": said["task"], "allOf": [{"$ref": "#/definitions/Use"}]}
     made["properties"]["data"] = {
         "type": "object", "description": said["data"], "additionalProperties": False,
-        "properties": {role: {"$ref": "#/definitions/data"} for role in recipe.ROLES},
+        "properties": {role: {"$ref": "#/definitions/data"} for role in spec.ROLES},
     }  # fmt: skip
     made["anyOf"] = [{"required": ["pipeline"]}, {"required": ["stages"]}]
     made["not"] = {"required": ["pipeline", "stages"]}
@@ -120,7 +121,7 @@ def _recipe(definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _step(definitions: dict[str, Any]) -> dict[str, Any]:
-    made = _model(recipe.Step, definitions)
+    made = _model(spec.Step, definitions)
     names = stages.names()
     made["properties"]["use"] |= {"enum": names}
     made["properties"]["with"] = {"type": "object", "description": made["properties"]["with"]["description"]}

@@ -9,34 +9,22 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cpu_pipeline import shipped
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.registry import entry_points
 from cpu_pipeline.core.text import did_you_mean
-from cpu_pipeline.loader import Document, Keys, Problem, read
-from cpu_pipeline.recipe import Pipeline, Recipe
+from cpu_pipeline.recipe import package_data
+from cpu_pipeline.recipe.document import Document, Keys, Problem, read
+from cpu_pipeline.recipe.explain import explain
+from cpu_pipeline.recipe.spec import Pipeline, Recipe
 
 if TYPE_CHECKING:
-    from jsonschema.exceptions import ValidationError
     from jsonschema.protocols import Validator
 
-PATTERNS = {
-    "revision": "a full commit: 40 hexadecimal digits, in quotes",
-    "hub": "a repository as `owner/name`",
-    "id": "a name: small letters, digits, - and _, beginning with a letter",
-    "pipeline": "a name: small letters, digits, - and _, beginning with a letter",
-}
-RANGES = {
-    "minimum": "at least",
-    "maximum": "at most",
-    "exclusiveMinimum": "more than",
-    "exclusiveMaximum": "less than",
-}
 
 T = TypeVar("T", Recipe, Pipeline)
 
 
-class Paper(Generic[T]):
+class RecipeFile(Generic[T]):
     """A recipe or a pipeline, together with the lines it was read from."""
 
     value: T
@@ -55,7 +43,7 @@ class Paper(Generic[T]):
         return self.path.stem
 
 
-def load_recipe(path: Path) -> Paper[Recipe]:
+def load_recipe(path: Path) -> RecipeFile[Recipe]:
     """Read and check a recipe.
 
     Raises:
@@ -64,7 +52,7 @@ def load_recipe(path: Path) -> Paper[Recipe]:
     return recipe_of(read(_recipe_path(path)))
 
 
-def recipe_of(document: Document) -> Paper[Recipe]:
+def recipe_of(document: Document) -> RecipeFile[Recipe]:
     """Check what was read as a recipe.
 
     Raises:
@@ -74,12 +62,12 @@ def recipe_of(document: Document) -> Paper[Recipe]:
     written = dict(document.value)
     if isinstance(written["task"], str):
         written["task"] = {"use": written["task"]}
-    return Paper(document, Recipe.model_validate(written))
+    return RecipeFile(document, Recipe.model_validate(written))
 
 
-def load_pipeline(name: str, recipe: Document) -> Paper[Pipeline]:
+def load_pipeline(name: str, recipe: Document) -> RecipeFile[Pipeline]:
     """Read a pipeline: from pipelines/ beside the recipe's folder, then from the installed package."""
-    folders = [recipe.path.resolve().parent.parent / "pipelines", shipped.folder("pipelines")]
+    folders = [recipe.path.resolve().parent.parent / "pipelines", package_data.folder("pipelines")]
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
             return load_pipeline_file(folder / f"{name}.yaml")
@@ -88,11 +76,11 @@ def load_pipeline(name: str, recipe: Document) -> Paper[Pipeline]:
     raise recipe.error([Problem(("pipeline",), says)])
 
 
-def load_pipeline_file(path: Path) -> Paper[Pipeline]:
+def load_pipeline_file(path: Path) -> RecipeFile[Pipeline]:
     """Read and check one pipeline file."""
     document = read(path)
     _check(document, "Pipeline")
-    return Paper(document, Pipeline.model_validate(document.value))
+    return RecipeFile(document, Pipeline.model_validate(document.value))
 
 
 def _recipe_path(path: Path) -> Path:
@@ -110,10 +98,10 @@ def _recipe_path(path: Path) -> Path:
                 + (f"; there are: {', '.join(there)}" if there else "")
             )
         return path
-    shipped_path = shipped.folder("recipes") / f"{path.name}.yaml"
+    shipped_path = package_data.folder("recipes") / f"{path.name}.yaml"
     if shipped_path.is_file():
         return shipped_path
-    there = sorted(p.stem for p in shipped.folder("recipes").glob("*.yaml"))
+    there = sorted(p.stem for p in package_data.folder("recipes").glob("*.yaml"))
     raise RecipeError(f"{path}: no such file, and no recipe of that name is shipped; shipped are: {', '.join(there)}")
 
 
@@ -134,7 +122,7 @@ def _problems(checker: Validator, value: Any, keys: Keys) -> Iterator[Problem]:
     mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
     for error in errors:
         if error.validator == "type" or tuple(error.absolute_path) not in mistyped:
-            yield from _explain(error, keys)
+            yield from explain(error, keys)
 
 
 def _with_repository(problem: Problem, value: Any) -> Problem:
@@ -185,88 +173,8 @@ def check_options(use: str, options: Mapping[str, Any], keys: Keys) -> list[Prob
 def the_schema() -> dict[str, Any]:
     """Return schema.json as shipped; made anew when other distributions add stages, tasks or sources."""
     if any(entry_points(f"cpu_pipeline.{shelf}") for shelf in ("stages", "tasks", "sources")):
-        from cpu_pipeline.schema import schema
+        from cpu_pipeline.recipe.json_schema import schema
 
         return schema()
-    loaded: dict[str, Any] = json.loads(shipped.file("schema.json").read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = json.loads(package_data.file("schema.json").read_text(encoding="utf-8"))
     return loaded
-
-
-def _explain(error: ValidationError, before: Keys) -> Iterator[Problem]:
-    """Say in words what jsonschema found, and where."""
-    keys: Keys = (*before, *error.absolute_path)
-    value: Any = error.instance
-    rule: Any = error.validator_value
-    schema: Any = error.schema
-    match error.validator:
-        case "additionalProperties":
-            known = schema.get("properties", {})
-            for key in value.keys() - known.keys():
-                there = f"; there are: {', '.join(sorted(known))}" if known else ""
-                yield Problem((*keys, key), f"unknown key `{key}`{did_you_mean(key, known) or there}")
-        case "required":
-            for key in (k for k in rule if k not in value):
-                yield Problem(keys, f"`{key}` is missing")
-        case "enum" | "const":
-            words = [str(k) for k in (rule if isinstance(rule, list) else [rule]) if k is not None]
-            there = f"; there are: {', '.join(words)}"
-            yield Problem(keys, f"`{value}` is none of the known ones{did_you_mean(str(value), words)}{there}")
-        case "type":
-            yield Problem(keys, f"must be {_types(rule)}, is {_shown(value)}{_quote_hint(rule, value)}")
-        case "pattern":
-            key = next((str(k) for k in reversed(keys) if isinstance(k, str)), "")
-            says = f"`{value}` is not {PATTERNS.get(key, f'of the form {rule}')}"
-            if key == "revision":
-                says += f"; a branch moves: `cpu-pipeline pin OWNER/NAME {value}` prints its commit"
-            yield Problem(keys, says)
-        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
-            yield Problem(keys, f"must be {RANGES[error.validator]} {rule}, is {value}")
-        case "minItems" if rule == 1:
-            yield Problem(keys, "must hold at least one entry")
-        case "anyOf" | "oneOf" if error.context:
-            yield from _best_branch(error, keys)
-        case "not" if isinstance(rule, dict) and "required" in rule:
-            yield Problem(keys, f"`{'` and `'.join(rule['required'])}` cannot both be given")
-        case _:
-            yield Problem(keys, " ".join(str(error.message).split()))
-
-
-def _best_branch(error: ValidationError, keys: Keys) -> Iterator[Problem]:
-    """Explain a choice: what is missing when each branch asks for a key, otherwise all the types that would do."""
-    branches: Any = error.validator_value
-    needed = [b["required"][0] for b in branches if set(b) == {"required"}]
-    if len(needed) == len(branches):
-        yield Problem(keys, f"needs one of: {', '.join(f'`{k}`' for k in needed)}")
-        return
-    kinds = [b.get("type", "") for b in branches]
-    value = error.instance
-    deeper = [e for e in error.context or () if e.validator != "type"]
-    if deeper and not isinstance(value, (dict, list)):
-        first = deeper[0]
-        yield from _explain(first, keys[: len(keys) - len(error.absolute_path)])
-    elif deeper:
-        for one in deeper:
-            yield from _explain(one, keys[: len(keys) - len(error.absolute_path)])
-    else:
-        wanted = " or ".join(dict.fromkeys(_types(k) for k in kinds if k))
-        yield Problem(keys, f"must be {wanted}, is {_shown(value)}{_quote_hint(kinds, value)}")
-
-
-def _types(rule: Any) -> str:
-    names = {"string": "text", "object": "keys and values", "array": "a list", "null": "nothing",
-             "integer": "a whole number", "number": "a number", "boolean": "true or false"}  # fmt: skip
-    kinds = rule if isinstance(rule, list) else [rule]
-    return " or ".join(names.get(k, str(k)) for k in kinds)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "keys and values"
-    if isinstance(value, list):
-        return "a list"
-    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _quote_hint(rule: Any, value: Any) -> str:
-    wants_text = "string" in (rule if isinstance(rule, list) else [rule])
-    return "; put it in quotes" if wants_text and isinstance(value, (int, float)) else ""

@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
-from cpu_pipeline import shipped, stages, tasks
+from cpu_pipeline import stages, tasks
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.repo_files import SPLITS, choose_data, names_split
 from cpu_pipeline.core.text import did_you_mean
-from cpu_pipeline.loader import Document
-from cpu_pipeline.paper import load_pipeline
+from cpu_pipeline.recipe import package_data
+from cpu_pipeline.recipe.document import Document
+from cpu_pipeline.recipe.reader import load_pipeline
 from cpu_pipeline.sources import _hub_api as hub
 from cpu_pipeline.stages.load._tables import open_table
 
@@ -116,7 +117,7 @@ def _write(model: str, revision: str, task: str, repo: str, pipeline: str, path:
         options = f"  with: {{version: {version}}}\n"
     metric = tasks.get(task).metrics[0]
     notes.append(f"gates judge `{metric}`; see `cpu-pipeline tasks {task}` for the others")
-    schema = os.path.relpath(shipped.file("schema.json"), path.parent) if _in_clone(path) else _schema_beside()
+    schema = os.path.relpath(package_data.file("schema.json"), path.parent) if _in_clone(path) else _schema_beside()
     lines = [
         f"# yaml-language-server: $schema={schema}",
         f"about: {model} for {task}, through {pipeline}.",
@@ -143,11 +144,13 @@ def _calibrates(pipeline: str, path: Path) -> bool:
 
 
 def _in_clone(path: Path) -> bool:
-    return shipped.file("pyproject.toml").is_file() and path.resolve().is_relative_to(shipped.file(".").resolve())
+    return package_data.file("pyproject.toml").is_file() and path.resolve().is_relative_to(
+        package_data.file(".").resolve()
+    )
 
 
 def _schema_beside() -> str:
-    return shipped.file("schema.json").as_uri()
+    return package_data.file("schema.json").as_uri()
 
 
 def _columns(task: str, repo: str, revision: str, split: str) -> dict[str, dict[str, str]]:

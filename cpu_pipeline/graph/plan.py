@@ -9,9 +9,9 @@ from pathlib import Path
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
-from cpu_pipeline.keys import Context
-from cpu_pipeline.recipe import Recipe
+from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.stages._base import Stage
+from cpu_pipeline.tasks._base import Task
 
 NOT_MODELS = frozenset({"files", "rows", "predictions", "report"})
 """Formats that the next step does not take by itself."""
@@ -108,3 +108,20 @@ class Plan:
             if name in wanted
         }
         return replace(self, nodes=nodes, outputs=())
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts of a recipe that stages may read, besides data."""
+
+    task: Task | None
+    task_name: str | None
+    """As recipes spell it."""
+    isa: tuple[str, ...]
+    """Instruction sets to build for."""
+    threads: int
+    allow: tuple[str, ...] = ()
+
+
+CHECKS = "checks"
+"""The folder of a version that holds what every gate measured, beside those of the outputs."""

@@ -9,24 +9,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cpu_pipeline import cron, sources, stages, tasks
+from cpu_pipeline import sources, stages, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.errors import RecipeError, Refused
 from cpu_pipeline.core.text import did_you_mean
-from cpu_pipeline.graph import APART, NOT_MODELS, Node, Plan
-from cpu_pipeline.keys import Context
-from cpu_pipeline.loader import Keys, Problem
-from cpu_pipeline.paper import Paper, check_options, load_pipeline
-from cpu_pipeline.recipe import RESERVED, ROLES, Pipeline, Recipe, Step
+from cpu_pipeline.graph.plan import APART, CHECKS, NOT_MODELS, Context, Node, Plan
+from cpu_pipeline.recipe import cron
+from cpu_pipeline.recipe.document import Keys, Problem
+from cpu_pipeline.recipe.reader import RecipeFile, check_options, load_pipeline
+from cpu_pipeline.recipe.spec import RESERVED, ROLES, Pipeline, Recipe, Step
 from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.tasks._base import Task
-from cpu_pipeline.versions import CHECKS
 
 ROWS = ("split", "take", "seed", "columns", "config")
 """Keys of a data role that say which rows of its files are meant."""
 
 
-def plan(recipe: Paper[Recipe], until: str | None = None) -> Plan:
+def make_plan(recipe: RecipeFile[Recipe], until: str | None = None) -> Plan:
     """Wire a recipe and its pipeline together, and check that everything fits.
 
     Args:
@@ -37,10 +36,10 @@ def plan(recipe: Paper[Recipe], until: str | None = None) -> Plan:
         RecipeError: every problem that was found, one a line.
         Refused: a path leads outside.
     """
-    return _Wiring(recipe).plan(until)
+    return Planner(recipe).plan(until)
 
 
-def check_pipeline(pipeline: Paper[Pipeline]) -> None:
+def check_pipeline(pipeline: RecipeFile[Pipeline]) -> None:
     """Check that a pipeline's steps fit together, given a model that its first step takes and every kind of data.
 
     Raises:
@@ -59,7 +58,7 @@ def check_pipeline(pipeline: Paper[Pipeline]) -> None:
             }
         )
         try:
-            plan(Paper(pipeline.document, recipe))
+            make_plan(RecipeFile(pipeline.document, recipe))
         except RecipeError as error:
             errors.append(error)
         else:
@@ -67,15 +66,15 @@ def check_pipeline(pipeline: Paper[Pipeline]) -> None:
     raise errors[0]
 
 
-class _Wiring:
+class Planner:
     """The work of `plan`: collects problems on the way."""
 
-    def __init__(self, recipe: Paper[Recipe]) -> None:
+    def __init__(self, recipe: RecipeFile[Recipe]) -> None:
         self.recipe = recipe
         self.value = recipe.value
         self.nodes: dict[str, Node] = {}
-        self.problems: list[tuple[Paper[Any], Problem]] = []
-        self.pipeline: Paper[Any] = recipe
+        self.problems: list[tuple[RecipeFile[Any], Problem]] = []
+        self.pipeline: RecipeFile[Any] = recipe
         if self.value.pipeline is not None:
             self.pipeline = load_pipeline(self.value.pipeline, recipe.document)
 
@@ -111,7 +110,7 @@ class _Wiring:
         except ValueError as error:
             self._problem(("refresh", "cron"), str(error))
 
-    def _problem(self, keys: Keys, says: str, paper: Paper[Any] | None = None) -> None:
+    def _problem(self, keys: Keys, says: str, paper: RecipeFile[Any] | None = None) -> None:
         self.problems.append((paper or self.recipe, Problem(keys, says)))
 
     def _stop_on_problems(self) -> None:

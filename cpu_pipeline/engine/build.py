@@ -13,19 +13,23 @@ from typing import Any
 import psutil
 from filelock import BaseFileLock, Timeout
 
-from cpu_pipeline import environment, sources
-from cpu_pipeline.built import Built, found_damaged
-from cpu_pipeline.child import Child, request, tail
+from cpu_pipeline import sources
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_json
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain, interruption
 from cpu_pipeline.core.events import Event
-from cpu_pipeline.environment import DEFAULT, Interpreter
-from cpu_pipeline.graph import Node, Plan
-from cpu_pipeline.keys import differences, environments, home, ingredients, missing, packages
+from cpu_pipeline.engine import environments
+from cpu_pipeline.engine.environments import DEFAULT, Interpreter
+from cpu_pipeline.engine.keys import needs, reasons
+from cpu_pipeline.engine.machine_lock import MachineLock
+from cpu_pipeline.engine.packages import missing
+from cpu_pipeline.engine.requirements import environments_of, home_environment, packages_of
+from cpu_pipeline.engine.result import BuildResult, found_damaged
+from cpu_pipeline.engine.worker.process import WorkerProcess, tail
+from cpu_pipeline.engine.worker.protocol import request
+from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.store.lease import Lease, leased
 from cpu_pipeline.store.local import Store
-from cpu_pipeline.turns import Machine
 
 TICK = 0.1
 """Seconds between looks at timeouts and other builds' locks."""
@@ -35,23 +39,6 @@ HEAVY = 768 << 20
 """Bytes that a child may still hold after a node and be used again; what it holds adds to the next node's peak."""
 
 
-def reasons(before: Any, needed: dict[str, Any]) -> tuple[str, ...]:
-    if before is None:
-        return ("never built",)
-    return tuple(differences(before.ingredients, needed)) or ("its object is gone",)
-
-
-def needs(plan: Plan, node: Node, known: dict[str, Artifact]) -> dict[str, Any]:
-    return ingredients(
-        node.use,
-        node.stage,
-        plan.formats(node),
-        {name: known[source].digest for name, source in node.inputs.items()},
-        {role: known[source].digest for role, source in node.data.items()},
-        plan.context,
-    )
-
-
 def build(
     plan: Plan,
     store: Store,
@@ -59,7 +46,7 @@ def build(
     jobs: int = 1,
     remeasure: bool = False,
     lease: Lease | None = None,
-) -> Built:
+) -> BuildResult:
     """Build every node of a plan; branches that don't need a failed node go on.
 
     Args:
@@ -92,7 +79,7 @@ class _Run:
     node: Node
     key: str
     needed: dict[str, Any]
-    child: Child
+    child: WorkerProcess
     work: Path
     log: Path
     lock: BaseFileLock
@@ -107,23 +94,23 @@ class _Build:
     ) -> None:
         self.plan, self.store, self.lease, self.tell = plan, store, lease, tell
         self.jobs, self.remeasure = max(1, jobs), remeasure
-        self.built = Built(plan)
+        self.built = BuildResult(plan)
         self.pending: dict[str, Node] = dict(plan.nodes)
         self.needed: dict[str, dict[str, Any]] = {}
         self.running: list[_Run] = []
-        self.idle: list[Child] = []
+        self.idle: list[WorkerProcess] = []
         self.waiting: set[str] = set()
         self.dropped: set[str] = set()
         """Nodes that are not built because something they need failed."""
         self.absent: set[str] = set()
         """Keys that were looked for in vain; looked for again once their lock is ours."""
         self.sampled = 0.0
-        self.machine = Machine()
+        self.machine = MachineLock()
 
-    def go(self) -> Built:
-        places = {p for node in self.plan.nodes.values() for p in environments(node.stage, self.plan.formats(node))}
+    def go(self) -> BuildResult:
+        places = {p for node in self.plan.nodes.values() for p in environments_of(node.stage, self.plan.formats(node))}
         for name in sorted(places - {DEFAULT}):
-            if warning := environment.read(name).warning:
+            if warning := environments.read(name).warning:
                 self.tell(Event(f"environment `{name}`", "warning", (warning,)))
         while self.pending or self.running:
             moved = self._start()
@@ -206,10 +193,10 @@ class _Build:
             return False
         if any(run.node.stage.alone for run in self.running):
             return False
-        if absent := missing(sorted(packages(node.stage, self.plan.formats(node), self.plan.context.task))):
+        if absent := missing(sorted(packages_of(node.stage, self.plan.formats(node), self.plan.context.task))):
             raise BackendMissing(f"{node.label}: {', '.join(absent)} not installed; pip install 'cpu-pipeline[build]'")
-        for name in environments(node.stage, self.plan.formats(node)):
-            environment.interpreter(name)  # a missing one fails here, before anything is locked
+        for name in environments_of(node.stage, self.plan.formats(node)):
+            environments.interpreter(name)  # a missing one fails here, before anything is locked
         lock = self.store.lock(key)
         try:
             lock.acquire(timeout=0)
@@ -260,8 +247,8 @@ class _Build:
         work, log = self.lease.work(key), self.store.log(key)
         log.unlink(missing_ok=True)
         formats = self.plan.formats(node)
-        where = home(node.stage, formats)
-        places = {name: environment.interpreter(name) for name in {DEFAULT, *environments(node.stage, formats)}}
+        where = home_environment(node.stage, formats)
+        places = {name: environments.interpreter(name) for name in {DEFAULT, *environments_of(node.stage, formats)}}
         child = self._child(places[where], node.stage.online)
         context = self.plan.context
         # Not a share of the cores: sums of floats follow the number of threads, and no output may follow --jobs.
@@ -338,15 +325,15 @@ class _Build:
         self._done(run.node, run.key, made)
         self.tell(Event(run.node.id, "built", seconds=seconds))
 
-    def _child(self, interpreter: Interpreter, online: bool) -> Child:
+    def _child(self, interpreter: Interpreter, online: bool) -> WorkerProcess:
         """Take a child that is idle, or start one; those that are online never run anything but fetches."""
         for child in self.idle:
             if child.online == online and child.interpreter == interpreter:
                 self.idle.remove(child)
                 return child
-        return Child(interpreter, online)
+        return WorkerProcess(interpreter, online)
 
-    def _keep_child(self, child: Child) -> None:
+    def _keep_child(self, child: WorkerProcess) -> None:
         heavy = True
         with contextlib.suppress(psutil.Error):
             heavy = psutil.Process(child.process.pid).memory_info().rss > HEAVY

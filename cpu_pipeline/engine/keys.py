@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cpu_pipeline import backends, environment, sources
+from cpu_pipeline import backends, sources
 from cpu_pipeline.core import host
-from cpu_pipeline.environment import DEFAULT
+from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.engine import environments
+from cpu_pipeline.engine.environments import DEFAULT
+from cpu_pipeline.engine.packages import installed
+from cpu_pipeline.engine.requirements import home_environment
+from cpu_pipeline.graph.plan import Context, Node, Plan
 from cpu_pipeline.stages._base import Stage
-from cpu_pipeline.tasks._base import Task
 
 EPOCH = 1
 """Raise by one to forget every artifact ever built."""
-
-ABSENT = "not installed"
-
-
-@dataclass(frozen=True)
-class Context:
-    """The parts of a recipe that stages may read, besides data."""
-
-    task: Task | None
-    task_name: str | None
-    """As recipes spell it."""
-    isa: tuple[str, ...]
-    """Instruction sets to build for."""
-    threads: int
-    allow: tuple[str, ...] = ()
 
 
 def ingredients(
@@ -51,7 +37,7 @@ def ingredients(
         data: role -> content digest of its rows.
         context: the recipe's task, target and permissions, of which only what the stage reads counts.
     """
-    where = home(stage, formats)
+    where = home_environment(stage, formats)
     return {
         "epoch": EPOCH,
         "stage": use,
@@ -68,43 +54,6 @@ def ingredients(
         "environment": _pins(where),
         "host": _host(stage, context),
     }
-
-
-def home(stage: Stage, formats: Mapping[str, str]) -> str:
-    """Name the environment that runs the stage on inputs of these formats."""
-    return stage.environment({name: backends.get(name).ENVIRONMENT for name in sorted(stage.backends(formats))})
-
-
-def environments(stage: Stage, formats: Mapping[str, str]) -> set[str]:
-    """Name every environment that running the stage takes: its own, and those of the backends it loads."""
-    return {home(stage, formats), *(backends.get(name).ENVIRONMENT for name in stage.backends(formats))}
-
-
-def packages(stage: Stage, formats: Mapping[str, str], task: Task | None) -> set[str]:
-    """Name every distribution that running the stage takes from the default environment."""
-    here = home(stage, formats) == DEFAULT
-    needed = set(stage.packages) if here else set[str]()
-    for name in stage.backends(formats):
-        if backends.get(name).ENVIRONMENT == DEFAULT:
-            needed |= set(backends.get(name).PACKAGES)
-    if here and task is not None and "task" in stage.reads:
-        needed |= set(task.packages)
-    return needed
-
-
-def made_with(needed: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
-    """Name what a step's ingredients say that it and its backends ran on.
-
-    Returns the distributions of the default environment with their versions, and the other environments' names.
-    """
-    packages: dict[str, str] = {}
-    places = set[str]()
-    for said in (needed, *needed.get("backends", {}).values()):
-        if said.get("environment", DEFAULT) == DEFAULT:
-            packages |= said.get("packages", {})
-        else:
-            places.add(said["environment"]["name"])
-    return packages, places
 
 
 def differences(old: Any, new: Any) -> list[str]:
@@ -157,7 +106,7 @@ def _backend(name: str) -> dict[str, Any]:
 
 def _pins(where: str) -> Any:
     """Name an environment, and for one that we make, its every package."""
-    return where if where == DEFAULT else {"name": where, "pins": environment.read(where).digest}
+    return where if where == DEFAULT else {"name": where, "pins": environments.read(where).digest}
 
 
 def _host(stage: Stage, context: Context) -> Any:
@@ -170,17 +119,18 @@ def _host(stage: Stage, context: Context) -> Any:
             return {**host.machine(), "threads": context.threads}
 
 
-@cache
-def installed(distribution: str, where: str = DEFAULT) -> str:
-    """Return a distribution's version in an environment, made or not, or say that there is none."""
-    if where != DEFAULT:
-        return environment.read(where).pins.get(environment.normal(distribution), ABSENT)
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ABSENT
+def reasons(before: Any, needed: dict[str, Any]) -> tuple[str, ...]:
+    if before is None:
+        return ("never built",)
+    return tuple(differences(before.ingredients, needed)) or ("its object is gone",)
 
 
-def missing(names: Sequence[str], where: str = DEFAULT) -> list[str]:
-    """Name the distributions that an environment has not."""
-    return sorted(name for name in names if installed(name, where) == ABSENT)
+def needs(plan: Plan, node: Node, known: dict[str, Artifact]) -> dict[str, Any]:
+    return ingredients(
+        node.use,
+        node.stage,
+        plan.formats(node),
+        {name: known[source].digest for name, source in node.inputs.items()},
+        {role: known[source].digest for role, source in node.data.items()},
+        plan.context,
+    )

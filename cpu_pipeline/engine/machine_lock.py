@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, ReadWriteLock, Timeout
 
 
-class Machine:
+class MachineLock:
     """One build's share of the machine."""
 
     def __init__(self, folder: Path | None = None) -> None:

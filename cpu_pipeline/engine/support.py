@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from cpu_pipeline import backends, environment, keys, paper, stages, tasks
+from cpu_pipeline import backends, stages, tasks
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.environment import DEFAULT
+from cpu_pipeline.engine import environments, packages
+from cpu_pipeline.engine.environments import DEFAULT
+from cpu_pipeline.recipe import reader
 from cpu_pipeline.sources import _hub_api as hub
 from cpu_pipeline.stages._base import Stage
 
@@ -30,7 +32,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Way:
+class BackendSupport:
     """One format, with the backend that runs it and the stages that make it."""
 
     format: str
@@ -60,7 +62,7 @@ class Way:
         return "untried", f"no test of ours builds {model.kind}; the stage compares its answers with the original's"
 
 
-def ways() -> list[Way]:
+def ways() -> list[BackendSupport]:
     """List every way."""
     makers: dict[str, list[str]] = {}
     for name in stages.names():
@@ -69,13 +71,13 @@ def ways() -> list[Way]:
     return [_way(name, tuple(makers.get(name, ()))) for name in backends.names()]
 
 
-def _way(name: str, stages: tuple[str, ...]) -> Way:
+def _way(name: str, stages: tuple[str, ...]) -> BackendSupport:
     backend = backends.get(name)
     where = backend.ENVIRONMENT
-    lacks = keys.missing(backend.PACKAGES, where)
-    if where != DEFAULT and not environment.read(where).ready:
+    lacks = packages.missing(backend.PACKAGES, where)
+    if where != DEFAULT and not environments.read(where).ready:
         lacks = [f"the environment `{where}`"]
-    return Way(
+    return BackendSupport(
         format=name,
         about=(inspect.getdoc(backend) or "").splitlines()[0],
         stages=stages,
@@ -84,7 +86,7 @@ def _way(name: str, stages: tuple[str, ...]) -> Way:
         architectures=tuple(sorted(backend.ARCHITECTURES)),
         others="refused" if backend.ONLY else "untried",
         environment=where,
-        packages={package: keys.installed(package, where) for package in backend.PACKAGES},
+        packages={package: packages.installed(package, where) for package in backend.PACKAGES},
         status=backend.STATUS,
         lacks=tuple(lacks),
     )
@@ -107,7 +109,7 @@ def model(name: str) -> Model:
         RecipeError: there is no such recipe or repository, or it has no config.json that tells the architecture.
     """
     if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file() or "/" not in name:
-        recipe = paper.load_recipe(Path(name))
+        recipe = reader.load_recipe(Path(name))
         return _look(recipe.value.model, recipe.path.parent)
     return _look({"hub": name, "revision": hub.resolve(name, "model")}, Path())
 

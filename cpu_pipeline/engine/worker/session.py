@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.child import Child, told
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.environment import Interpreter
+from cpu_pipeline.engine.environments import Interpreter
+from cpu_pipeline.engine.worker.process import WorkerProcess
+from cpu_pipeline.engine.worker.protocol import told
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Arrays
 
 
-class Elsewhere:
+class RemoteSession:
     """A loaded artifact in a child of this process; arrays cross as files (a `backend.Session`)."""
 
     def __init__(
@@ -28,7 +29,7 @@ class Elsewhere:
         timing: bool = False,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="cpu-pipeline-")
-        self._child = Child(interpreter, cpus=cpus, timing=timing)
+        self._child = WorkerProcess(interpreter, cpus=cpus, timing=timing)
         self._child.ask({**_common(request), "do": "open", "artifact": told(artifact)})
         self.inputs: tuple[str, ...] = tuple(self._child.answer()["inputs"])
 
@@ -49,7 +50,7 @@ class Elsewhere:
         self._folder.cleanup()
 
 
-class Timed(Elsewhere):
+class TimedSession(RemoteSession):
     """An artifact in a fresh child on cores of its own, to be timed (a `stage.Timer`)."""
 
     def __init__(

@@ -28,8 +28,9 @@ from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain
-from cpu_pipeline.elsewhere import Elsewhere, Timed
-from cpu_pipeline.environment import Interpreter
+from cpu_pipeline.engine.environments import Interpreter
+from cpu_pipeline.engine.worker.protocol import heard
+from cpu_pipeline.engine.worker.session import RemoteSession, TimedSession
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.store.local import disk_error
 
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
 
 NOTHING = 1 << 20
 """Bytes left on a disk that count as none when a step fails there."""
-
-
-def _heard(said: Mapping[str, Any]) -> Artifact:
-    return Artifact(said["format"], Path(said["path"]), said["digest"], said["facts"])
 
 
 def main() -> None:
@@ -121,7 +118,7 @@ def _run(asked: Mapping[str, Any]) -> dict[str, Any]:
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     stage = stages.get(asked["use"])(**asked["options"])
-    opened: list[Elsewhere] = []
+    opened: list[RemoteSession] = []
     job = Job(
         load=lambda artifact: _load(artifact, task, threads, asked, opened),
         timer=lambda artifact: _timer(artifact, asked),
@@ -135,7 +132,7 @@ def _run(asked: Mapping[str, Any]) -> dict[str, Any]:
     )
     _forget_peak()
     try:
-        facts = dict(stage.run({name: _heard(said) for name, said in asked["inputs"].items()}, out, job))
+        facts = dict(stage.run({name: heard(said) for name, said in asked["inputs"].items()}, out, job))
     finally:
         for session in opened:
             session.close()
@@ -155,12 +152,14 @@ def _finite(value: Any) -> Any:
     return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _load(artifact: Artifact, task: Any, threads: int, asked: Mapping[str, Any], opened: list[Elsewhere]) -> Session:
+def _load(
+    artifact: Artifact, task: Any, threads: int, asked: Mapping[str, Any], opened: list[RemoteSession]
+) -> Session:
     """Open an artifact where its backend lives: here, or in a child of this process in another environment."""
     backend = backends.get(artifact.format)
     if asked["environment"] == backend.ENVIRONMENT:
         return backend.load(artifact.path, task, threads)
-    opened.append(Elsewhere(artifact, _interpreter(artifact, asked), asked))
+    opened.append(RemoteSession(artifact, _interpreter(artifact, asked), asked))
     return opened[-1]
 
 
@@ -197,8 +196,8 @@ def _time(asked: Mapping[str, Any], session: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _timer(artifact: Artifact, asked: Mapping[str, Any]) -> Iterator[Timed]:
-    timed = Timed(artifact, _interpreter(artifact, asked), asked, host.pinned(int(asked["threads"])))
+def _timer(artifact: Artifact, asked: Mapping[str, Any]) -> Iterator[TimedSession]:
+    timed = TimedSession(artifact, _interpreter(artifact, asked), asked, host.pinned(int(asked["threads"])))
     try:
         yield timed
     finally:

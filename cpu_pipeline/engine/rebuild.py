@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cpu_pipeline import engine
-from cpu_pipeline.built import Built
 from cpu_pipeline.core.artifact import Artifact, list_tree
 from cpu_pipeline.core.errors import Stale
 from cpu_pipeline.core.events import Event
-from cpu_pipeline.graph import Plan
-from cpu_pipeline.meaning import meaning
+from cpu_pipeline.engine import build
+from cpu_pipeline.engine.graph_digest import meaning
+from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store
 
@@ -39,7 +39,7 @@ def rebuild(
     store: Store,
     tell: Callable[[Event], None] = lambda _: None,
     jobs: int = 1,
-    hold: Callable[[Built], None] = lambda _: None,
+    hold: Callable[[BuildResult], None] = lambda _: None,
 ) -> list[Compared]:
     """Build a plan from nothing in an empty store, and compare each step with what `store` keeps, or makes now.
 
@@ -55,14 +55,14 @@ def rebuild(
     """
     wanted = repeatable(plan)
     with leased(store) as lease:
-        kept = _whole(engine.build(wanted, store, tell, jobs, lease=lease))
+        kept = _whole(build.build(wanted, store, tell, jobs, lease=lease))
         hold(kept)
         # In the lease's own room: whoever comes next sweeps it if this one is killed.
-        cold = _whole(engine.build(wanted, Store(lease.room / "cold"), tell, jobs))
+        cold = _whole(build.build(wanted, Store(lease.room / "cold"), tell, jobs))
         return list(compare(kept, cold))
 
 
-def compare(kept: Built, cold: Built) -> Iterator[Compared]:
+def compare(kept: BuildResult, cold: BuildResult) -> Iterator[Compared]:
     """Compare every step of two builds of one plan."""
     for name in kept.plan.nodes:
         before, after = kept.artifacts[name], cold.artifacts[name]
@@ -89,7 +89,7 @@ def require_repeated(found: list[Compared]) -> None:
         raise Stale(f"built again, {len(different)} of {len(found)} steps came out different:{lines}")
 
 
-def _whole(built: Built) -> Built:
+def _whole(built: BuildResult) -> BuildResult:
     for error in built.errors.values():
         raise error
     return built

@@ -1,6 +1,6 @@
 """The stacks that cannot live beside the default one: what is in each, where it is, how it is made.
 
-Each `environments/NAME.txt` pins one exactly, package by package. It is made with venv and pip in a folder named after
+Each `pins/NAME.txt` pins one exactly, package by package. It is made with venv and pip in a folder named after
 the digest of its pins, below the user's data directory; a marker, written last, says that it is whole.
 """
 
@@ -29,10 +29,10 @@ from cpu_pipeline.core.text import did_you_mean
 
 DEFAULT = "default"
 """The environment that this process runs in."""
-PINS = Path(__file__).parent / "environments"
+PINS = Path(__file__).parent / "pins"
 MARKER = "complete.json"
 """Written last: an environment without it is half made."""
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
 
 LOCATE = (
     "import importlib.util, sys; place = sys.argv.pop(1); "
@@ -41,7 +41,9 @@ LOCATE = (
     "module = sys.modules['cpu_pipeline'] = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)"
 )
 """Import this package from where it is, and nothing else that is installed there."""
-START = f"{LOCATE}; import runpy; runpy.run_module('cpu_pipeline.worker', run_name='__main__', alter_sys=True)"
+START = (
+    f"{LOCATE}; import runpy; runpy.run_module('cpu_pipeline.engine.worker.main', run_name='__main__', alter_sys=True)"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Environment:
-    """What `environments/NAME.txt` says."""
+    """What `pins/NAME.txt` says."""
 
     name: str
     about: str
@@ -197,7 +199,7 @@ def check(name: str) -> list[str]:
     if not here.ready:
         return [f"it is not here; make it with `cpu-pipeline env create {name}`"]
     problems = broken(here)
-    command = [str(here.python), "-P", "-c", f"{LOCATE}; import cpu_pipeline.worker", str(PACKAGE)]
+    command = [str(here.python), "-P", "-c", f"{LOCATE}; import cpu_pipeline.engine.worker.main", str(PACKAGE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         problems.append(f"a worker does not start in it: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_INSIDE = Path(__file__).parent / "shipped"
-_ROOT = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent
+_PACKAGE = Path(__file__).parent.parent
+_INSIDE = _PACKAGE / "shipped"
+_ROOT = _INSIDE if _INSIDE.is_dir() else _PACKAGE.parent
 
 
 def folder(name: str) -> Path:

@@ -1,0 +1,1 @@
+"""Carry a plan out: keys, the build loop, executors, workers."""

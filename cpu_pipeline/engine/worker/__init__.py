@@ -1,0 +1,1 @@
+"""Run one step in a process of its own: both ends of the conversation."""

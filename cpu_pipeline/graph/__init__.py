@@ -1,0 +1,1 @@
+"""From a recipe and its pipeline to a checked plan."""

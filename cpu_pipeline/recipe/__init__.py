@@ -1,0 +1,1 @@
+"""What a recipe may say: YAML read strictly, JSON Schema, models."""
