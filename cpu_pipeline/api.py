@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import follow, lock, publish, versions
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.core.text import did_you_mean
@@ -22,6 +21,8 @@ from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.recipe import reader
 from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
+from cpu_pipeline.refresh import upstream
+from cpu_pipeline.release import latest, lockfile, manifest, publish, versions
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store, default_root
 from cpu_pipeline.store.runs import recorder
@@ -109,7 +110,7 @@ def build(
         def put_out(built: BuildResult) -> tuple[Path, bool] | None:
             nonlocal before
             hold(built)
-            before = versions.in_service(Path(out) / planned.name)
+            before = latest.in_service(Path(out) / planned.name)
             return publish.publish(built, kept, Path(out), force, run.command)
 
         # Held until the roots name it: no `gc` comes between building and putting out.
@@ -121,7 +122,7 @@ def build(
                 kept.root_at(published[0].parent)
                 run.note(version=published[0].name)
     path, fresh = published or (None, False)
-    was = versions.label(before.name) if before is not None and path is not None else None
+    was = latest.label(before.name) if before is not None and path is not None else None
     return Outcome(built, path, fresh, None if path is not None and was == path.name else was)
 
 
@@ -177,16 +178,16 @@ def write_lock(
             run.note(puts_out=[])
             return built
 
-        def describe(built: BuildResult) -> lock.Lock:
+        def describe(built: BuildResult) -> lockfile.Lock:
             publish.require_passed(built)
-            return lock.make(built, kept)
+            return lockfile.make(built, kept)
 
         with leased(kept) as lease:
             _, made = repaired(building, describe, tells)
             if moves is not None:
                 moves.write()
-            place = lock.place(planned.path)
-            new = lock.write(made, place)
+            place = lockfile.place(planned.path)
+            new = lockfile.write(made, place)
             kept.root_at(place)
             run.note(lock=str(place), lock_changed=new)
     return place, new
@@ -197,7 +198,7 @@ class Upgrade:
     """A recipe as it reads once its revisions stand where the branch that it follows does."""
 
     recipe: RecipeFile[Recipe]
-    moves: tuple[follow.Move, ...]
+    moves: tuple[upstream.Move, ...]
 
     @property
     def says(self) -> tuple[str, ...]:
@@ -210,7 +211,7 @@ class Upgrade:
         Raises:
             RecipeError: it names something else by now; it is left as it is.
         """
-        follow.rewrite(self.recipe.path, self.moves)
+        upstream.rewrite(self.recipe.path, self.moves)
 
 
 def upgrade(loaded: RecipeFile[Recipe]) -> Upgrade | None:
@@ -222,10 +223,10 @@ def upgrade(loaded: RecipeFile[Recipe]) -> Upgrade | None:
     """
     if loaded.value.refresh is None or loaded.value.refresh.follow is None:
         raise RecipeError(f"{loaded.path}: it follows no branch; say which: `refresh: {{follow: main}}`")
-    found = follow.moves(loaded, {"model", "data"})
+    found = upstream.moves(loaded, {"model", "data"})
     if not found:
         return None
-    return Upgrade(follow.moved(loaded, found)[0], tuple(found))
+    return Upgrade(upstream.moved(loaded, found)[0], tuple(found))
 
 
 def check_lock(planned: Plan) -> Path:
@@ -235,8 +236,8 @@ def check_lock(planned: Plan) -> Path:
         RecipeError: there is no lock, or it can't be read.
         Stale: it says something else.
     """
-    place = lock.place(planned.path)
-    lock.require([one.says for one in lock.drift(lock.read(place), planned)], place)
+    place = lockfile.place(planned.path)
+    lockfile.require([one.says for one in lockfile.drift(lockfile.read(place), planned)], place)
     return place
 
 
@@ -293,15 +294,15 @@ def _hold(planned: Plan, locked: bool) -> Callable[[BuildResult], None]:
     """Hold a plan against its lock if it is `locked`; return what does the same to what came of it."""
     if not locked:
         return lambda _: None
-    place = lock.place(planned.path)
-    held = lock.read(place)
-    lock.require([one.says for one in lock.drift(held, planned)], place)
-    return lambda built: lock.require(lock.deviations(held, built), place)
+    place = lockfile.place(planned.path)
+    held = lockfile.read(place)
+    lockfile.require([one.says for one in lockfile.drift(held, planned)], place)
+    return lambda built: lockfile.require(lockfile.deviations(held, built), place)
 
 
 def _note(run: recorder.RunRecorder, built: BuildResult, kept: Store) -> BuildResult:
     """Note what a build came to, and what a version of it would say, though a check may say no."""
-    run.came_to(built, None if built.errors else publish.describe(built, kept))
+    run.came_to(built, None if built.errors else manifest.describe(built, kept))
     return built
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from cpu_pipeline import api
 from cpu_pipeline.core.artifact import digest_file, digest_json
 from cpu_pipeline.engine.result import BuildResult
-from cpu_pipeline.publish import publish
+from cpu_pipeline.release.manifest import MANIFEST, read_manifest
+from cpu_pipeline.release.publish import publish
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store
-from cpu_pipeline.versions import MANIFEST, read_manifest
 
 MODEL, ROWS = "a" * 40, "12" * 19 + "e5"
 RECIPE: dict[str, Any] = {

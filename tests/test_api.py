@@ -12,9 +12,11 @@ import pytest
 from faults.bench import Bench
 from publishing import Made
 
-from cpu_pipeline import api, follow, lock
+from cpu_pipeline import api
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.engine import build
+from cpu_pipeline.refresh import upstream
+from cpu_pipeline.release import lockfile
 
 COLLECTING = """\
 import importlib, sys
@@ -76,9 +78,9 @@ def test_a_recipe_that_cannot_be_moved_any_more_leaves_the_lock(
 ) -> None:
     built, store = Made(tmp_path).build(refresh={"follow": "main"})
     monkeypatch.setattr(build, "build", lambda *_, **__: built)
-    monkeypatch.setattr(lock, "make", lambda *_: {"lock": 1})
+    monkeypatch.setattr(lockfile, "make", lambda *_: {"lock": 1})
     path = built.plan.path
-    move = follow.Move(("model", "revision"), "model", "acme/small", "main", "a" * 40, "b" * 40)
+    move = upstream.Move(("model", "revision"), "model", "acme/small", "main", "a" * 40, "b" * 40)
     upgrade = api.Upgrade(api.load_recipe(path), (move,))
     text = path.read_text()
     path.write_text(text.replace("acme/small", "acme/large"))

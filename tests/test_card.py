@@ -13,10 +13,10 @@ from markdown_it import MarkdownIt
 from publishing import ACCURACY, MODEL, RECIPE, Made
 
 from cpu_pipeline import backends, stages
-from cpu_pipeline.card import FILE, LIBRARIES, _fenced, _yaml
 from cpu_pipeline.core.markdown import escape
 from cpu_pipeline.engine import environments
 from cpu_pipeline.recipe.document import scalar
+from cpu_pipeline.release.documents.model_card import FILE, LIBRARIES, _fenced, _yaml
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from faults.bench import Bench
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.diff import Change, diff
+from cpu_pipeline.release.diff import Change, diff
 
 STEPS = ({"id": "one"}, {"id": "two", "text": "two"}, {"id": "gate", "use": "faulty.gate"})
 METRIC = {"candidate": 0.5, "reference": 0.6, "difference": -0.1, "low": -0.2, "high": 0.0}

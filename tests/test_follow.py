@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpu_pipeline import api, follow
+from cpu_pipeline import api
 from cpu_pipeline.core.errors import RecipeError, TryAgain
 from cpu_pipeline.recipe.reader import load_recipe
+from cpu_pipeline.refresh import upstream
 from cpu_pipeline.sources import _hub_api
 
 OLD, NEW, DATA = "a" * 40, "b" * 40, "c" * 40
@@ -56,13 +57,13 @@ def write(path: Path, text: str) -> Path:
 
 def test_moves_every_revision_and_leaves_every_other_byte(tmp_path: Path, heads: dict[tuple[str, str], str]) -> None:
     recipe = load_recipe(write(tmp_path / "r.yaml", RECIPE))
-    found = follow.moves(recipe, {"model", "data"})
+    found = upstream.moves(recipe, {"model", "data"})
     assert [(m.keys, m.kind, m.repo, m.old, m.new) for m in found] == [
         (("model", "revision"), "model", "own/model", OLD, NEW),
         (("data", "validation", "revision"), "data", "own/rows", OLD, DATA),
     ]
     assert found[0].says == f"model: main of own/model moved: {OLD[:12]} → {NEW[:12]}"
-    after, text = follow.moved(recipe, found)
+    after, text = upstream.moved(recipe, found)
     lines = RECIPE.splitlines(keepends=True)
     lines[2] = lines[2].replace(OLD, NEW)
     lines[8] = lines[8].replace(OLD, DATA)
@@ -79,29 +80,29 @@ def test_every_source_of_the_hub_is_followed_and_no_file(tmp_path: Path, heads: 
     )
     heads["own/words", "model"] = heads["own/large", "model"] = NEW
     recipe = load_recipe(write(tmp_path / "r.yaml", text))
-    found = follow.moves(recipe, {"model", "data"})
+    found = upstream.moves(recipe, {"model", "data"})
     assert {(m.keys[:-1], m.kind, m.repo) for m in found} == {
         (("model",), "model", "own/model"), (("tokenizer",), "model", "own/words"),
         (("teacher",), "model", "own/large"), (("data", "validation"), "data", "own/rows"),
     }  # fmt: skip
-    after, moved = follow.moved(recipe, found)
+    after, moved = upstream.moved(recipe, found)
     assert moved.count(NEW) == 3 and after.value.tokenizer == {"hub": "own/words", "revision": NEW}
 
 
 def test_asks_for_what_it_reacts_to_alone(tmp_path: Path, heads: dict[tuple[str, str], str]) -> None:
     recipe = load_recipe(write(tmp_path / "r.yaml", RECIPE))
-    assert [move.kind for move in follow.moves(recipe, {"data", "toolchain"})] == ["data"]
+    assert [move.kind for move in upstream.moves(recipe, {"data", "toolchain"})] == ["data"]
 
 
 def test_what_stands_where_its_branch_does_is_not_moved(tmp_path: Path, heads: dict[tuple[str, str], str]) -> None:
     heads["own/model", "model"] = heads["own/rows", "data"] = OLD
-    assert follow.moves(load_recipe(write(tmp_path / "r.yaml", RECIPE)), {"model", "data"}) == []
+    assert upstream.moves(load_recipe(write(tmp_path / "r.yaml", RECIPE)), {"model", "data"}) == []
 
 
 def test_a_recipe_that_follows_nothing_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_hub_api, "resolve", None)
     text = RECIPE.replace("refresh: {follow: main}\n", "refresh: {keep: 3}\n")
-    assert follow.moves(load_recipe(write(tmp_path / "r.yaml", text)), {"model", "data"}) == []
+    assert upstream.moves(load_recipe(write(tmp_path / "r.yaml", text)), {"model", "data"}) == []
 
 
 @given(end=st.sampled_from(["\n", "\r\n"]), mark=st.booleans(), quote=st.sampled_from(["'", '"']))
@@ -110,15 +111,15 @@ def test_line_ends_and_byte_order_marks_stay(
 ) -> None:
     text = ("\ufeff" if mark else "") + RECIPE.replace(f'"{OLD}"', f"{quote}{OLD}{quote}").replace("\n", end)
     recipe = load_recipe(write(tmp_path_factory.mktemp("follow") / "r.yaml", text))
-    move = follow.Move(("model", "revision"), "model", "own/model", "main", OLD, NEW)
-    _, moved = follow.moved(recipe, [move])
+    move = upstream.Move(("model", "revision"), "model", "own/model", "main", OLD, NEW)
+    _, moved = upstream.moved(recipe, [move])
     assert moved == text.replace(f"{quote}{OLD}{quote}}}", f"{quote}{NEW}{quote}}}", 1)
 
 
 def test_the_first_line_behind_a_byte_order_mark(tmp_path: Path) -> None:
     text = f'\ufeffmodel: {{hub: own/model, revision: "{OLD}"}}\ntask: text-classification\npipeline: onnx-int8\n'
     recipe = load_recipe(write(tmp_path / "r.yaml", text))
-    _, moved = follow.moved(recipe, [follow.Move(("model", "revision"), "model", "own/model", "main", OLD, NEW)])
+    _, moved = upstream.moved(recipe, [upstream.Move(("model", "revision"), "model", "own/model", "main", OLD, NEW)])
     assert moved == text.replace(OLD, NEW)
 
 
@@ -135,10 +136,10 @@ stages: [{{id: onnx, use: export.onnx}}]
 def test_an_alias_moves_with_what_it_stands_for(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path / "r.yaml", ALIASED))
     moves = [
-        follow.Move(("data", role, "revision"), "data", "own/rows", "main", OLD, DATA)
+        upstream.Move(("data", role, "revision"), "data", "own/rows", "main", OLD, DATA)
         for role in ("calibration", "validation")
     ]
-    after, text = follow.moved(recipe, moves)
+    after, text = upstream.moved(recipe, moves)
     assert text == ALIASED.replace(OLD, DATA)
     assert after.value.data["validation"]["revision"] == DATA
 
@@ -150,9 +151,9 @@ def test_a_revision_that_is_an_alias_is_left_to_people(tmp_path: Path) -> None:
         .replace(f'revision: "{OLD}"', "revision: *commit")
     )
     recipe = load_recipe(write(tmp_path / "r.yaml", text))
-    move = follow.Move(("data", "calibration", "revision"), "data", "own/rows", "main", OLD, DATA)
+    move = upstream.Move(("data", "calibration", "revision"), "data", "own/rows", "main", OLD, DATA)
     with pytest.raises(RecipeError, match=r"r\.yaml:4:\d+: data\.calibration\.revision: .*write it there by hand"):
-        follow.moved(recipe, [move])
+        upstream.moved(recipe, [move])
 
 
 def test_a_recipe_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +164,7 @@ def test_a_recipe_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
 
     with monkeypatch.context() as patch, pytest.raises(TryAgain):
         patch.setattr(os, "fsync", full)
-        follow.write(path, "about: new\n")
+        upstream.write(path, "about: new\n")
     assert path.read_text() == RECIPE
 
 
@@ -171,7 +172,7 @@ def test_a_linked_recipe_stays_a_link(tmp_path: Path) -> None:
     real = write(tmp_path / "real.yaml", RECIPE)
     link = tmp_path / "link.yaml"
     link.symlink_to(real)
-    follow.write(link, "about: new\n")
+    upstream.write(link, "about: new\n")
     assert link.is_symlink()
     assert real.read_text() == "about: new\n"
     assert stat.S_ISREG(real.lstat().st_mode)
@@ -179,19 +180,19 @@ def test_a_linked_recipe_stays_a_link(tmp_path: Path) -> None:
 
 
 MOVES = (
-    follow.Move(("model", "revision"), "model", "own/model", "main", OLD, NEW),
-    follow.Move(("data", "validation", "revision"), "data", "own/rows", "main", OLD, DATA),
+    upstream.Move(("model", "revision"), "model", "own/model", "main", OLD, NEW),
+    upstream.Move(("data", "validation", "revision"), "data", "own/rows", "main", OLD, DATA),
 )
 
 
 def test_what_somebody_wrote_meanwhile_stays(tmp_path: Path) -> None:
     text = RECIPE.replace("# A comment", "# Two lines\n# of a comment").replace("split: test", "split: train")
     path = write(tmp_path / "r.yaml", text)
-    follow.rewrite(path, MOVES)
+    upstream.rewrite(path, MOVES)
     after = load_recipe(path).value
     assert (after.model["revision"], after.data["validation"]["revision"]) == (NEW, DATA)
     assert path.read_text() == text.replace(f'"{OLD}"}}', f'"{NEW}"}}').replace(f"'{OLD}'", f"'{DATA}'")
-    follow.rewrite(path, MOVES)
+    upstream.rewrite(path, MOVES)
     assert load_recipe(path).value == after, "what somebody else has moved there is not moved again"
 
 
@@ -212,7 +213,7 @@ def test_what_names_something_else_by_now_is_left_alone(tmp_path: Path, old: str
     assert text != RECIPE
     path = write(tmp_path / "r.yaml", text)
     with pytest.raises(RecipeError, match=says):
-        follow.rewrite(path, MOVES)
+        upstream.rewrite(path, MOVES)
     assert path.read_text() == text and len(list(tmp_path.iterdir())) == 1
 
 

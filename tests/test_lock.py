@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from publishing import MODEL, RECIPE, Made
 from publishing import ROWS as ROW_COMMIT
 
-from cpu_pipeline import api, lock
+from cpu_pipeline import api
 from cpu_pipeline.core import jsonl
 from cpu_pipeline.core.errors import RecipeError, StageFailed, TryAgain
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.packages import installed
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Plan
+from cpu_pipeline.release import lockfile
 from cpu_pipeline.sources import _hub_api
 from cpu_pipeline.store.local import Store
 
@@ -226,7 +227,7 @@ def test_what_is_no_lock_is_told(tmp_path: Path, text: str | None, says: str) ->
     if text is not None:
         path.write_text(text)
     with pytest.raises(RecipeError) as raised:
-        lock.read(path)
+        lockfile.read(path)
     assert says in str(raised.value) and len(str(raised.value).splitlines()) == 1
 
 
@@ -234,7 +235,7 @@ def test_what_is_no_lock_is_told(tmp_path: Path, text: str | None, says: str) ->
 def test_every_text_is_read_as_it_was_written(facts: dict[str, Any]) -> None:
     from cpu_pipeline.recipe import document
 
-    assert document.parse(lock.dump({"lock": 1, "facts": facts}), Path("x")).value["facts"] == facts
+    assert document.parse(lockfile.dump({"lock": 1, "facts": facts}), Path("x")).value["facts"] == facts
 
 
 @pytest.mark.parametrize(
@@ -243,12 +244,12 @@ def test_every_text_is_read_as_it_was_written(facts: dict[str, Any]) -> None:
 def test_what_looks_like_a_number_stays_text(text: str) -> None:
     from cpu_pipeline.recipe import document
 
-    assert document.parse(lock.dump({"fact": text}), Path("x")).value == {"fact": text}
+    assert document.parse(lockfile.dump({"fact": text}), Path("x")).value == {"fact": text}
 
 
 def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "small.lock"
-    assert lock.write({"lock": 1}, path) and not lock.write({"lock": 1}, path)
+    assert lockfile.write({"lock": 1}, path) and not lockfile.write({"lock": 1}, path)
     before = path.read_bytes()
 
     def full(*_: object) -> None:
@@ -256,48 +257,48 @@ def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
     with monkeypatch.context() as patch, pytest.raises(TryAgain):
         patch.setattr(os, "fsync", full)
-        lock.write({"lock": 1, "steps": {}}, path)
+        lockfile.write({"lock": 1, "steps": {}}, path)
     assert path.read_bytes() == before
 
 
 def test_an_environment_is_locked_by_its_pins(tmp_path: Path) -> None:
     made = Made(tmp_path / "project")
     built, store = made.build(stages=[{"id": "float", "use": "export.optimum"}], outputs=["float"])
-    held = lock.make(built, store)
+    held = lockfile.make(built, store)
     assert held["environments"] == {"optimum": environments.read("optimum").digest}
-    assert lock.drift(held, built.plan) == []
-    [moved] = lock.drift({**held, "environments": {"optimum": "0" * 64}}, built.plan)
+    assert lockfile.drift(held, built.plan) == []
+    [moved] = lockfile.drift({**held, "environments": {"optimum": "0" * 64}}, built.plan)
     assert moved.kind == "toolchain" and "optimum" in moved.says
 
 
 def test_what_scores_the_task_is_locked_too(tmp_path: Path) -> None:
     built, store = Made(tmp_path / "project").build(task="token-classification")
-    assert lock.make(built, store)["packages"]["seqeval"] == installed("seqeval")
+    assert lockfile.make(built, store)["packages"]["seqeval"] == installed("seqeval")
 
 
 def test_what_was_fetched_says_from_where_and_whose_doing_it_is(tmp_path: Path) -> None:
     made = Made(tmp_path / "project")
     built, store = made.build()
-    held = lock.make(built, store)
+    held = lockfile.make(built, store)
     assert {name: said["from"] for name, said in held["sources"].items()} == {
         "model:files": f"acme/small at {MODEL}", "data.calibration:files": f"acme/rows at {ROW_COMMIT}",
         "data.validation:files": "local",
     }  # fmt: skip
     for name, kind in (("model:files", "model"), ("data.calibration:files", "data"), ("int8", "toolchain")):
         steps = {**held["steps"], name: {**held["steps"][name], "key": "0" * 64}}
-        assert [one.kind for one in lock.drift({**held, "steps": steps}, built.plan)] == [kind], name
+        assert [one.kind for one in lockfile.drift({**held, "steps": steps}, built.plan)] == [kind], name
     options = {"mode": "static", "per_channel": False}
     stages = [RECIPE["stages"][0], {**RECIPE["stages"][1], "with": options}, RECIPE["stages"][2]]
-    found = lock.drift(held, api.plan(api.load_recipe(made.write(stages=stages))))
+    found = lockfile.drift(held, api.plan(api.load_recipe(made.write(stages=stages))))
     assert {one.kind for one in found} == {"recipe"} and len(found) > 1
 
 
 def test_neither_words_nor_schedule_make_a_lock_stale(tmp_path: Path) -> None:
     made = Made(tmp_path / "project")
     built, store = made.build()
-    held = lock.make(built, store)
+    held = lockfile.make(built, store)
     for change in ({"about": "Other words."}, {"refresh": {"cron": "5 3 * * *", "keep": 3}}):
-        assert lock.drift(held, api.plan(api.load_recipe(made.write(**change)))) == []
+        assert lockfile.drift(held, api.plan(api.load_recipe(made.write(**change)))) == []
 
 
 def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,12 +317,12 @@ def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkey
     text = recipe.read_text()
     command = ("lock", "--upgrade", recipe, "--store", tmp_path / "store")
     assert cli(*command).code == 1
-    assert recipe.read_text() == text and not lock.place(recipe).exists()
+    assert recipe.read_text() == text and not lockfile.place(recipe).exists()
     errors.clear()
     said = cli(*command)
     assert said.code == 0 and f"moved  model: main of acme/small moved: {MODEL[:12]} → {moved[:12]}" in said.out
     assert recipe.read_text() == text.replace(MODEL, moved)
-    assert lock.read(lock.place(recipe))["sources"]["model:files"]["from"] == f"acme/small at {moved}"
+    assert lockfile.read(lockfile.place(recipe))["sources"]["model:files"]["from"] == f"acme/small at {moved}"
 
 
 def test_upgrade_needs_a_branch_to_follow(bench: Bench) -> None:

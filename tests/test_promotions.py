@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from cpu_pipeline import versions
 from cpu_pipeline.core.artifact import digest_file
 from cpu_pipeline.core.errors import RecipeError, Refused, TryAgain
-from cpu_pipeline.versions import PROMOTIONS, Promotion, in_service, keep, moving, promote, promoted, rejected, rollback
+from cpu_pipeline.release import latest, versions
+from cpu_pipeline.release.latest import in_service
+from cpu_pipeline.release.promotions import PROMOTIONS, Promotion, promoted, rejected
+from cpu_pipeline.release.versions import keep, moving, promote, rollback
 
 A, B, C = "a" * 12, "b" * 12, "c" * 12
 
@@ -257,13 +259,13 @@ def test_latest_names_a_version_at_every_moment(home: Path, monkeypatch: pytest.
     def watched(real: Callable[..., None]) -> Callable[..., None]:
         def call(*arguments: Any, **more: Any) -> None:
             real(*arguments, **more)
-            seen.append(versions.latest(home))
+            seen.append(latest.latest(home))
 
         return call
 
     for name in ("unlink", "remove", "rename", "replace", "symlink"):
         monkeypatch.setattr(os, name, watched(getattr(os, name)))
-    versions.point(home, B)
+    latest.point(home, B)
     assert seen == [A, B], "a link beside it, and then one rename"
 
 
@@ -271,7 +273,7 @@ def test_latest_is_on_the_disk_before_it_is_told(home: Path, monkeypatch: pytest
     """After a power cut `latest` is what promotions.jsonl says it is."""
     synced: list[tuple[Path, str | None, bool]] = []
     monkeypatch.setattr(
-        versions, "sync_dir", lambda path: synced.append((path, versions.latest(home), (home / PROMOTIONS).exists()))
+        versions, "sync_dir", lambda path: synced.append((path, latest.latest(home), (home / PROMOTIONS).exists()))
     )
     put(home, A)
     assert synced == [(home, A, False)]

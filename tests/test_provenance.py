@@ -18,15 +18,15 @@ from in_toto_attestation.v1.statement import Statement
 from packageurl import PackageURL
 from publishing import Made, dressed
 
-from cpu_pipeline import provenance
 from cpu_pipeline.core.artifact import digest_file, digest_json, digest_listing
 from cpu_pipeline.core.errors import RecipeError, Refused
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.packages import ABSENT
-from cpu_pipeline.origin import pypi
-from cpu_pipeline.publish import artifact_files, version_of
-from cpu_pipeline.verify import verify
-from cpu_pipeline.versions import MANIFEST, read_manifest, rollback
+from cpu_pipeline.release.documents import provenance
+from cpu_pipeline.release.documents.origins import pypi
+from cpu_pipeline.release.manifest import MANIFEST, artifact_files, read_manifest, version_of
+from cpu_pipeline.release.verify import verify
+from cpu_pipeline.release.versions import rollback
 
 
 @pytest.fixture

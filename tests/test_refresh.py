@@ -12,15 +12,15 @@ import pytest
 from faults.bench import Bench, Ended, ended, pids_in, put_down
 from publishing import MODEL, RECIPE, ROWS, Made
 
-from cpu_pipeline import follow, lock, survey, versions
-from cpu_pipeline import refresh as refreshing
 from cpu_pipeline.core.errors import StageFailed, TryAgain
 from cpu_pipeline.engine import build, environments, preview
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.recipe.reader import load_recipe
 from cpu_pipeline.recipe.spec import Trigger
-from cpu_pipeline.release import references
+from cpu_pipeline.refresh import drift, outcome, upstream
+from cpu_pipeline.refresh import reconcile as refreshing
+from cpu_pipeline.release import latest, lockfile, manifest, promotions, references, versions
 from cpu_pipeline.sources import _hub_api
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.local import Store
@@ -50,13 +50,13 @@ def roll_back(bench: Bench) -> None:
 
 
 def in_service(bench: Bench, name: str = "small") -> str:
-    version = versions.in_service(bench.out / name)
+    version = latest.in_service(bench.out / name)
     assert version is not None
-    assert versions.edited(version) == []
+    assert manifest.edited(version) == []
     return version.name
 
 
-def upstream(bench: Bench, **config: Any) -> None:
+def new_upstream(bench: Bench, **config: Any) -> None:
     """Change the model that recipes of the bench are made of."""
     path = bench.home / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | config, indent=2), encoding="utf-8")
@@ -68,9 +68,9 @@ def test_the_first_refresh_builds_promotes_and_locks(bench: Bench) -> None:
     done = said(ended)
     assert (done["outcome"], done["version_before"], done["version"]) == ("promoted", None, in_service(bench))
     assert done["built"] == 4
-    held = lock.read(recipe.with_suffix(".lock"))
+    held = lockfile.read(recipe.with_suffix(".lock"))
     assert held["steps"]["made"]["output"]
-    assert versions.promoted(bench.out / "small")[-1].by == "refresh"
+    assert promotions.promoted(bench.out / "small")[-1].by == "refresh"
     kept = {place.name for place in references.read(Store(bench.store)).places}
     assert kept == {"small.lock", "small"}, "gc leaves alone what lock and versions name"
 
@@ -90,7 +90,7 @@ def test_what_is_fresh_stays_as_it_is(bench: Bench) -> None:
 def test_a_model_that_moved_is_rebuilt_compared_and_promoted(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED)
     first = said(call(bench, recipe).says(0))
-    upstream(bench, score=1.5)
+    new_upstream(bench, score=1.5)
     done = said(call(bench, recipe).says(0, "gate@service: score: 1.0 → 1.5"))
     assert done["outcome"] == "promoted"
     assert done["version_before"] == first["version"]
@@ -103,11 +103,11 @@ def test_a_model_that_moved_is_rebuilt_compared_and_promoted(bench: Bench) -> No
 
 def test_a_poisoned_upstream_is_refused_and_the_old_stays(bench: Bench) -> None:
     """The rebuilt artifact is as good as its own float model, which answers wrongly: only what is in service tells."""
-    upstream(bench, score=1.0)
+    new_upstream(bench, score=1.0)
     recipe = bench.recipe(*SCORED)
     first = said(call(bench, recipe).says(0))
     text = recipe.with_suffix(".lock").read_bytes()
-    upstream(bench, score=0.2)
+    new_upstream(bench, score=0.2)
     ended = call(bench, recipe).says(
         3, f"{first['version']} stays in service", "a drop of 0.80", "because model: its files on this machine changed",
         "score: 1.0 → 0.2",
@@ -118,17 +118,17 @@ def test_a_poisoned_upstream_is_refused_and_the_old_stays(bench: Bench) -> None:
     assert in_service(bench) == first["version"]
     assert recipe.with_suffix(".lock").read_bytes() == text
     assert said(call(bench, recipe))["exit_code"] == 3, "it is refused as often as it is asked"
-    upstream(bench, score=1.0)
+    new_upstream(bench, score=1.0)
     assert said(call(bench, recipe).says(0))["outcome"] == "fresh"
 
 
 def test_what_a_busy_machine_refused_is_measured_anew(bench: Bench) -> None:
     noise = bench.home / "noise.txt"
     noise.write_text("0")
-    upstream(bench, score=1.0)
+    new_upstream(bench, score=1.0)
     recipe = bench.recipe({"id": "made"}, {**SCORED[1], "noise": noise})
     call(bench, recipe).says(0)
-    upstream(bench, score=1.05)
+    new_upstream(bench, score=1.05)
     noise.write_text("0.5")
     ran = len(bench.lines("compared"))
     assert len(said(call(bench, recipe).says(3))["failed"]) == 2
@@ -161,12 +161,12 @@ def test_without_a_gate_that_compares_it_says_so(bench: Bench) -> None:
 
 def test_what_is_in_service_and_cannot_run_any_more_blocks(bench: Bench) -> None:
     gate = {"id": "gate", "use": "faulty.versus", "from": {"reference": "model"}, "afraid_of": 7.0}
-    upstream(bench, score=6.0)
+    new_upstream(bench, score=6.0)
     recipe = bench.recipe({"id": "made"}, gate)
     call(bench, recipe).says(0)
     gate["afraid_of"] = 6.0
     bench.recipe({"id": "made", "text": "new"}, gate)
-    upstream(bench, score=6.5)
+    new_upstream(bench, score=6.5)
     call(bench, recipe).says(1, "`gate@service`", "this reference can't be run any more")
     gate["afraid_of"] = 0.0
     second = {**gate, "id": "second", "afraid_of": 6.0}
@@ -179,12 +179,12 @@ def test_each_output_that_changes_takes_a_gate_that_ran(bench: Bench) -> None:
     def gate(name: str, of: str, **options: Any) -> dict[str, Any]:
         return {"id": name, "use": "faulty.versus", "from": {"candidate": of, "reference": "model"}, **options}
 
-    upstream(bench, score=6.0)
+    new_upstream(bench, score=6.0)
     steps = [{"id": "a", "from": {"model": "model"}}, {"id": "b", "text": "b", "from": {"model": "model"}}]
     recipe = bench.recipe(*steps, gate("ga", "a"), gate("gb", "b"))
     first = said(call(bench, recipe).says(0))["version"]
     bench.recipe(*steps, gate("ga", "a"), gate("gb", "b", afraid_of=6.0))
-    upstream(bench, score=6.05)
+    new_upstream(bench, score=6.05)
     done = said(call(bench, recipe).says(1, "`gb@service`", "this reference can't be run any more"))
     assert done["outcome"] == "failed", "the gate of `a` says nothing of `b`"
     assert (done["version_before"], done["version"], in_service(bench)) == (first, first, first)
@@ -198,16 +198,16 @@ def test_the_gate_of_what_is_made_of_an_output_does_not_speak_for_it(bench: Benc
         ]
         return bench.recipe({"id": "a"}, {"id": "b", "text": "b"}, *gates, outputs=["a", "b"])
 
-    upstream(bench, score=6.0)
+    new_upstream(bench, score=6.0)
     call(bench, recipe()).says(0)
-    upstream(bench, score=6.05)
+    new_upstream(bench, score=6.05)
     call(bench, recipe(afraid_of=6.0)).says(1, "`gate-a@service`", "this reference can't be run any more")
 
 
 def test_a_damaged_manifest_of_what_was_rolled_back_holds(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED)
     call(bench, recipe).says(0)
-    upstream(bench, score=1.5)
+    new_upstream(bench, score=1.5)
     second = said(call(bench, recipe).says(0))["version"]
     roll_back(bench)
     (bench.out / "small" / second / "manifest.json").write_text("[")
@@ -217,10 +217,10 @@ def test_a_damaged_manifest_of_what_was_rolled_back_holds(bench: Bench) -> None:
 def test_what_was_refused_and_cannot_be_measured_anew_stays_refused(bench: Bench) -> None:
     noise = bench.home / "noise.txt"
     noise.write_text("0")
-    upstream(bench, score=1.0)
+    new_upstream(bench, score=1.0)
     recipe = bench.recipe({"id": "made"}, {**SCORED[1], "noise": noise})
     first = said(call(bench, recipe).says(0))["version"]
-    upstream(bench, score=0.8)
+    new_upstream(bench, score=0.8)
     call(bench, recipe).says(3, "a drop of 0.20")
     noise.write_text("0 1.0")
     call(bench, recipe).says(1, "this reference can't be run any more")
@@ -230,12 +230,12 @@ def test_what_was_refused_and_cannot_be_measured_anew_stays_refused(bench: Bench
 def test_a_version_put_into_service_meanwhile_is_compared_with(bench: Bench) -> None:
     """What is rebuilt while somebody rolls back is little worse than what was in service, much worse than what is."""
     hold = bench.home / "hold"
-    upstream(bench, score=1.0)
+    new_upstream(bench, score=1.0)
     recipe = bench.recipe(*SCORED)
     first = said(call(bench, recipe).says(0))["version"]
-    upstream(bench, score=0.95)
+    new_upstream(bench, score=0.95)
     call(bench, recipe).says(0)
-    upstream(bench, score=0.86)
+    new_upstream(bench, score=0.86)
     bench.recipe({"id": "made", "act": "wait", "to": hold}, SCORED[1])
     running = bench.start("refresh", recipe, "--store", bench.store, "--out", bench.out)
     with put_down(running):
@@ -249,7 +249,7 @@ def test_a_version_put_into_service_meanwhile_is_compared_with(bench: Bench) -> 
 def test_only_what_it_reacts_to(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED)
     call(bench, recipe).says(0)
-    upstream(bench, score=1.2)
+    new_upstream(bench, score=1.2)
     done = said(call(bench, recipe, "--only", "data,recipe").says(0, "not reacted to: model: "))
     assert done["outcome"] == "fresh"
     assert done["ignored"]
@@ -264,7 +264,7 @@ def test_only_what_it_reacts_to(bench: Bench) -> None:
 def test_what_comes_along_is_said(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED)
     call(bench, recipe).says(0)
-    upstream(bench, score=1.2)
+    new_upstream(bench, score=1.2)
     bench.recipe({"id": "made", "text": "new"}, SCORED[1])
     done = said(call(bench, recipe, "--only", "model").says(0))
     assert done["outcome"] == "promoted"
@@ -284,7 +284,7 @@ def test_another_name_of_an_output_is_the_recipes_doing(bench: Bench) -> None:
 def test_the_recipe_says_what_it_reacts_to(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED, refresh={"on": ["recipe"]})
     call(bench, recipe).says(0)
-    upstream(bench, score=1.2)
+    new_upstream(bench, score=1.2)
     assert said(call(bench, recipe).says(0))["outcome"] == "fresh"
     assert said(call(bench, recipe, "--only", "model").says(0))["outcome"] == "promoted"
 
@@ -295,7 +295,7 @@ def test_a_stage_that_writes_something_else_now_is_toolchain(bench: Bench) -> No
     done = said(call(bench, recipe, FAULTY_VERSION="2").says(0))
     assert "toolchain: steps.made.version: 1 → 2" in done["causes"]
     assert done["outcome"] == "unchanged", "the same bytes came out"
-    assert lock.read(recipe.with_suffix(".lock"))["steps"]["made"]["version"] == 2
+    assert lockfile.read(recipe.with_suffix(".lock"))["steps"]["made"]["version"] == 2
     assert said(call(bench, recipe, FAULTY_VERSION="2").says(0))["outcome"] == "fresh"
 
 
@@ -335,7 +335,7 @@ def test_a_machine_without_artifacts_compares_with_what_lock_and_store_tell(benc
     recipe = bench.recipe(*SCORED)
     call(bench, recipe).says(0)
     shutil.rmtree(bench.out)
-    upstream(bench, score=0.2)
+    new_upstream(bench, score=0.2)
     done = said(call(bench, recipe).says(3))
     assert done["failed"] == ["gate@service: a drop of 0.80"]
     assert not (bench.out / "small").exists()
@@ -349,7 +349,7 @@ def test_a_throwaway_machine_compares_with_what_the_remote_has(bench: Bench) -> 
     recipe = bench.recipe(*SCORED)
     call(bench, recipe).says(0)
     bench.call("store", "push", far, "--store", bench.store).says(0)
-    upstream(bench, score=0.2)
+    new_upstream(bench, score=0.2)
 
     def elsewhere(remote: object) -> Ended:
         for path in (bench.out, bench.store):
@@ -369,7 +369,7 @@ def test_what_the_lock_names_is_taken_up_in_its_own_format(bench: Bench) -> None
     call(bench, recipe).says(0)
     shutil.rmtree(bench.out)
     bench.recipe({"id": "made", "form": "onnx"}, SCORED[1])
-    upstream(bench, score=1.05)
+    new_upstream(bench, score=1.05)
     call(bench, recipe).says(0, "gate@service: score: 1.0 → 1.05")
     kept = bench.call("store", "list", "--json", "--store", bench.store).says(0).said
     assert [one["format"] for one in kept if one["stage"] == "load.kept"] == ["hf"]
@@ -378,7 +378,7 @@ def test_what_the_lock_names_is_taken_up_in_its_own_format(bench: Bench) -> None
 def test_what_was_rolled_back_is_not_promoted_again(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED)
     first = said(call(bench, recipe).says(0))["version"]
-    upstream(bench, score=1.5)
+    new_upstream(bench, score=1.5)
     second = said(call(bench, recipe).says(0))["version"]
     roll_back(bench)
     assert in_service(bench) == first
@@ -387,7 +387,7 @@ def test_what_was_rolled_back_is_not_promoted_again(bench: Bench) -> None:
     recipe.with_suffix(".lock").unlink()
     done = said(call(bench, recipe).says(0, f"{second} was taken out of service by hand"))
     assert (done["outcome"], in_service(bench)) == ("held", first)
-    upstream(bench, score=1.6)
+    new_upstream(bench, score=1.6)
     done = said(call(bench, recipe).says(0))
     assert done["outcome"] == "promoted", "what comes after is another thing"
     assert in_service(bench) not in (first, second)
@@ -396,10 +396,10 @@ def test_what_was_rolled_back_is_not_promoted_again(bench: Bench) -> None:
 def test_what_comes_after_a_rollback_is_promoted_though_somebody_locked_it(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED)
     call(bench, recipe).says(0)
-    upstream(bench, score=1.5)
+    new_upstream(bench, score=1.5)
     call(bench, recipe).says(0)
     roll_back(bench)
-    upstream(bench, score=1.6)
+    new_upstream(bench, score=1.6)
     bench.call("lock", recipe, "--store", bench.store).says(0)
     done = said(call(bench, recipe).says(0, "is in service, and is not what the lock says"))
     assert (done["outcome"], done["changes"]) == ("promoted", {"gate@service": ["score: 1.0 → 1.6"]})
@@ -411,7 +411,7 @@ def test_what_was_rolled_back_is_known_by_its_bytes(bench: Bench) -> None:
     noise.write_text("0")
     recipe = bench.recipe({"id": "made"}, {**SCORED[1], "noise": noise})
     first = said(call(bench, recipe).says(0))["version"]
-    upstream(bench, score=1.05)
+    new_upstream(bench, score=1.05)
     second = said(call(bench, recipe).says(0))["version"]
     roll_back(bench)
     shutil.rmtree(bench.store)
@@ -435,7 +435,7 @@ def test_what_only_was_measured_anew_is_no_other_version(bench: Bench) -> None:
 def test_a_rollback_holds_nothing_but_what_it_took_out(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED)
     first = said(call(bench, recipe).says(0))["version"]
-    upstream(bench, score=1.5)
+    new_upstream(bench, score=1.5)
     call(bench, recipe).says(0)
     roll_back(bench)
     marker = bench.out / "small" / first / "made" / "marker.txt"
@@ -449,7 +449,7 @@ def test_a_rollback_holds_nothing_but_what_it_took_out(bench: Bench) -> None:
 def test_run_says_what_it_takes_out_of_service(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED)
     first = said(call(bench, recipe).says(0))["version"]
-    upstream(bench, score=1.5)
+    new_upstream(bench, score=1.5)
     second = said(call(bench, recipe).says(0))["version"]
     roll_back(bench)
     assert f"promoted  {bench.out / 'small' / second} (instead of {first})\n" in bench.run(recipe).says(0).out
@@ -466,7 +466,7 @@ def test_versions_beyond_keep_go(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED, refresh={"keep": 2})
     made = []
     for score in (1.0, 1.1, 1.2):
-        upstream(bench, score=score)
+        new_upstream(bench, score=score)
         done = said(call(bench, recipe).says(0))
         made.append(done["version"])
     assert done["removed"] == [made[0]]
@@ -478,12 +478,12 @@ def test_versions_beyond_keep_go(bench: Bench) -> None:
 
 
 def test_an_edited_version_in_service_is_not_compared_with(bench: Bench) -> None:
-    upstream(bench, score=1.0)
+    new_upstream(bench, score=1.0)
     recipe = bench.recipe(*SCORED)
     version = said(call(bench, recipe).says(0))["version"]
     (bench.out / "small" / version / "made" / "marker.txt").write_text("mine\n")
     for score in (1.0, 1.5):
-        upstream(bench, score=score)
+        new_upstream(bench, score=score)
         done = said(call(bench, recipe).says(7, "was edited (made/marker.txt)"))
         assert (done["outcome"], done["error"]) == ("failed", "Refused")
     assert (bench.out / "small" / version / "made" / "marker.txt").read_text() == "mine\n"
@@ -531,7 +531,7 @@ def test_a_summary_that_cannot_be_written_undoes_nothing(bench: Bench) -> None:
 def test_each_refresh_is_remembered(bench: Bench) -> None:
     recipe = bench.recipe(*SCORED)
     call(bench, recipe).says(0)
-    upstream(bench, score=0.2)
+    new_upstream(bench, score=0.2)
     call(bench, recipe).says(3)
     runs = bench.call("history", "--json", "--store", bench.store).says(0).said["runs"]
     assert [(one["command"], one["exit_code"]) for one in runs] == [("refresh", 3), ("refresh", 0)]
@@ -557,14 +557,14 @@ def test_a_followed_branch_that_moved_is_seen_and_nothing_is_written(
     text = recipe.read_text().replace("folder: model", f"hub: own/model\n  revision: '{COMMITS[0]}'")
     recipe.write_text(text)
     monkeypatch.setattr(_hub_api, "resolve", lambda *_: COMMITS[1])
-    seen = survey.survey(recipe, bench.out)
+    seen = drift.find_drift(recipe, bench.out)
     assert [(move.old, move.new) for move in seen.moves] == [tuple(COMMITS)]
-    assert follow.moved(load_recipe(recipe), seen.moves)[1] == text.replace(*COMMITS)
+    assert upstream.moved(load_recipe(recipe), seen.moves)[1] == text.replace(*COMMITS)
     assert seen.plan.recipe.model["revision"] == COMMITS[1]
     assert seen.causes[0] == f"model: main of own/model moved: {COMMITS[0][:12]} → {COMMITS[1][:12]}"
     assert recipe.read_text() == text
-    assert survey.survey(recipe, bench.out, ["toolchain"]).moves == []
-    assert follow.moves(seen.recipe, {"model"}) == []
+    assert drift.find_drift(recipe, bench.out, ["toolchain"]).moves == []
+    assert upstream.moves(seen.recipe, {"model"}) == []
 
 
 class Pretended:
@@ -590,7 +590,7 @@ class Pretended:
             built.verdicts["accuracy@service"] = [Verdict("f1", False, says) for says in self.drops]
         return built
 
-    def refresh(self, *only: Trigger, **recipe: Any) -> refreshing.Refreshed:
+    def refresh(self, *only: Trigger, **recipe: Any) -> outcome.Refreshed:
         path = self.made.write(**recipe) if recipe else self.made.home / "toy.yaml"
         return refreshing.refresh(path, self.store, self.out, only)
 
@@ -603,9 +603,9 @@ def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretended:
 def test_a_promotion_moves_recipe_and_lock_and_a_refusal_neither(pretended: Pretended) -> None:
     assert pretended.refresh(refresh={"follow": "main"}).outcome == "promoted"
     recipe = pretended.made.home / "toy.yaml"
-    place = lock.place(recipe)
+    place = lockfile.place(recipe)
     text, held = recipe.read_text(), place.read_bytes()
-    assert lock.read(place)["sources"]["model:files"]["from"] == f"acme/small at {MODEL}"
+    assert lockfile.read(place)["sources"]["model:files"]["from"] == f"acme/small at {MODEL}"
     pretended.heads["model"], pretended.content, pretended.drops = "b" * 40, "poison", ["a drop"]
     done = pretended.refresh()
     assert (done.outcome, done.failed) == ("refused", ["accuracy@service: a drop"])
@@ -614,7 +614,7 @@ def test_a_promotion_moves_recipe_and_lock_and_a_refusal_neither(pretended: Pret
     done = pretended.refresh("model")
     assert (done.outcome, [move["to"] for move in done.moved]) == ("promoted", ["c" * 40])
     assert recipe.read_text() == text.replace(MODEL, "c" * 40)
-    assert lock.read(place)["sources"]["model:files"]["from"] == f"acme/small at {'c' * 40}"
+    assert lockfile.read(place)["sources"]["model:files"]["from"] == f"acme/small at {'c' * 40}"
     assert pretended.refresh().outcome == "fresh"
 
 
@@ -623,9 +623,9 @@ def test_a_dry_run_reacts_as_a_refresh_would(pretended: Pretended) -> None:
     recipe = pretended.made.home / "toy.yaml"
     text, pretended.heads["model"] = recipe.read_text(), "b" * 40
     wanted: list[tuple[list[Trigger], str]] = [([], "stale"), (["model"], "stale"), (["data", "recipe"], "fresh")]
-    for only, outcome in wanted:
+    for only, expected in wanted:
         done = refreshing.refresh(recipe, pretended.store, pretended.out, only, dry_run=True)
-        assert (done.outcome, bool(done.moved)) == (outcome, outcome == "stale"), only
+        assert (done.outcome, bool(done.moved)) == (expected, expected == "stale"), only
     assert recipe.read_text() == text
 
 
@@ -665,7 +665,7 @@ def test_what_may_succeed_later_does_not_pass_for_compared(pretended: Pretended,
         assert (done.outcome, done.exit_code, done.error, done.version) == ("failed", 75, "TryAgain", first)
     else:
         assert done.warnings == ["`second@service` could not be compared with what is in service: it can't be run"]
-    service = versions.in_service(pretended.out / "toy")
+    service = latest.in_service(pretended.out / "toy")
     assert service is not None and (service.name == first) == isinstance(error, TryAgain)
 
 

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from collecting import gc
 
-from cpu_pipeline import lock
 from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.files import remove_tree
-from cpu_pipeline.release import references
+from cpu_pipeline.release import lockfile, references
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store
 
@@ -50,7 +49,7 @@ def write_lock(path: Path, store: Store, *numbers: int) -> Path:
     steps["timed"] = {"use": "validate.latency", "version": 1}
     parts: dict[str, Any] = {name: {} for name in ("recipe", "made_with", "packages", "environments")}
     path.parent.mkdir(exist_ok=True)
-    lock.write({"lock": 1, **parts, "steps": steps, "sources": {}, "rows": {}, "gates": {}}, path)
+    lockfile.write({"lock": 1, **parts, "steps": steps, "sources": {}, "rows": {}, "gates": {}}, path)
     return path
 
 

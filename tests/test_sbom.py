@@ -13,13 +13,13 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from publishing import MODEL, ROWS, Made
 
-from cpu_pipeline import sbom
 from cpu_pipeline.core.artifact import digest_file
 from cpu_pipeline.core.errors import BackendMissing
 from cpu_pipeline.engine import environments
-from cpu_pipeline.sbom import FILE
-from cpu_pipeline.verify import verify
-from cpu_pipeline.versions import read_manifest
+from cpu_pipeline.release.documents import sbom
+from cpu_pipeline.release.documents.sbom import FILE
+from cpu_pipeline.release.manifest import read_manifest
+from cpu_pipeline.release.verify import verify
 
 
 @pytest.fixture

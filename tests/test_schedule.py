@@ -17,9 +17,9 @@ import pytest
 import yaml
 from scheduling import ODD, REMOTE, calls, record_calls, shell, write_project, write_recipe
 
-from cpu_pipeline import schedule
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.schedule import Kind, Order
+from cpu_pipeline.refresh import schedule
+from cpu_pipeline.refresh.schedule import Kind, Order
 
 NAMES = ["alpha", ODD]
 DAILY = ["recipes/alpha.yaml", f"recipes/{ODD}.yaml"]

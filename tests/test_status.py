@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from faults.bench import Bench
 
-from cpu_pipeline import lock, status
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.status import Standing, ago, duration, recipes
+from cpu_pipeline.refresh import status
+from cpu_pipeline.refresh.status import Standing, ago, duration, recipes
+from cpu_pipeline.release import lockfile
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs.recorder import recording
 
@@ -206,7 +207,7 @@ def test_a_run_whose_id_is_ahead_is_not_the_last_one(bench: Bench, look: Look) -
 
 def test_how_the_lock_stands(bench: Bench, look: Look) -> None:
     assert look().lock == "missing" and look(10 * DAY).problems == []
-    place = lock.place(bench.home / "small.yaml")
+    place = lockfile.place(bench.home / "small.yaml")
     place.write_text("lock: 9\n")
     assert look().lock == "unknown" and "newer cpu-pipeline" in look().problems[0]
     place.write_text(json.dumps({"lock": 1, **EMPTY}))

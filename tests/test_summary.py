@@ -6,8 +6,8 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from cpu_pipeline.refresh import Refreshed
-from cpu_pipeline.summary import summary
+from cpu_pipeline.refresh.outcome import Refreshed
+from cpu_pipeline.refresh.summary import summary
 
 NASTY = "<script>x</script> **b** | `c` [l](http://evil)"
 

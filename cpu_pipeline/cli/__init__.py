@@ -14,20 +14,20 @@ import typer
 
 from cpu_pipeline.cli import (
     bench,
-    describe,
+    catalog,
     diff,
     doctor,
     env,
-    files,
     history,
     init,
     lock,
-    look,
+    plan,
     refresh,
     run,
     schedule,
     score,
     store,
+    verify,
 )
 from cpu_pipeline.cli.output import fail, hush, patient
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, Termination, interruption
@@ -44,24 +44,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
-app.command("plan")(look.plan)
+app.command("plan")(plan.plan)
 app.command("lock")(lock.lock)
 app.command("refresh")(refresh.refresh)
-app.command("check")(look.check)
+app.command("check")(plan.check)
 app.command("init")(init.init)
 app.command("pin")(init.pin)
 app.command("score")(score.score)
-app.command("verify")(files.verify)
+app.command("verify")(verify.verify)
 app.command("diff")(diff.diff)
 app.command("history")(history.history)
 app.command("status")(history.status)
 app.command("rollback")(history.rollback)
 app.command("schedule")(schedule.schedule)
-app.command("stages")(describe.list_stages)
-app.command("backends")(describe.list_backends)
-app.command("tasks")(describe.list_tasks)
-app.command("schema")(describe.print_schema)
-app.command("docs", hidden=True)(describe.docs)
+app.command("stages")(catalog.list_stages)
+app.command("backends")(catalog.list_backends)
+app.command("tasks")(catalog.list_tasks)
+app.command("schema")(catalog.print_schema)
+app.command("docs", hidden=True)(catalog.docs)
 app.command("doctor")(doctor.doctor)
 app.add_typer(bench.app, name="bench")
 app.add_typer(store.app, name="store")

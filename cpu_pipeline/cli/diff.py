@@ -20,7 +20,7 @@ def diff(
     """Say what changed between two versions or runs: recipe, packages, options, sizes, operators, metrics, latency."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns, plain
-    from cpu_pipeline.diff import diff as compare
+    from cpu_pipeline.release.diff import diff as compare
 
     found = compare(old, new, open_store(store))
     if as_json:

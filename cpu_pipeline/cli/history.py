@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cpu_pipeline.cli.options import Json, StoreOption, open_store, warn
+from cpu_pipeline.release import latest, promotions
 
 if TYPE_CHECKING:
     from cpu_pipeline.store.runs.reader import RunEntry
@@ -86,10 +87,10 @@ def status(
     as_json: Json = False,
 ) -> int:
     """Say what is in service, since when, and how the last run went; exit 5 when anything is too old or failing."""
-    from cpu_pipeline import status as standing
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns, fail, plain
     from cpu_pipeline.core.errors import Stale
+    from cpu_pipeline.refresh import status as standing
 
     most = standing.duration(max_age)
     found = standing.status(recipes or standing.recipes(out), open_store(store), out, most)
@@ -127,10 +128,10 @@ def _row(entry: RunEntry) -> tuple[str, ...]:
 
 def _versions(home: Path) -> list[dict[str, Any]]:
     """Describe the versions of an artifact, the one put into service last first."""
-    from cpu_pipeline import versions
+    from cpu_pipeline.release import versions
 
-    moves = {one.version: one for one in versions.promoted(home)}
-    service, rejected = versions.label(versions.latest(home)), versions.rejected(home)
+    moves = {one.version: one for one in promotions.promoted(home)}
+    service, rejected = latest.label(latest.latest(home)), promotions.rejected(home)
     found = []
     for name in reversed(versions.versions(home)):
         move = moves.get(name)

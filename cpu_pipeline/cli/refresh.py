@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cpu_pipeline.cli.options import Json, RemoteOption, StoreOption, open_store, require_own_names
+from cpu_pipeline.refresh import outcome
 
 if TYPE_CHECKING:
     from cpu_pipeline.recipe.spec import Trigger
-    from cpu_pipeline.refresh import Refreshed
+    from cpu_pipeline.refresh.outcome import Refreshed
 
 FOLDER = Path("recipes")
 
@@ -45,9 +46,9 @@ def refresh(
     Prints one line of JSON for each recipe; what people want to read goes to stderr, and as Markdown to the file that
     GITHUB_STEP_SUMMARY names. With --json stderr tells errors alone.
     """
-    from cpu_pipeline import refresh as refreshing
     from cpu_pipeline.cli.output import Progress, patient
     from cpu_pipeline.core.errors import Interrupted, PartlyDone, PipelineError
+    from cpu_pipeline.refresh import reconcile as refreshing
 
     triggers = _triggers(only)
     paths = recipes or _all()
@@ -62,7 +63,7 @@ def refresh(
             except Interrupted:
                 raise
             except PipelineError as error:
-                done = refreshing.failed(path, out, error)
+                done = outcome.failed(path, out, error)
             results.append(done)
             with patient(sys.stdout):
                 print(json.dumps(vars(done), ensure_ascii=False), flush=True)
@@ -80,7 +81,7 @@ def refresh(
 def _triggers(only: str | None) -> list[Trigger]:
     from cpu_pipeline.core.errors import RecipeError
     from cpu_pipeline.core.text import did_you_mean
-    from cpu_pipeline.survey import TRIGGERS
+    from cpu_pipeline.refresh.drift import TRIGGERS
 
     words = only.split(",") if only is not None else []
     for word in words:
@@ -101,7 +102,7 @@ def _all() -> list[Path]:
 def _summarize(results: Sequence[Refreshed]) -> None:
     """Tell CI's page; that it can't be told makes nothing that was done undone."""
     from cpu_pipeline.cli.options import warn
-    from cpu_pipeline.summary import summary
+    from cpu_pipeline.refresh.summary import summary
 
     if place := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:

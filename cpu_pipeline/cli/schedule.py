@@ -47,9 +47,9 @@ def schedule(
     ] = None,
 ) -> None:
     """Print a ready file with which cron, systemd, GitHub Actions or Kubernetes refresh recipes when they are due."""
-    from cpu_pipeline import schedule as scheduling
     from cpu_pipeline.core.errors import RecipeError
     from cpu_pipeline.core.files import at_home
+    from cpu_pipeline.refresh import schedule as scheduling
 
     if store is not None and kind in ELSEWHERE:
         raise RecipeError(

@@ -71,8 +71,8 @@ def verify(
     """Read every object and record whole; exit 7 when something is not what it claims."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.core.errors import Refused
+    from cpu_pipeline.release.verify import missing
     from cpu_pipeline.store import contents
-    from cpu_pipeline.verify import missing
 
     opened = open_store(store)
     found = contents.verify(opened, repair)

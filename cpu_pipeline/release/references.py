@@ -13,15 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import lock
 from cpu_pipeline.core.artifact import Artifact, digest_json
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.engine.keys import needs
 from cpu_pipeline.graph.plan import Plan
+from cpu_pipeline.release import lockfile
+from cpu_pipeline.release.manifest import MANIFEST, read_manifest
 from cpu_pipeline.store.gc import Roots
 from cpu_pipeline.store.local import Store, root_name
 from cpu_pipeline.store.sync import Find, StepRef
-from cpu_pipeline.versions import MANIFEST, read_manifest
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -94,7 +94,7 @@ def _files(place: Path) -> Iterator[Path] | list[Path]:
 
 
 def _lock(path: Path) -> Named:
-    steps = lock.read(path)["steps"].values()
+    steps = lockfile.read(path)["steps"].values()
     keys = [step["key"] for step in steps if step.get("key") is not None]
     return _digests(keys), _digests([step["output"] for step in steps if step.get("output") is not None])
 
@@ -145,9 +145,9 @@ def _walk(plan: Plan, find: Find) -> Iterator[StepRef]:
 
 def _locked(plan: Plan) -> Iterator[StepRef]:
     """Name what the lock beside the recipe names: what is in service may differ from what would be built now."""
-    place = lock.place(plan.path)
+    place = lockfile.place(plan.path)
     if place.exists():
-        steps: Mapping[str, Mapping[str, str]] = lock.read(place)["steps"]
+        steps: Mapping[str, Mapping[str, str]] = lockfile.read(place)["steps"]
         for name, step in steps.items():
             if "key" in step:
                 yield StepRef(step["key"], f"{plan.name}/{name}")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from conftest import Cli
 
-from cpu_pipeline import refresh
 from cpu_pipeline.core.errors import Interrupted, StageFailed, TryAgain
-from cpu_pipeline.refresh import Refreshed
+from cpu_pipeline.refresh import reconcile
+from cpu_pipeline.refresh.outcome import Refreshed
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
             raise Interrupted("interrupted")
         return Refreshed(path.stem, path.stem, 3 if path.stem == "refused" else 0, says="said")
 
-    monkeypatch.setattr(refresh, "refresh", pretend)
+    monkeypatch.setattr(reconcile, "refresh", pretend)
     monkeypatch.setenv("CPU_PIPELINE_STORE", str(tmp_path / "store"))
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     return asked

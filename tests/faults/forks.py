@@ -170,7 +170,7 @@ def serve() -> None:
 
     import jsonschema  # noqa: F401
 
-    from cpu_pipeline import api, publish  # noqa: F401
+    from cpu_pipeline import api  # noqa: F401
     from cpu_pipeline.core import host
     from cpu_pipeline.recipe import json_schema, reader
     from cpu_pipeline.store import contents  # noqa: F401

@@ -11,8 +11,7 @@ from typing import Any
 from faults.bench import Bench
 from faults.forks import Forks
 
-from cpu_pipeline import versions
-from cpu_pipeline.release import references
+from cpu_pipeline.release import manifest, references
 from cpu_pipeline.store import contents
 from cpu_pipeline.store.local import Store
 
@@ -35,7 +34,7 @@ def in_service(bench: Bench) -> str:
     """Return the version in service, which is whole."""
     latest = bench.out / "small" / "latest"
     assert latest.is_dir(), f"latest names {latest.readlink()}, which is not there"
-    assert versions.edited(latest) == []
+    assert manifest.edited(latest) == []
     return latest.resolve().name
 
 

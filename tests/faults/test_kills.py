@@ -13,11 +13,11 @@ import pytest
 from faults.bench import Bench
 from faults.forks import Forks, writes
 
-from cpu_pipeline import versions
+from cpu_pipeline.release import latest, promotions
+from cpu_pipeline.release.manifest import edited
 from cpu_pipeline.store import contents
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs import recorder
-from cpu_pipeline.versions import edited
 
 KILLED = -9
 
@@ -77,7 +77,7 @@ def check_memory(bench: Bench, where: str) -> None:
     version = (bench.out / "small" / "latest").resolve().name
     assert (last.outcome, last.version) == ("done", version), where
     assert {entry.outcome for entry in before} <= {"died", "done"}, where
-    assert [one.version for one in versions.promoted(bench.out / "small")] == [version], where
+    assert [one.version for one in promotions.promoted(bench.out / "small")] == [version], where
 
 
 def test_a_build_killed_at_any_write(bench: Bench, forks: Forks) -> None:
@@ -148,7 +148,7 @@ def test_a_rollback_killed_at_any_write(bench: Bench, forks: Forks) -> None:
     for step in steps:
         assert forks.call(*bench.run_arguments(bench.recipe(step)))["code"] == 0
     home = bench.out / "small"
-    first, second = (one.version for one in versions.promoted(home))
+    first, second = (one.version for one in promotions.promoted(home))
     shutil.copytree(bench.out, bench.home / "before", symlinks=True)
     at, moved = 0, set()
     while True:
@@ -156,18 +156,18 @@ def test_a_rollback_killed_at_any_write(bench: Bench, forks: Forks) -> None:
         shutil.rmtree(bench.out)
         shutil.copytree(bench.home / "before", bench.out, symlinks=True)
         said = forks.call("rollback", "small", "--out", bench.out, "--store", bench.store, kill_at=at)
-        now = versions.latest(home)
+        now = latest.latest(home)
         assert now in (first, second) and edited(home / "latest") == [], f"killed before write {at}"
-        order = [(one.version, one.by) for one in versions.promoted(home)]
+        order = [(one.version, one.by) for one in promotions.promoted(home)]
         rolled = [(first, "rollback")] if now == first else []
         assert order == [(first, "run"), (second, "run"), *rolled], f"killed before write {at}"
-        assert versions.rejected(home) == ({second} if rolled else set()), f"killed before write {at}"
+        assert promotions.rejected(home) == ({second} if rolled else set()), f"killed before write {at}"
         if said["code"] != KILLED:
             assert (said["code"], now) == (0, first), said["err"]
             break
         moved.add(now)
         again = forks.call("rollback", "small", first, "--out", bench.out, "--store", bench.store)
         assert again["code"] == 0, again["err"]
-        assert versions.promoted(home)[2:] and versions.promoted(home)[-1].by == "rollback"
+        assert promotions.promoted(home)[2:] and promotions.promoted(home)[-1].by == "rollback"
         assert bench.leftovers() == [], f"killed before write {at}"
     assert moved == {first, second} and at > 15, "the sweep has lost its grip on the writes"

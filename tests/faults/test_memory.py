@@ -14,7 +14,7 @@ import pytest
 from faults.bench import Bench, ended, pids_in, put_down
 from faults.test_disk import limited, without_override
 
-from cpu_pipeline import versions
+from cpu_pipeline.release import latest, manifest, promotions
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs import recorder
 from cpu_pipeline.store.runs.reader import RunEntry
@@ -70,7 +70,7 @@ def test_two_runs_at_once_are_two_records(bench: Bench) -> None:
     assert len({entry.id for entry in found}) == 3 and len({entry.version for entry in found}) == 1
     made = [json.loads((bench.store / "runs" / e.id / "run.json").read_text())["steps"]["made"] for e in found]
     assert sorted(name for names in made for name in names) == ["gate", "model", "model:files", "one"]
-    assert len(versions.promoted(bench.out / "small")) == 1
+    assert len(promotions.promoted(bench.out / "small")) == 1
     assert bench.leftovers() == []
 
 
@@ -111,7 +111,7 @@ def test_a_disk_that_fills_while_recording(bench: Bench, most: int) -> None:
         full.says(75, "largest size allowed on /", "run the same command again")
     assert full.code or most >= 2500, "a record of that size is none"
     latest = bench.out / "small" / "latest"
-    assert versions.edited(latest) == []
+    assert manifest.edited(latest) == []
     bench.built(recipe)
     outcomes = [entry.outcome for entry in runs(bench)]
     assert outcomes[0] == "done" and set(outcomes[1:]) <= {"done", "died"}
@@ -121,19 +121,19 @@ def test_a_disk_that_fills_while_recording(bench: Bench, most: int) -> None:
 def test_a_full_disk_lets_no_promotion_go_half_way(bench: Bench) -> None:
     """F7: `latest` names a whole version, and what moved is told, wherever the disk fills up."""
     bench.built(bench.recipe(*CHAIN))
-    first = versions.latest(bench.out / "small")
+    first = latest.latest(bench.out / "small")
     recipe = bench.recipe({**CHAIN[0], "text": "two"}, CHAIN[1])
     bench.built(recipe)
-    second = versions.latest(bench.out / "small")
+    second = latest.latest(bench.out / "small")
     for most in (0, 150, 330):
         arguments = ["rollback", "small", first, "--store", bench.store, "--out", bench.out]
         said = limited(bench, arguments, lambda most=most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
         home = bench.out / "small"
         assert said.code in (0, 75), said.err
-        assert versions.latest(home) in (first, second) and versions.edited(home / "latest") == []
-        assert versions.promoted(home)[-1].version == versions.latest(home)
+        assert latest.latest(home) in (first, second) and manifest.edited(home / "latest") == []
+        assert promotions.promoted(home)[-1].version == latest.latest(home)
         bench.call("rollback", "small", second, "--store", bench.store, "--out", bench.out).says(0)
-        assert [p.version for p in versions.promoted(home)][:2] == [first, second]
+        assert [p.version for p in promotions.promoted(home)][:2] == [first, second]
         assert bench.leftovers() == []
 
 

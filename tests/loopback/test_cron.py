@@ -21,7 +21,7 @@ from faults.bench import until
 from loopback.test_recipes import ROOT, SERVE, free_port
 from safetensors.numpy import load_file, save_file
 
-from cpu_pipeline import lock, versions
+from cpu_pipeline.release import latest, lockfile, manifest
 
 pytestmark = pytest.mark.loopback
 
@@ -129,18 +129,18 @@ def test_cron_refreshes_a_recipe_when_its_branch_has_moved(project: Path, repos:
     with cron(tmp_path / "cron", crontab):
         with hub(port, repos, FIRST):
             until(lambda: "promoted" in outcomes(project), PATIENCE)
-            first = versions.in_service(home)
-            assert first is not None and versions.edited(first) == []
-            assert lock.place(project / "recipes" / "small.yaml").is_file()
+            first = latest.in_service(home)
+            assert first is not None and manifest.edited(first) == []
+            assert lockfile.place(project / "recipes" / "small.yaml").is_file()
             until(lambda: outcomes(project)[-1] == "fresh", PATIENCE)
         with hub(port, repos, SECOND):
             until(lambda: outcomes(project).count("promoted") == 2, PATIENCE)
 
     said = [one for one in results(project) if one["outcome"] == "promoted"][1]
     assert [(move["from"], move["to"]) for move in said["moved"]] == [(FIRST, SECOND)]
-    second = versions.in_service(home)
+    second = latest.in_service(home)
     assert second is not None and second.name == said["version"] != first.name
-    assert versions.edited(second) == []
+    assert manifest.edited(second) == []
     assert (project / "recipes" / "small.yaml").read_text() == RECIPE.replace(FIRST, SECOND)
     assert list((tmp_path / "remote" / "actions").rglob("*.json"))
     # Whoever looks later finds all of it: nothing is stale, and history tells of each run.

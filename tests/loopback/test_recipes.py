@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from cpu_pipeline.release.verify import verify
 from cpu_pipeline.stages.predict import RUNNABLE
-from cpu_pipeline.verify import verify
 
 pytestmark = pytest.mark.loopback
 

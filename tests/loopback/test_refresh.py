@@ -16,7 +16,7 @@ import pytest
 from loopback.test_recipes import SERVE, free_port
 from safetensors.numpy import load_file, save_file
 
-from cpu_pipeline import lock, versions
+from cpu_pipeline.release import latest, lockfile, manifest
 
 pytestmark = pytest.mark.loopback
 
@@ -77,9 +77,9 @@ class Machine:
 
     @property
     def in_service(self) -> str:
-        version = versions.in_service(self.out / "sst2")
+        version = latest.in_service(self.out / "sst2")
         assert version is not None
-        assert versions.edited(version) == []
+        assert manifest.edited(version) == []
         return version.name
 
 
@@ -138,7 +138,7 @@ def test_a_recipe_is_locked_rebuilt_refreshed_refused_and_rolled_back(tmp_path: 
     assert built >= {"model:files", "model", "float", "int8", "predict:int8", "accuracy", "accuracy@service"}
     assert not any(name.startswith("data") for name in built), "the rows have not moved"
     assert here.recipe.read_text() == RECIPE.replace(FIRST, BETTER)
-    held = lock.read(here.recipe.with_suffix(".lock"))
+    held = lockfile.read(here.recipe.with_suffix(".lock"))
     assert held["sources"]["model:files"]["from"] == f"{REPO} at {BETTER}"
     second = here.in_service
     here.ok("run", "--locked", "recipes/sst2.yaml")

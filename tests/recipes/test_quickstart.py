@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from cpu_pipeline import lock
 from cpu_pipeline.graph import planner
 from cpu_pipeline.recipe.reader import load_recipe
+from cpu_pipeline.release import lockfile
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart"
 SPLITS = ("train", "calibration", "validation")
@@ -168,9 +168,9 @@ def test_model_answers_and_baselines_do_not(make: ModuleType, files: dict[str, R
 def test_the_lock_is_of_this_recipe_and_these_stages() -> None:
     """Packages and machine may be others; what was asked, of which files, through which versions of stages, not."""
     recipe = QUICKSTART.with_suffix(".yaml")
-    held = lock.read(lock.place(recipe))
+    held = lockfile.read(lockfile.place(recipe))
     planned = planner.make_plan(load_recipe(recipe))
-    drift = lock.drift(held, planned)
+    drift = lockfile.drift(held, planned)
     moved = [one.says for one in drift if one.kind != "toolchain" or ".version: " in one.says]
     assert moved == [], "write it anew with `cpu-pipeline lock recipes/quickstart.yaml`"
     assert held["steps"].keys() == planned.nodes.keys()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from scheduling import REMOTE, write_project
 
-from cpu_pipeline import schedule
-from cpu_pipeline.schedule import Kind, Order
+from cpu_pipeline.refresh import schedule
+from cpu_pipeline.refresh.schedule import Kind, Order
 
 Made = Callable[..., "dict[str, str]"]
 

@@ -40,7 +40,7 @@ def test_crontab_would_see_a_wrong_line(line: str) -> None:
 
 
 def test_the_longest_line_is_what_we_take_it_for() -> None:
-    from cpu_pipeline.schedulers.cron import LONGEST
+    from cpu_pipeline.refresh.schedulers.cron import LONGEST
 
     assert check(f"* * * * * {'x' * LONGEST}\n").returncode == 0
     assert "command too long" in check(f"* * * * * {'x' * (LONGEST + 1)}\n").stderr

@@ -13,9 +13,9 @@ from cpu_pipeline import stages
 from cpu_pipeline.core.errors import PipelineError, RecipeError
 from cpu_pipeline.core.text import size
 from cpu_pipeline.engine.keys import differences
+from cpu_pipeline.release.manifest import read_manifest
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs import reader
-from cpu_pipeline.versions import read_manifest
 
 PARTS = {"recipe", "packages", "environments", "host", "steps", "checks"}
 """What is compared of a manifest."""

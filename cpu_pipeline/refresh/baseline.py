@@ -12,10 +12,9 @@ from cpu_pipeline.core.artifact import Artifact, list_tree
 from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Node, Plan
-from cpu_pipeline.lock import Lock
-from cpu_pipeline.publish import artifact_files
+from cpu_pipeline.release.lockfile import Lock
+from cpu_pipeline.release.manifest import artifact_files, edited, read_manifest
 from cpu_pipeline.store.lease import Lease
-from cpu_pipeline.versions import edited, read_manifest
 
 MARK = "@service"
 """Ends the names of nodes that stand for what is in service, or compare with it."""
@@ -23,7 +22,7 @@ PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True)
-class Kept:
+class ReleasedArtifact:
     """One artifact of an earlier build, and where its files lie."""
 
     format: str
@@ -36,7 +35,7 @@ class Kept:
 class Answers:
     """What a model answered when it was let out."""
 
-    of: Kept
+    of: ReleasedArtifact
     rows: str
     """Digest of the rows that were asked."""
     task: Any
@@ -49,7 +48,7 @@ class Service:
 
     version: str | None
     """None when no version is here, and only lock and store tell."""
-    models: Mapping[str, Kept]
+    models: Mapping[str, ReleasedArtifact]
     """Output -> its artifact."""
     answers: Mapping[str, Answers] = field(default_factory=dict)
     """Node that predicted -> its predictions."""
@@ -69,7 +68,7 @@ def of_version(version: Path) -> Service:
     manifest = read_manifest(version)
     steps, files = manifest["steps"], manifest["files"]
     models = {
-        name: Kept(said["format"], said["digest"], version / name, tuple(artifact_files(manifest, name)))
+        name: ReleasedArtifact(said["format"], said["digest"], version / name, tuple(artifact_files(manifest, name)))
         for name, said in manifest["outputs"].items()
     }
     answers = {}
@@ -81,7 +80,7 @@ def of_version(version: Path) -> Service:
             place = f"checks/{gate}/{side}/"
             names = tuple(name.removeprefix(place) for name in files if name.startswith(place))
             rows = steps[step["inputs"]["data.validation"]]["digest"]
-            kept = Kept(PREDICTIONS, step["digest"], version / place, names)
+            kept = ReleasedArtifact(PREDICTIONS, step["digest"], version / place, names)
             answers[source] = Answers(kept, rows, manifest["recipe"]["task"])
     return Service(manifest["version"], models, answers)
 
@@ -101,7 +100,7 @@ def of_lock(lock: Lock, plan: Plan, lease: Lease) -> tuple[Service, list[str]]:
         format = plan.nodes[name].gives if found is None else found.format
         artifact = Artifact(format, lease.store.path_of(digest), digest, {})
         if lease.store.check(artifact):
-            models[name] = Kept(format, digest, artifact.path, tuple(list_tree(artifact.path)))
+            models[name] = ReleasedArtifact(format, digest, artifact.path, tuple(list_tree(artifact.path)))
         else:
             lacking.append(name)
     return Service(None, models), lacking
@@ -139,7 +138,7 @@ def judged(plan: Plan, gate: Node) -> str:
     return next(iter(plan.nodes[candidate].inputs.values()))  # its predictions lie between
 
 
-def _take_up(name: str, kept: Kept, beside: Node, added: dict[str, Node]) -> str:
+def _take_up(name: str, kept: ReleasedArtifact, beside: Node, added: dict[str, Node]) -> str:
     if name not in added:
         options = {"format": kept.format, "digest": kept.digest, "folder": str(kept.folder), "files": kept.files}
         stage = stages.get("load.kept")(**options)

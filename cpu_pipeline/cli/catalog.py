@@ -91,7 +91,7 @@ def docs(
     ] = None,
 ) -> int:
     """Check that the generated tables of README and docs are up to date, or write them."""
-    from cpu_pipeline.cli.tables import filled
+    from cpu_pipeline.cli.docs import filled
 
     code = 0
     for document in path or (Path("README.md"), Path("docs", "reproducible.md")):

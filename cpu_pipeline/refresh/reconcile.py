@@ -7,11 +7,10 @@ often; a refresh that died anywhere is finished by the next one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import follow, lock, publish, service, versions
 from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.core.errors import GateFailed, Interrupted, PipelineError, Stale, TryAgain
 from cpu_pipeline.core.events import Event
@@ -19,12 +18,15 @@ from cpu_pipeline.engine import build, environments, preview
 from cpu_pipeline.engine.result import BuildResult, repaired
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.recipe.spec import Trigger
-from cpu_pipeline.service import MARK, Service
+from cpu_pipeline.refresh import baseline, upstream
+from cpu_pipeline.refresh.baseline import MARK, Service
+from cpu_pipeline.refresh.drift import DriftReport, find_drift
+from cpu_pipeline.refresh.outcome import Refreshed, begin, failed, rests
+from cpu_pipeline.release import latest, lockfile, manifest, promotions, publish, versions
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.lease import Lease, leased
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs import recorder
-from cpu_pipeline.survey import Survey, survey
 
 Tell = Callable[[Event], None]
 TRIES = 3
@@ -33,35 +35,6 @@ TRIES = 3
 
 class Overtaken(TryAgain):
     """Another version was put into service since it was looked at: what was rebuilt was compared with the wrong one."""
-
-
-@dataclass
-class Refreshed:
-    """What the refresh of one recipe came to."""
-
-    recipe: str
-    outcome: str
-    """fresh, promoted, unchanged (the same came out), held (it was rolled back), refused (by a gate), failed, or stale
-    (of a dry run)."""
-    exit_code: int = 0
-    causes: Sequence[str] = ()
-    ignored: Sequence[str] = ()
-    moved: Sequence[Mapping[str, str]] = ()
-    version_before: str | None = None
-    version: str | None = None
-    """The version in service now."""
-    built: int = 0
-    kept: int = 0
-    changes: dict[str, list[str]] = field(default_factory=dict)
-    """Gate -> each figure, reference → candidate; `GATE@service` compares with what was in service."""
-    failed: list[str] = field(default_factory=list)
-    """What the gates that refused it said."""
-    warnings: list[str] = field(default_factory=list)
-    removed: Sequence[str] = ()
-    """Versions beyond `keep`."""
-    error: str | None = None
-    """Name of the error whose exit code it is."""
-    says: str = ""
 
 
 def refresh(
@@ -93,7 +66,7 @@ def refresh(
         PipelineError: a dry run can't tell; the disk is too full to begin.
     """
     if dry_run:
-        return _outlook(survey(path, out, only), store, out)
+        return _outlook(find_drift(path, out, only), store, out)
     with recorder.recording(store, "refresh", path.stem, path, tell) as run:
         run.note(out=str(out.absolute()))
         begun: Refreshed | None = None
@@ -102,7 +75,7 @@ def refresh(
             # The lease holds what is built until the roots name it: no `gc` comes between.
             with store.lock(digest_json(["refresh", str(path.resolve())])), leased(store) as lease:
                 for left in reversed(range(TRIES)):
-                    work = _Refresh(survey(path, out, only), store, lease, out, jobs, create_envs, tell, run)
+                    work = Reconciler(find_drift(path, out, only), store, lease, out, jobs, create_envs, tell, run)
                     begun = work.done
                     try:
                         done = work.go()
@@ -122,10 +95,10 @@ def refresh(
     return done
 
 
-def _outlook(seen: Survey, store: Store, out: Path) -> Refreshed:
-    done = _begin(seen, out)
+def _outlook(seen: DriftReport, store: Store, out: Path) -> Refreshed:
+    done = begin(seen, out)
     if not seen.causes:
-        done.says = _rests(done)
+        done.says = rests(done)
     else:
         states = [one.state for one in preview.look(seen.plan, store)]
         done.outcome, done.built, done.kept = "stale", len(states) - states.count("kept"), states.count("kept")
@@ -133,28 +106,12 @@ def _outlook(seen: Survey, store: Store, out: Path) -> Refreshed:
     return done
 
 
-def _begin(seen: Survey, out: Path) -> Refreshed:
-    version = versions.in_service(out / seen.plan.name)
-    label = versions.label(version.name) if version else None
-    moved = [
-        {"what": ".".join(map(str, m.keys[:-1])), "repo": m.repo, "branch": m.branch, "from": m.old, "to": m.new}
-        for m in seen.moves
-    ]
-    outcome = "held" if seen.rolled_back else "fresh"
-    return Refreshed(seen.plan.name, outcome, 0, seen.causes, seen.ignored, moved, label, label)
-
-
-def _rests(done: Refreshed) -> str:
-    """Say why nothing is to be done."""
-    return f"{done.version} was put back by hand and stays" if done.outcome == "held" else "nothing has moved"
-
-
-class _Refresh:
+class Reconciler:
     """The work of `refresh`, once a recipe has been surveyed."""
 
     def __init__(
         self,
-        seen: Survey,
+        seen: DriftReport,
         store: Store,
         lease: Lease,
         out: Path,
@@ -166,14 +123,14 @@ class _Refresh:
         self.seen, self.store, self.lease, self.out, self.jobs = seen, store, lease, out, jobs
         self.create_envs, self.told, self.run = create_envs, tell, run
         self.home = out / seen.plan.name
-        self.done = _begin(seen, out)
+        self.done = begin(seen, out)
         self.made = set[str]()
         """Nodes that were built by this refresh."""
 
     def go(self) -> Refreshed:
         done, seen = self.done, self.seen
         if not seen.causes:
-            done.says = _rests(done)
+            done.says = rests(done)
             return self._tidied()
         self._rooted()  # also where a gate refuses, or a step fails
         if self.create_envs:
@@ -203,7 +160,7 @@ class _Refresh:
         done = self.done
         built = build.build(self.seen.plan, self.store, self.tell, self.jobs, remeasure, self.lease)
         self.made |= set(built.made)
-        self.run.came_to(built, None if built.errors else publish.describe(built, self.store))
+        self.run.came_to(built, None if built.errors else manifest.describe(built, self.store))
         for error in built.errors.values():
             raise error
         done.built = sum(name in self.made for name in built.artifacts)
@@ -220,13 +177,13 @@ class _Refresh:
 
     def _service(self) -> Service | None:
         """Take up what is in service; a machine that has no artifacts knows it from lock and store."""
-        version = versions.in_service(self.home)
+        version = latest.in_service(self.home)
         self._require_still()
         if version is not None:
-            return service.of_version(version)
+            return baseline.of_version(version)
         if self.seen.held is None:
             return None
-        found, lacking = service.of_lock(self.seen.held, self.seen.plan, self.lease)
+        found, lacking = baseline.of_lock(self.seen.held, self.seen.plan, self.lease)
         remote = self.store.remote
         if lacking and remote is not None and remote.down:
             raise TryAgain(
@@ -242,9 +199,7 @@ class _Refresh:
         Raises:
             Overtaken: it is something else by now.
         """
-        if (now := versions.label(versions.latest(self.home))) != self.done.version_before and versions.in_service(
-            self.home
-        ):
+        if (now := latest.label(latest.latest(self.home))) != self.done.version_before and latest.in_service(self.home):
             raise Overtaken(f"{self.done.recipe}: {now} was put into service meanwhile; refresh again")
 
     def _compare(self, kept: Service, built: BuildResult, remeasure: bool) -> dict[str, list[Verdict]]:
@@ -254,12 +209,12 @@ class _Refresh:
             PipelineError: of an output that comes out different, none of the gates could be run.
         """
         self.done.changes = {}
-        plan = service.against(kept, built)
+        plan = baseline.against(kept, built)
         gates = {
             name: node for name, node in plan.nodes.items() if name not in built.plan.nodes and node.stage.successor()
         }
         of = {
-            name: {gate for gate, node in gates.items() if service.judged(plan, node) == name}
+            name: {gate for gate, node in gates.items() if baseline.judged(plan, node) == name}
             for name in built.plan.outputs
         }
         for name in of:
@@ -308,10 +263,10 @@ class _Refresh:
         done, seen = self.done, self.seen
         if done.failed:
             return
-        locked = lock.make(built, self.store)
+        locked = lockfile.make(built, self.store)
         if seen.plan.outputs:
-            manifest = publish.describe(built, self.store)
-            if (rejected := self._rejected(manifest)) is not None:
+            described = manifest.describe(built, self.store)
+            if (rejected := self._rejected(described)) is not None:
                 done.outcome = "held"
                 done.says = (
                     f"{rejected} was taken out of service by hand, and what came out is not promoted again; "
@@ -320,12 +275,12 @@ class _Refresh:
                 if done.version is None:  # a recipe with nothing in service is not well
                     done.exit_code, done.error = Stale.exit_code, Stale.__name__
                 return
-            if not self._is_in_service(manifest, built.plan):
+            if not self._is_in_service(described, built.plan):
                 published = publish.publish(built, self.store, self.out, by="refresh", consent=self._consent)
                 done.version = published[0].name if published else done.version
         # Each of these is found undone, and done, by the next refresh if this one dies here.
         self._move()
-        lock.write(locked, lock.place(seen.recipe.path))
+        lockfile.write(locked, lockfile.place(seen.recipe.path))
         done.outcome = "unchanged" if done.version == done.version_before else "promoted"
         done.says = (
             f"{done.version_before or 'nothing'} → {done.version}"
@@ -341,36 +296,36 @@ class _Refresh:
 
     def _move(self) -> None:
         if self.seen.moves:
-            follow.rewrite(self.seen.recipe.path, self.seen.moves)
+            upstream.rewrite(self.seen.recipe.path, self.seen.moves)
 
-    def _rejected(self, manifest: Mapping[str, Any]) -> str | None:
+    def _rejected(self, described: Mapping[str, Any]) -> str | None:
         """Name the version that a rollback took out of service, if this is that: its bytes, whatever was measured."""
-        puts = {name: said["digest"] for name, said in manifest["outputs"].items()}
-        now = versions.in_service(self.home)
-        if now is not None and versions.puts_out(now) == puts:
+        puts = {name: said["digest"] for name, said in described["outputs"].items()}
+        now = latest.in_service(self.home)
+        if now is not None and manifest.output_digests(now) == puts:
             return None
-        rejected = sorted(versions.rejected(self.home))
+        rejected = sorted(promotions.rejected(self.home))
         return next(
-            (n for n in rejected if n == manifest["version"] or versions.puts_out(self.home / n) == puts),
+            (n for n in rejected if n == described["version"] or manifest.output_digests(self.home / n) == puts),
             None,
         )
 
-    def _is_in_service(self, manifest: Mapping[str, Any], plan: Plan) -> bool:
+    def _is_in_service(self, described: Mapping[str, Any], plan: Plan) -> bool:
         """Say whether nothing but what this machine measured tells it from the version in service."""
-        now = versions.in_service(self.home)
-        if now is None or versions.edited(now):
+        now = latest.in_service(self.home)
+        if now is None or manifest.edited(now):
             return False
         measured = {name for name, node in plan.nodes.items() if node.stage.host() == "machine"}
 
         def meant(said: Mapping[str, Any]) -> str:
             steps = {name: step | ({"digest": ""} if name in measured else {}) for name, step in said["steps"].items()}
-            return publish.version_of({**said, "steps": steps})
+            return manifest.version_of({**said, "steps": steps})
 
-        return meant(versions.read_manifest(now)) == meant(manifest)
+        return meant(manifest.read_manifest(now)) == meant(described)
 
     def _rooted(self) -> None:
         """Keep from `gc` what lock and versions name; a refresh that died may have left them without."""
-        for root in (lock.place(self.seen.recipe.path), self.home):
+        for root in (lockfile.place(self.seen.recipe.path), self.home):
             if root.exists():
                 self.store.root_at(root)
 
@@ -392,13 +347,3 @@ class _Refresh:
             return
         self.done.warnings.append(says)
         self.tell(Event(self.done.recipe, "warning", (says,)))
-
-
-def failed(recipe: Path, out: Path, error: PipelineError, begun: Refreshed | None = None) -> Refreshed:
-    """Say that a refresh could not be done, and what is in service all the same."""
-    now = versions.in_service(out / recipe.stem)
-    version = versions.label(now.name) if now else None
-    done = begun or Refreshed(recipe.stem, "failed", version_before=version)
-    return replace(
-        done, outcome="failed", exit_code=error.exit_code, version=version, error=type(error).__name__, says=str(error)
-    )

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cpu_pipeline.core.artifact import digest_json
-from cpu_pipeline.schedule import REFRESH, Job, Order
-from cpu_pipeline.schedulers._yaml import aside, dump, note
+from cpu_pipeline.refresh.schedule import REFRESH, Job, Order
+from cpu_pipeline.refresh.schedulers._yaml import aside, dump, note
 from cpu_pipeline.store.remote.urls import PACKAGES, protocol_of
 
 INSTALL = "pip install '.[build]'"

@@ -275,7 +275,7 @@ def files(kind: Kind, order: Order) -> dict[str, str]:
     Raises:
         RecipeError: that scheduler cannot do what was ordered.
     """
-    module = importlib.import_module(f"cpu_pipeline.schedulers.{kind.name}")
+    module = importlib.import_module(f"cpu_pipeline.refresh.schedulers.{kind.name}")
     made: dict[str, str] = module.files(order)
     return made
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.schedule import REFRESH, Job, Order
-from cpu_pipeline.schedulers._yaml import dump, note
+from cpu_pipeline.refresh.schedule import REFRESH, Job, Order
+from cpu_pipeline.refresh.schedulers._yaml import dump, note
 
 PROJECT, STORE, HOME, CLAIM, SECRET = "/project", "/store", "/home/cpu-pipeline", "cpu-pipeline", "cpu-pipeline"
 USER = 1000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.schedule import REFRESH, Job, Order
-from cpu_pipeline.schedulers._yaml import comment
+from cpu_pipeline.refresh.schedule import REFRESH, Job, Order
+from cpu_pipeline.refresh.schedulers._yaml import comment
 
 LONGEST = 998
 """Characters of a command in Debian's crontab; a longer one is refused."""

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from cpu_pipeline import lock, versions
 from cpu_pipeline.core.errors import PipelineError, RecipeError
 from cpu_pipeline.graph import planner
 from cpu_pipeline.recipe.reader import load_recipe
+from cpu_pipeline.release import latest, lockfile, promotions
+from cpu_pipeline.release.promotions import Promotion
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs.reader import began
 from cpu_pipeline.store.runs.recorder import RunEntry, runs
-from cpu_pipeline.versions import Promotion
 
 FOLDER = Path("recipes")
 FRESHENING = ("run", "refresh")
@@ -27,7 +27,7 @@ _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @dataclass
-class Standing:
+class RecipeStatus:
     """How one recipe stands."""
 
     recipe: str
@@ -80,7 +80,7 @@ def recipes(out: Path, folder: Path = FOLDER) -> list[Path]:
 
 
 def _is_meant(path: Path) -> bool:
-    if lock.place(path).exists():
+    if lockfile.place(path).exists():
         return True
     try:
         return load_recipe(path).value.refresh is not None
@@ -88,7 +88,9 @@ def _is_meant(path: Path) -> bool:
         return True  # `status` says what is wrong with it
 
 
-def status(paths: Sequence[Path], store: Store, out: Path, most: float, now: datetime | None = None) -> list[Standing]:
+def status(
+    paths: Sequence[Path], store: Store, out: Path, most: float, now: datetime | None = None
+) -> list[RecipeStatus]:
     """Say how recipes stand; builds and writes nothing.
 
     Args:
@@ -105,25 +107,25 @@ def status(paths: Sequence[Path], store: Store, out: Path, most: float, now: dat
     return [_standing(path, known, out, most, now or datetime.now(UTC)) for path in paths]
 
 
-def _standing(path: Path, known: Sequence[RunEntry], out: Path, most: float, now: datetime) -> Standing:
+def _standing(path: Path, known: Sequence[RunEntry], out: Path, most: float, now: datetime) -> RecipeStatus:
     locked, broken = _lock(path)
     home = out / path.stem
     mine = [one for one in known if _is_of(one, path, out)]
     past = (one for one in mine if one.outcome != "running" and _past(began(one.id), now))
     # What was fine as far as it looked says nothing of what it was not to look at.
     last = next((one for one in past if not (one.partial and one.outcome == "done")), None)
-    service = versions.in_service(home)
-    order = versions.promoted(home)
+    service = latest.in_service(home)
+    order = promotions.promoted(home)
     # The history stays on the machine that made it; the promotions go with the artifacts.
     said = [one.finished for one in mine if one.outcome == "done" and not one.partial]
     said += [one.when for one in order if one.by in FRESHENING]
     times = [when for text in said if (when := _past(text, now)) is not None]
     fresh = max(times) if times and service is not None else None
     age = None if fresh is None else (now - fresh).total_seconds()
-    found = Standing(
+    found = RecipeStatus(
         str(path),
         path.stem,
-        versions.label(service.name) if service else None,
+        latest.label(service.name) if service else None,
         bool(order) and order[-1].by == "rollback",
         None if fresh is None else fresh.isoformat(timespec="seconds"),
         None if age is None else round(max(age, 0.0)),
@@ -161,10 +163,10 @@ def _lock(path: Path) -> tuple[Literal["fresh", "stale", "missing", "unknown"], 
     """Hold a recipe against its lock; return how that went, and what keeps it from being told."""
     try:
         loaded = load_recipe(path)
-        place = lock.place(loaded.path)
+        place = lockfile.place(loaded.path)
         if not place.exists():
             return "missing", ""
-        return ("stale" if lock.drift(lock.read(place), planner.make_plan(loaded)) else "fresh"), ""
+        return ("stale" if lockfile.drift(lockfile.read(place), planner.make_plan(loaded)) else "fresh"), ""
     except PipelineError as error:
         if not path.exists() and path.suffix:
             raise

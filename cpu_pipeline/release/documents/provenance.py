@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from cpu_pipeline.core.artifact import digest_json, digest_listing
 from cpu_pipeline.engine.packages import ABSENT
-from cpu_pipeline.origin import Origin, maker, pypi, resolve, times
+from cpu_pipeline.release.documents.origins import Origin, maker, pypi, resolve, times
 
 FILE = "provenance.json"
 MANIFEST = "manifest.json"

@@ -15,13 +15,12 @@ from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cpu_pipeline import provenance
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import CARD, Card, digest_listing
 from cpu_pipeline.core.errors import RecipeError, Refused
-from cpu_pipeline.publish import FORMAT, artifact_files, version_of
+from cpu_pipeline.release.documents import provenance
+from cpu_pipeline.release.manifest import FORMAT, MANIFEST, VERSION, artifact_files, edited, version_of
 from cpu_pipeline.store.record import MOST
-from cpu_pipeline.versions import MANIFEST, VERSION, edited
 
 
 class _Strict(BaseModel):

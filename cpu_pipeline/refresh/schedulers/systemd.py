@@ -6,8 +6,8 @@ import getpass
 import re
 from collections.abc import Sequence
 
-from cpu_pipeline.schedule import Job, Order
-from cpu_pipeline.schedulers._yaml import comment
+from cpu_pipeline.refresh.schedule import Job, Order
+from cpu_pipeline.refresh.schedulers._yaml import comment
 
 HEAD = """\
 Keeps artifacts fresh. Made by `cpu-pipeline schedule --for systemd`: make it again when a schedule changes.

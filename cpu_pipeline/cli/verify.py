@@ -15,10 +15,10 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Re-hash a version, check what its provenance says, and say whether this CPU may run each output."""
-    from cpu_pipeline import verify as check
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import fail
     from cpu_pipeline.core.errors import BackendMissing
+    from cpu_pipeline.release import verify as check
 
     found = check.verify(folder)
     if as_json:

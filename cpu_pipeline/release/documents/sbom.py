@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cpu_pipeline.core.errors import BackendMissing
 from cpu_pipeline.engine.packages import ABSENT, installed
 from cpu_pipeline.engine.result import BuildResult
-from cpu_pipeline.origin import Origin, maker, pypi, times, used
+from cpu_pipeline.release.documents.origins import Origin, maker, pypi, times, used
 from cpu_pipeline.store.local import Store
 
 if TYPE_CHECKING:

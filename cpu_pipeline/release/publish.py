@@ -7,26 +7,22 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline import card, origin, provenance, report, sbom
-from cpu_pipeline.core import host
-from cpu_pipeline.core.artifact import digest_file, digest_json
+from cpu_pipeline.core.artifact import digest_file
 from cpu_pipeline.core.errors import GateFailed, RecipeError, Refused
 from cpu_pipeline.core.files import remove_tree, sync_dir, writing
-from cpu_pipeline.engine import environments
-from cpu_pipeline.engine.packages import installed, made_with
 from cpu_pipeline.engine.result import BuildResult, Damaged
 from cpu_pipeline.graph.plan import CHECKS
-from cpu_pipeline.recipe.spec import Recipe
+from cpu_pipeline.release.documents import model_card, origins, provenance, report, sbom
+from cpu_pipeline.release.latest import point
+from cpu_pipeline.release.manifest import MANIFEST, describe, edited
+from cpu_pipeline.release.versions import announce, moving, promote, sweep
 from cpu_pipeline.store.local import Store
-from cpu_pipeline.versions import MANIFEST, announce, edited, moving, point, promote, sweep
 
 REPORT = "report.md"
-FORMAT = 1
-"""Of the manifest: raised when a reader of the one before would misread it."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -103,70 +99,6 @@ def require_passed(built: BuildResult) -> None:
         raise GateFailed("\n".join(f"step `{node}`: {verdict.says}" for node, verdict in failed))
 
 
-def describe(built: BuildResult, store: Store) -> dict[str, Any]:
-    """Say what was asked, what it was made of and what came out, on which machine, without times or places of it."""
-    plan = built.plan
-    steps: dict[str, Any] = {}
-    distributions: set[str] = set()
-    places: set[str] = set()
-    isa: dict[str, None] = {}
-    for node in plan.nodes.values():
-        artifact = built.artifacts[node.id]
-        action = store.action(built.keys[node.id])
-        ingredients = dict(action.ingredients) if action else {}
-        packages, elsewhere = made_with(ingredients)
-        distributions |= packages.keys()
-        places |= elsewhere
-        isa |= dict.fromkeys([*(ingredients.get("host") or {}).get("isa", ()), *(ingredients.get("target") or ())])
-        steps[node.id] = {
-            "use": node.use,
-            "inputs": {**node.inputs, **{f"data.{role}": source for role, source in node.data.items()}},
-            "options": node.stage.model_dump(mode="json", exclude={"fields"}),
-            "key": built.keys[node.id],
-            "digest": artifact.digest,
-            "format": artifact.format,
-            "facts": artifact.facts,
-            "run": dict(action.run) if action else {},
-        }
-    outputs = {n: {"format": built.artifacts[n].format, "digest": built.artifacts[n].digest} for n in plan.outputs}
-    checks = {
-        node: [
-            {"check": v.check, "passed": v.passed, "value": v.value, "bound": v.bound, "says": v.says} for v in found
-        ]
-        for node, found in built.verdicts.items()
-    }
-    said = {
-        "manifest": FORMAT,
-        "name": plan.name,
-        "recipe": _written(plan.recipe),
-        "resolved": _written(plan.resolved),
-        "outputs": outputs,
-        "checks": checks,
-        "steps": steps,
-        "packages": {name: installed(name) for name in sorted({*distributions, "cpu-pipeline"})},
-        "environments": {name: _environment(name) for name in sorted(places)},
-        "isa": list(isa),
-        "host": host.machine(),
-    }
-    return said | {"version": version_of(said)}
-
-
-def _written(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-
-
-def version_of(manifest: Mapping[str, Any]) -> str:
-    """Say which version a manifest is of: what was asked, each step and what came out of it, and nothing else."""
-    parts = ("use", "inputs", "options", "digest")
-    meant = {name: {part: step[part] for part in parts} for name, step in manifest["steps"].items()}
-    return digest_json({"recipe": manifest["recipe"], "steps": meant, "outputs": manifest["outputs"]})[:12]
-
-
-def _environment(name: str) -> dict[str, Any]:
-    here = environments.read(name)
-    return {"pins": here.digest, "packages": dict(here.pins), "warning": here.warning}
-
-
 def _write(built: BuildResult, store: Store, manifest: dict[str, Any], work: Path) -> None:
     work.mkdir()
     for name in built.plan.outputs:
@@ -184,17 +116,17 @@ def _write(built: BuildResult, store: Store, manifest: dict[str, Any], work: Pat
 
 def _say(built: BuildResult, store: Store, manifest: dict[str, Any], work: Path) -> None:
     """Write what is said about a version: each file names those before it by digest, the manifest all of them."""
-    origins = origin.origins(built, store)
+    made_of = origins.origins(built, store)
     # An artifact that has a README.md of its own keeps it: it is part of its digest.
-    cards = {name: card.FILE for name in built.plan.outputs if not (work / name / card.FILE).exists()}
+    cards = {name: model_card.FILE for name in built.plan.outputs if not (work / name / model_card.FILE).exists()}
     for name, file in cards.items():
-        _put(work / name / file, card.render(built, store, manifest, origins, name))
+        _put(work / name / file, model_card.render(built, store, manifest, made_of, name))
     _put(work / REPORT, report.render(built, manifest))
     files = {p.relative_to(work).as_posix(): _listed(p) for p in sorted(work.rglob("*")) if p.is_file()}
     whole = {**manifest, "cards": cards, "files": files}
-    _put(work / sbom.FILE, sbom.render(built, store, whole, origins))
+    _put(work / sbom.FILE, sbom.render(built, store, whole, made_of))
     files[sbom.FILE] = _listed(work / sbom.FILE)
-    _put(work / provenance.FILE, provenance.dump(provenance.make(whole, origins)))
+    _put(work / provenance.FILE, provenance.dump(provenance.make(whole, made_of)))
     files[provenance.FILE] = _listed(work / provenance.FILE)
     _put(work / MANIFEST, json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
@@ -205,15 +137,6 @@ def _put(path: Path, text: str) -> None:
 
 def _listed(path: Path) -> list[Any]:
     return [path.stat().st_size, digest_file(path)]
-
-
-def artifact_files(manifest: Mapping[str, Any], output: str) -> list[str]:
-    """List the files of an output that are the artifact, relative to its folder: all but the card we put beside them.
-
-    The manifest's digest of the output is the digest of these.
-    """
-    own = [name.removeprefix(f"{output}/") for name in manifest["files"] if name.startswith(f"{output}/")]
-    return sorted(name for name in own if name != manifest.get("cards", {}).get(output))
 
 
 def _sync_tree(root: Path) -> None:

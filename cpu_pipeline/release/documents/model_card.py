@@ -19,7 +19,7 @@ from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.markdown import code, escape, table
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Node
-from cpu_pipeline.origin import Origin, maker, used
+from cpu_pipeline.release.documents.origins import Origin, maker, used
 from cpu_pipeline.store.local import Store
 
 FILE = "README.md"

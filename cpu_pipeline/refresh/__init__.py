@@ -1,0 +1,1 @@
+"""Keep releases fresh: drift, comparison, promotion, status, schedules."""

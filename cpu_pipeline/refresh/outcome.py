@@ -1,0 +1,66 @@
+"""What came of a refresh."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cpu_pipeline.core.errors import PipelineError
+from cpu_pipeline.refresh.drift import DriftReport
+from cpu_pipeline.release import latest
+
+
+@dataclass
+class Refreshed:
+    """What the refresh of one recipe came to."""
+
+    recipe: str
+    outcome: str
+    """fresh, promoted, unchanged (the same came out), held (it was rolled back), refused (by a gate), failed, or stale
+    (of a dry run)."""
+    exit_code: int = 0
+    causes: Sequence[str] = ()
+    ignored: Sequence[str] = ()
+    moved: Sequence[Mapping[str, str]] = ()
+    version_before: str | None = None
+    version: str | None = None
+    """The version in service now."""
+    built: int = 0
+    kept: int = 0
+    changes: dict[str, list[str]] = field(default_factory=dict)
+    """Gate -> each figure, reference → candidate; `GATE@service` compares with what was in service."""
+    failed: list[str] = field(default_factory=list)
+    """What the gates that refused it said."""
+    warnings: list[str] = field(default_factory=list)
+    removed: Sequence[str] = ()
+    """Versions beyond `keep`."""
+    error: str | None = None
+    """Name of the error whose exit code it is."""
+    says: str = ""
+
+
+def begin(seen: DriftReport, out: Path) -> Refreshed:
+    version = latest.in_service(out / seen.plan.name)
+    label = latest.label(version.name) if version else None
+    moved = [
+        {"what": ".".join(map(str, m.keys[:-1])), "repo": m.repo, "branch": m.branch, "from": m.old, "to": m.new}
+        for m in seen.moves
+    ]
+    outcome = "held" if seen.rolled_back else "fresh"
+    return Refreshed(seen.plan.name, outcome, 0, seen.causes, seen.ignored, moved, label, label)
+
+
+def rests(done: Refreshed) -> str:
+    """Say why nothing is to be done."""
+    return f"{done.version} was put back by hand and stays" if done.outcome == "held" else "nothing has moved"
+
+
+def failed(recipe: Path, out: Path, error: PipelineError, begun: Refreshed | None = None) -> Refreshed:
+    """Say that a refresh could not be done, and what is in service all the same."""
+    now = latest.in_service(out / recipe.stem)
+    version = latest.label(now.name) if now else None
+    done = begun or Refreshed(recipe.stem, "failed", version_before=version)
+    return replace(
+        done, outcome="failed", exit_code=error.exit_code, version=version, error=type(error).__name__, says=str(error)
+    )

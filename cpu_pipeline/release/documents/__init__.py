@@ -1,0 +1,1 @@
+"""Documents beside a version: report, model card, bill of materials, provenance."""

@@ -1,0 +1,142 @@
+"""What a version says of itself, in manifest.json: built, read, checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cpu_pipeline.core import host
+from cpu_pipeline.core.artifact import digest_file, digest_json
+from cpu_pipeline.engine import environments
+from cpu_pipeline.engine.packages import installed, made_with
+from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.recipe.spec import Recipe
+from cpu_pipeline.store.local import Store
+
+FORMAT = 1
+"""Of the manifest: raised when a reader of the one before would misread it."""
+
+
+def describe(built: BuildResult, store: Store) -> dict[str, Any]:
+    """Say what was asked, what it was made of and what came out, on which machine, without times or places of it."""
+    plan = built.plan
+    steps: dict[str, Any] = {}
+    distributions: set[str] = set()
+    places: set[str] = set()
+    isa: dict[str, None] = {}
+    for node in plan.nodes.values():
+        artifact = built.artifacts[node.id]
+        action = store.action(built.keys[node.id])
+        ingredients = dict(action.ingredients) if action else {}
+        packages, elsewhere = made_with(ingredients)
+        distributions |= packages.keys()
+        places |= elsewhere
+        isa |= dict.fromkeys([*(ingredients.get("host") or {}).get("isa", ()), *(ingredients.get("target") or ())])
+        steps[node.id] = {
+            "use": node.use,
+            "inputs": {**node.inputs, **{f"data.{role}": source for role, source in node.data.items()}},
+            "options": node.stage.model_dump(mode="json", exclude={"fields"}),
+            "key": built.keys[node.id],
+            "digest": artifact.digest,
+            "format": artifact.format,
+            "facts": artifact.facts,
+            "run": dict(action.run) if action else {},
+        }
+    outputs = {n: {"format": built.artifacts[n].format, "digest": built.artifacts[n].digest} for n in plan.outputs}
+    checks = {
+        node: [
+            {"check": v.check, "passed": v.passed, "value": v.value, "bound": v.bound, "says": v.says} for v in found
+        ]
+        for node, found in built.verdicts.items()
+    }
+    said = {
+        "manifest": FORMAT,
+        "name": plan.name,
+        "recipe": _written(plan.recipe),
+        "resolved": _written(plan.resolved),
+        "outputs": outputs,
+        "checks": checks,
+        "steps": steps,
+        "packages": {name: installed(name) for name in sorted({*distributions, "cpu-pipeline"})},
+        "environments": {name: _environment(name) for name in sorted(places)},
+        "isa": list(isa),
+        "host": host.machine(),
+    }
+    return said | {"version": version_of(said)}
+
+
+def _written(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def version_of(manifest: Mapping[str, Any]) -> str:
+    """Say which version a manifest is of: what was asked, each step and what came out of it, and nothing else."""
+    parts = ("use", "inputs", "options", "digest")
+    meant = {name: {part: step[part] for part in parts} for name, step in manifest["steps"].items()}
+    return digest_json({"recipe": manifest["recipe"], "steps": meant, "outputs": manifest["outputs"]})[:12]
+
+
+def _environment(name: str) -> dict[str, Any]:
+    here = environments.read(name)
+    return {"pins": here.digest, "packages": dict(here.pins), "warning": here.warning}
+
+
+def artifact_files(manifest: Mapping[str, Any], output: str) -> list[str]:
+    """List the files of an output that are the artifact, relative to its folder: all but the card we put beside them.
+
+    The manifest's digest of the output is the digest of these.
+    """
+    own = [name.removeprefix(f"{output}/") for name in manifest["files"] if name.startswith(f"{output}/")]
+    return sorted(name for name in own if name != manifest.get("cards", {}).get(output))
+
+
+MANIFEST = "manifest.json"
+
+
+VERSION = re.compile(r"[0-9a-f]{12}")
+"""What a version is called."""
+
+
+def output_digests(version: Path) -> dict[str, str] | None:
+    """Map the outputs of a version to their digests; None when it is gone, or its manifest can't be read."""
+    try:
+        return {name: said["digest"] for name, said in read_manifest(version)["outputs"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def edited(version: Path) -> list[str]:
+    """Name what a version has that its manifest does not say, or lacks; one without a readable manifest was edited.
+
+    A folder named after a version must hold that one.
+    """
+    if (version / MANIFEST).is_symlink() or not (version / MANIFEST).is_file():
+        return [MANIFEST]
+    try:
+        said = read_manifest(version)
+        files = dict(said["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [MANIFEST]
+    if VERSION.fullmatch(version.name) and said.get("version", version.name) != version.name:
+        return [f"{MANIFEST} of another version"]
+    paths = {p.relative_to(version).as_posix(): p for p in version.rglob("*")}
+    there = {name: p for name, p in paths.items() if p.is_symlink() or not p.is_dir()}
+    # Folders are not listed: they are there for their files.
+    used = {parent.as_posix() for name in (*there, *files) for parent in PurePosixPath(name).parents}
+    changed = [*(there.keys() ^ {*files, MANIFEST}), *(paths.keys() - there.keys() - used)]
+    for name, (size, sha) in files.items():
+        path = there.get(name)
+        if path and (
+            path.is_symlink() or not path.is_file() or path.stat().st_size != size or digest_file(path) != sha
+        ):
+            changed.append(name)
+    return sorted(changed)
+
+
+def read_manifest(version: Path) -> dict[str, Any]:
+    """Read a version's manifest.json."""
+    read: dict[str, Any] = json.loads((version / MANIFEST).read_text(encoding="utf-8"))
+    return read

@@ -1,0 +1,147 @@
+"""The versions of one artifact: which is in service, in what order they were, and moving between them.
+
+artifacts/NAME/latest            names the version in service; it alone decides
+artifacts/NAME/promotions.jsonl  a line each time `latest` moved: memory, never needed to serve
+artifacts/NAME/.promoting        what is about to be moved, so that a kill loses no line
+artifacts/.NAME.lock             held for the moment in which `latest` moves
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cpu_pipeline.core.errors import RecipeError, Refused, TryAgain
+from cpu_pipeline.core.files import remove_tree, write_file, writing
+from cpu_pipeline.core.text import did_you_mean
+from cpu_pipeline.release.latest import label, latest, point, require_link
+from cpu_pipeline.release.manifest import MANIFEST, edited
+from cpu_pipeline.release.promotions import Promotion, append, missing_line, promoted, read_lines
+
+PATIENCE = 120.0
+"""Seconds to wait for the lock of a home, held for a few renames, or a copy where an edited version is replaced."""
+
+
+def keep(home: Path, count: int) -> list[str]:
+    """Remove the versions longest out of service beyond `count`, but what is in service; return their names.
+
+    A version that was edited by hand stays, and so does one that was never promoted.
+    """
+    removed = []
+    with moving(home):
+        order = list(dict.fromkeys(one.version for one in reversed(promoted(home))))
+        there = [name for name in order if (home / name).is_dir() and not (home / name).is_symlink()]
+        for name in there[max(count, 1) :]:  # the first is in service
+            if not edited(home / name):
+                aside = home / f".{name}.{os.getpid()}.{secrets.token_hex(4)}.old"
+                (home / name).rename(aside)
+                remove_tree(aside)
+                removed.append(name)
+    sweep(home)  # what an earlier call had set aside when it was killed
+    return removed
+
+
+def sweep(home: Path) -> None:
+    """Remove what builds that died left half-done, and versions that were overwritten; not what `latest` names."""
+    import psutil
+
+    named = latest(home)
+    for path in home.glob(".*.*.*"):
+        pid = path.name.split(".")[2]
+        done = path.suffix == ".old" or not (pid.isdigit() and psutil.pid_exists(int(pid)))
+        if pid.isdigit() and done and path.name != named:
+            remove_tree(path)
+
+
+def rollback(home: Path, version: str | None = None) -> tuple[str | None, str]:
+    """Put another version into service: the one before, unless it is named; return what was and what is in service.
+
+    Raises:
+        RecipeError: there is no such version, or none before.
+        Refused: it is not whole any more, or `latest` is a folder.
+    """
+    require_link(home)
+    order = promoted(home)
+    now = label(latest(home))
+    there = versions(home)
+    known = f"; there are: {', '.join(there)}" if there else "; there is none"
+    if version is None:
+        before = [one.instead_of for one in order if one.version == now and one.by != "rollback" and one.instead_of]
+        if not before:
+            raise RecipeError(f"{home}: no version was in service before {now or 'any'}; name one{known}")
+        version = before[-1]
+    if version not in there:
+        raise RecipeError(f"{home}: there is no version {version}{did_you_mean(version, there)}{known}")
+    if changed := edited(home / version):
+        raise Refused(
+            f"{home / version} is not what was written ({', '.join(changed[:5])}); it is not put into service"
+        )
+    with moving(home):
+        before_it = label(latest(home))
+        promote(home, version, "rollback")
+    sweep(home)
+    return before_it, version
+
+
+def versions(home: Path) -> list[str]:
+    """Name the versions that are there, in the order in which they were last put into service; others come first."""
+    there = {path.parent.name for path in home.glob(f"*/{MANIFEST}") if not path.parent.is_symlink()}
+    there = {name for name in there if not name.startswith(".")} - {"latest"}  # a copy may have made it a folder
+    order = [name for name in dict.fromkeys(one.version for one in reversed(promoted(home))) if name in there]
+    return [*sorted(there - set(order)), *reversed(order)]
+
+
+@contextlib.contextmanager
+def moving(home: Path) -> Iterator[None]:
+    """Hold the lock under which `latest` of a home moves, and write down what a move that was killed left unsaid.
+
+    Raises:
+        Refused: `latest` is a folder.
+        TryAgain: somebody else holds the lock for long.
+    """
+    from filelock import FileLock, Timeout
+
+    with writing(home.parent):
+        lock = FileLock(home.parent / f".{home.name}.lock", timeout=PATIENCE, poll_interval=0.02)
+        try:
+            lock.acquire()
+        except Timeout:
+            says = f"{lock.lock_file} is held for {PATIENCE:.0f} s; end the process that holds it"
+            raise TryAgain(says) from None
+        try:
+            require_link(home)
+            if missing := missing_line(home, read_lines(home)):
+                append(home, missing)
+            for name in (".promoting", ".promoting.new"):
+                (home / name).unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+
+def announce(home: Path, version: str, by: str) -> Promotion | None:
+    """Write down that `latest` is about to move; None when it names that version already. The caller holds `moving`."""
+    before = label(latest(home))
+    if before == version:
+        return None
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    intent = Promotion(version, when, by, before)
+    write_file(home / ".promoting", json.dumps(asdict(intent)), home / ".promoting.new")
+    return intent
+
+
+def promote(home: Path, version: str, by: str, announced: Promotion | None = None) -> None:
+    """Let `latest` name a version that is whole. The caller holds `moving`."""
+    if not (home / version).is_dir():
+        raise TryAgain(f"{home / version} was removed meanwhile; run the same command again")
+    said = announced or announce(home, version, by)
+    point(home, version)
+    if said is not None:
+        append(home, said)
+        (home / ".promoting").unlink(missing_ok=True)
