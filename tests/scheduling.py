@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from faults.bench import write_model
+from project import write_model
 
 ODD = 'it\'s $(HF_TOKEN) ${{ 1 }} `id` %h% "q" back\\slash *é'
 """A file may be called so: quotes, expansions of shell, GitHub, systemd and Kubernetes, cron's `%`, a wildcard."""

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.bench import Bench
+from project import ProjectFixture
 from publishing import Made
 
 from cpu_pipeline import api
@@ -35,8 +35,8 @@ sys.exit(main(sys.argv[3:]))
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path / "project")
+def bench(tmp_path: Path) -> ProjectFixture:
+    return ProjectFixture(tmp_path / "project")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,9 @@ def bench(tmp_path: Path) -> Bench:
         ("rebuild", "compare", ["run", "--rebuild"]),
     ],
 )
-def test_a_gc_between_building_and_what_comes_of_it(bench: Bench, module: str, name: str, arguments: list[str]) -> None:
+def test_a_gc_between_building_and_what_comes_of_it(
+    bench: ProjectFixture, module: str, name: str, arguments: list[str]
+) -> None:
     recipe = bench.recipe({"id": "one"})
     command = [sys.executable, "-c", COLLECTING, f"cpu_pipeline.{module}", name, *arguments, recipe.name]
     done = subprocess.run(
@@ -60,16 +62,16 @@ def test_a_gc_between_building_and_what_comes_of_it(bench: Bench, module: str, n
     assert len(list(bench.store.glob("actions/*/*.json"))) == 3 and bench.verify().code == 0
 
 
-def test_roots_are_registered_though_nothing_is_new(bench: Bench) -> None:
+def test_roots_are_registered_though_nothing_is_new(bench: ProjectFixture) -> None:
     """One that was killed after it wrote and before it registered is finished by the next."""
     recipe = bench.recipe({"id": "one"})
-    bench.call("lock", recipe, "--store", bench.store).says(0)
+    bench.call("lock", recipe, "--store", bench.store).expect(0)
     bench.built(recipe)
     roots = sorted(path.read_text() for path in (bench.store / "roots").iterdir())
     assert roots == sorted([str(recipe.with_suffix(".lock")), str(bench.out / "small")])
     shutil.rmtree(bench.store / "roots")
-    assert "unchanged" in bench.call("lock", recipe, "--store", bench.store).says(0).out
-    assert "unchanged" in bench.run(recipe).says(0).out
+    assert "unchanged" in bench.call("lock", recipe, "--store", bench.store).expect(0).out
+    assert "unchanged" in bench.run(recipe).expect(0).out
     assert sorted(path.read_text() for path in (bench.store / "roots").iterdir()) == roots
 
 
@@ -96,16 +98,16 @@ def test_a_recipe_that_cannot_be_moved_any_more_leaves_the_lock(
 @pytest.mark.parametrize("command", ["run", "lock", "refresh"])
 @pytest.mark.parametrize("where", ["file", "folder"])
 def test_a_recipe_whose_path_is_not_utf_8_is_told(tmp_path: Path, command: str, where: str) -> None:
-    bench = Bench(tmp_path / ("caf\udce9" if where == "folder" else "project"))
+    bench = ProjectFixture(tmp_path / ("caf\udce9" if where == "folder" else "project"))
     recipe = bench.recipe({"id": "one", "runs": "runs.txt"})
     if where == "file":
         recipe = recipe.rename(recipe.with_stem("caf\udce9"))
     page = tmp_path / "summary.md"
     json_too = () if command == "lock" else ("--json",)
     said = bench.call(command, recipe.name, *json_too, "--store", tmp_path / "store", GITHUB_STEP_SUMMARY=str(page))
-    said.says(2, r"caf\udce9", "the path of a recipe has to be UTF-8; rename what is not")
+    said.expect(2, r"caf\udce9", "the path of a recipe has to be UTF-8; rename what is not")
     if json_too:
         assert json.loads(said.out)["exit_code"] == 2
-    runs = bench.call("history", "--store", tmp_path / "store", "--json").says(0).said["runs"]
+    runs = bench.call("history", "--store", tmp_path / "store", "--json").expect(0).said["runs"]
     assert [one["exit_code"] for one in runs] == ([2] if command == "refresh" else [])
     assert page.exists() == (command == "refresh") and not bench.out.exists()

@@ -11,8 +11,8 @@ from pathlib import Path
 import models
 import pytest
 from conftest import ROOT
-from faults.bench import write_model
-from test_every_stage import HEAVY
+from project import write_model
+from stages.test_every_stage import HEAVY
 
 from cpu_pipeline.recipe import package_data
 

@@ -1,4 +1,4 @@
-"""ipex: what can be said without IPEX; tests/environments/ipex runs modules."""
+"""ipex: what can be said without IPEX; tests/suites/environments/ipex runs modules."""
 
 from __future__ import annotations
 

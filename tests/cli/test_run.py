@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from faults.bench import Bench
+from project import ProjectFixture
 
 
-def test_says_what_was_checked_and_where_it_is(built: Bench) -> None:
-    said = built.run(built.home / "small.yaml").says(0)
+def test_says_what_was_checked_and_where_it_is(built: ProjectFixture) -> None:
+    said = built.run(built.home / "small.yaml").expect(0)
     version = (built.out / "small" / "latest").resolve().name
     assert said.out.splitlines() == [
         "passed  gate: score 1.0, at least 0.5 asked",
@@ -19,22 +19,22 @@ def test_says_what_was_checked_and_where_it_is(built: Bench) -> None:
     assert all(line.startswith("kept ") for line in said.err.splitlines())
 
 
-def test_says_it_as_json(built: Bench) -> None:
+def test_says_it_as_json(built: ProjectFixture) -> None:
     said = built.built(built.home / "small.yaml", "--set", "two.text=new").said
     assert (said["recipe"], said["exit_code"], said["fresh"], said["built"]) == ("small", 0, True, ["two", "gate"])
     assert said["outputs"]["two"]["digest"] == said["steps"]["two"]["digest"]
     assert said["checks"]["gate"][0]["passed"] is True
 
 
-def test_until_puts_nothing_out_and_says_where_the_step_is(built: Bench) -> None:
+def test_until_puts_nothing_out_and_says_where_the_step_is(built: ProjectFixture) -> None:
     before = sorted(built.out.rglob("*"))
-    said = built.run(built.home / "small.yaml", "--until", "one").says(0)
+    said = built.run(built.home / "small.yaml", "--until", "one").expect(0)
     name, path = said.out.splitlines()[-1].split()
     assert name == "one" and path.startswith(str(built.store / "objects"))
     assert sorted(built.out.rglob("*")) == before
 
 
-def test_goes_on_with_the_next_recipe_when_told_to(built: Bench) -> None:
+def test_goes_on_with_the_next_recipe_when_told_to(built: ProjectFixture) -> None:
     bad = built.recipe({"id": "one", "text": "bad", "act": "raise"}, name="bad")
     good = built.recipe({"id": "one"}, name="good")
     said = built.call("run", bad, good, "--store", built.store, "--out", built.out, "--json", "--keep-going")
@@ -46,9 +46,9 @@ def test_goes_on_with_the_next_recipe_when_told_to(built: Bench) -> None:
     assert said.code == 1 and [one["recipe"] for one in json.loads(said.out)] == ["bad"]
 
 
-def test_reads_every_recipe_before_the_first_is_built(built: Bench) -> None:
+def test_reads_every_recipe_before_the_first_is_built(built: ProjectFixture) -> None:
     (built.home / "wrong.yaml").write_text("model: {folder: model}\n")
     good = built.recipe({"id": "one", "text": "fresh"}, name="good")
     said = built.call("run", good, built.home / "wrong.yaml", "--store", built.store, "--out", built.out)
-    said.says(2, "`task` is missing")
+    said.expect(2, "`task` is missing")
     assert "building" not in said.err

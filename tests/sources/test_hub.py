@@ -1,4 +1,4 @@
-"""The Hub as a source, as far as it needs no Hub; tests/loopback/ has the rest."""
+"""The Hub as a source, as far as it needs no Hub; tests/suites/loopback/ has the rest."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def test_a_listing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("offline", ["0", "1"])
 def test_a_dead_hub_is_told_soon_and_by_name(tmp_path: Path, offline: str) -> None:
     code = (
-        "from cpu_pipeline.sources.hub import Hub; from cpu_pipeline.core.errors import TryAgain; from pathlib import Path\n"
+        "from cpu_pipeline.sources.hub import Hub\nfrom cpu_pipeline.core.errors import TryAgain\n"
+        "from pathlib import Path\n"
         f"try: Hub(hub='own/name', revision='{COMMIT}').fetch('model', Path('{tmp_path}'), set())\n"
         "except TryAgain as error: print(error)"
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults.bench import write_model
+from project import write_model
 
 from cpu_pipeline.core.errors import Refused, StageFailed
 from cpu_pipeline.sources import find as find_source

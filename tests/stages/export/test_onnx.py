@@ -79,7 +79,8 @@ def test_directory_is_complete(exported: Built, checkpoint: Built) -> None:
 def test_another_process_in_another_place_writes_the_same_bytes(exported: Built, tmp_path: Path) -> None:
     # The exporter notes where the code lies: run it from a copy, as another clone would.
     code = tmp_path / "clone"
-    shutil.copytree(Path(parity.__file__).parent, code / "cpu_pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    package = Path(parity.__file__).parents[1]
+    shutil.copytree(package, code / "cpu_pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(models.__file__, code)
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(code)}
     subprocess.run([sys.executable, "-c", ELSEWHERE, tmp_path], cwd=tmp_path, env=environment, check=True)

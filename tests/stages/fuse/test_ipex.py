@@ -1,4 +1,4 @@
-"""fuse.ipex: what can be said without IPEX; tests/environments/ipex fuses."""
+"""fuse.ipex: what can be said without IPEX; tests/suites/environments/ipex fuses."""
 
 from __future__ import annotations
 

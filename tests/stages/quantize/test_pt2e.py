@@ -1,4 +1,4 @@
-"""quantize.pt2e: what it asks for, and refusals before anything slow; tests/compiled quantizes for real."""
+"""quantize.pt2e: what it asks for, and refusals before anything slow; tests/suites/compiled quantizes for real."""
 
 from __future__ import annotations
 

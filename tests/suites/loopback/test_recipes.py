@@ -1,0 +1,132 @@
+"""The real recipes pass their gates on every validation row, through the loopback Hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from cpu_pipeline.release.verify import verify
+from cpu_pipeline.stages.predict import RUNNABLE
+
+pytestmark = pytest.mark.loopback
+
+ROOT = Path(__file__).parents[3]
+SERVE = ROOT.parent / "shared" / "hub" / "serve.py"
+ROWS = {"roberta-qa": 1595, "minilm-embeddings": 1500, "distilbert-sst2": 872, "minilm-squad": 1484}
+"""Recipe -> validation rows that the loopback Hub has; all of them are used."""
+PLACES = {name: ROOT / "recipes" / f"{name}.yaml" for name in (*ROWS, "compare-qa")} | {
+    "minilm-squad": ROOT / "tests" / "loopback" / "minilm-squad.yaml"
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+PORT = free_port()
+"""One port for all runs: the endpoint is part of what a source is, and a run from elsewhere is another one."""
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hub")
+
+
+def run(recipe: str, home: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run a recipe through the loopback Hub; the store and HF_HOME stay in `home`."""
+    command = [sys.executable, "-m", "cpu_pipeline", "run", str(PLACES[recipe]), "--out", str(home / "out"), "--json"]
+    return subprocess.run(
+        [sys.executable, str(SERVE), "--port", str(PORT), "--", *command, *more],
+        env={**os.environ, "HUB_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("recipe", sorted(ROWS))
+def test_passes_its_gates_on_every_row_and_is_then_cached(recipe: str, home: Path) -> None:
+    first = run(recipe, home)
+    assert first.returncode == 0, first.stderr[-3000:]
+    result = json.loads(first.stdout)
+    accuracies = [s["facts"] for s in result["steps"].values() if "metrics" in s["facts"]]
+    assert accuracies
+    for facts in accuracies:
+        assert facts["rows"] == ROWS[recipe]
+        usual = facts["metrics"][facts["metric"]]
+        assert usual["reference"] > 0.5, "a model that knows nothing proves nothing"
+        assert usual["candidate"] >= 0.99 * usual["reference"]
+    version = Path(result["path"])
+    manifest: dict[str, Any] = json.loads((version / "manifest.json").read_text())
+    assert all(check["passed"] for found in manifest["checks"].values() for check in found)
+    assert "How to load" in (version / "report.md").read_text()
+    assert verify(version).version == version.name
+    for output in manifest["outputs"]:
+        card = ModelCard.load(version / output / "README.md").data
+        assert card.base_model == manifest["recipe"]["model"]["hub"]
+        shown = {one.metric_type: one.metric_value for one in card.eval_results or ()}
+        [measured] = [
+            step["facts"]["metrics"]
+            for step in manifest["steps"].values()
+            if step["use"] == "validate.accuracy" and step["inputs"]["candidate"] == f"predict:{output}"
+        ]
+        scale = 100 if card.pipeline_tag == "question-answering" else 1
+        assert shown == pytest.approx({name: scale * one["candidate"] for name, one in measured.items()}, abs=1e-4)
+    again = run(recipe, home)
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["built"] == []
+    assert json.loads(again.stdout)["path"] == result["path"]
+
+
+def test_peak_memory_stays_within_four_times_the_weights(home: Path) -> None:
+    for recipe in ROWS:
+        result = run(recipe, home)
+        manifest = json.loads((Path(json.loads(result.stdout)["path"]) / "manifest.json").read_text())
+        steps = manifest["steps"]
+        # Weights as float32, whatever the checkpoint stores: that is what every exporter holds.
+        weights = 4 * steps["model"]["facts"]["parameters"]
+        for name, step in steps.items():
+            if step["use"].startswith(("export.", "fuse.", "quantize.")):
+                assert step["run"]["peak_memory"] <= 4 * weights + 1.5e9, f"{recipe}: {name}"
+
+
+def test_every_way_of_one_model_is_compared_by_one_harness(home: Path) -> None:
+    done = run("compare-qa", home)
+    assert done.returncode == 0, done.stderr[-3000:]
+    version = Path(json.loads(done.stdout)["path"])
+    manifest: dict[str, Any] = json.loads((version / "manifest.json").read_text())
+    steps = manifest["steps"]
+    judged = {name.removesuffix("-accuracy") for name, step in steps.items() if step["use"] == "validate.accuracy"}
+    assert judged == {name.removesuffix("-speed") for name, step in steps.items() if step["use"] == "validate.latency"}
+    assert {steps[name]["format"] for name in judged} == RUNNABLE - {"hf"}
+    assert {steps[name]["use"] for name in judged} >= {
+        "compile.aoti", "compile.fastpath", "export.onnx", "export.openvino", "export.optimum", "export.torchscript",
+        "fuse.ipex", "fuse.onnx", "quantize.onnx", "quantize.openvino", "quantize.pt2e",
+    }  # fmt: skip
+    for name in judged:
+        facts = steps[f"{name}-accuracy"]["facts"]
+        assert facts["rows"] == ROWS["roberta-qa"]
+        assert facts["metrics"]["f1"]["candidate"] >= 0.98 * facts["metrics"]["f1"]["reference"] > 0.5
+        # Every one against transformers eager, whose answers are made once.
+        assert steps[f"{name}-accuracy"]["inputs"]["reference"] == "predict:model"
+    assert set(manifest["environments"]) == {"ipex", "optimum"}
+    report = (version / "report.md").read_text()
+    table = report.partition("## Side by side")[2].partition("###")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| `")]
+    assert lines[0].split("`")[1] == "model"
+    assert {line.split("`")[1] for line in lines} == {"model", *judged}
+    assert all(line.count("|") == table.split("\n|---", 1)[0].count("|") for line in lines)
+    assert all(" |  |" not in line for line in lines), "a cell is empty"
+    assert "archived upstream" in report
+    print("\n" + table)
