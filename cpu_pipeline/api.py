@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.events import Event
+from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.engine import build as engine
-from cpu_pipeline.engine import environments, preview
 from cpu_pipeline.engine import rebuild as rebuilding
 from cpu_pipeline.engine.rebuild import Compared
 from cpu_pipeline.engine.result import BuildResult, repaired
@@ -22,7 +21,7 @@ from cpu_pipeline.recipe import reader
 from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.refresh import upstream
-from cpu_pipeline.release import latest, lockfile, manifest, publish, versions
+from cpu_pipeline.release import candidate, latest, lockfile, publish, versions
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store, default_root
 from cpu_pipeline.store.runs import recorder
@@ -75,7 +74,7 @@ def build(
     remeasure: bool = False,
     create_envs: bool = False,
     locked: bool = False,
-    tell: Callable[[Event], None] = lambda _: None,
+    tell: Tell = lambda _: None,
     record: recorder.RunRecorder | None = None,
 ) -> Outcome:
     """Build a plan, reusing the store, and put its outputs into `out` when every gate passes.
@@ -103,7 +102,7 @@ def build(
         run.note(out=str(Path(out).absolute()))
         hold = _hold(planned, locked)
         if create_envs:
-            _create_environments(planned, kept, tells)
+            candidate.create_environments(planned, kept, tells)
 
         before: Path | None = None
 
@@ -116,7 +115,9 @@ def build(
         # Held until the roots name it: no `gc` comes between building and putting out.
         with leased(kept) as lease:
             built, published = repaired(
-                lambda: _note(run, engine.build(planned, kept, tells, jobs, remeasure, lease), kept), put_out, tells
+                lambda: candidate.record(run, engine.build(planned, kept, tells, jobs, remeasure, lease), kept),
+                put_out,
+                tells,
             )
             if published is not None:
                 kept.root_at(published[0].parent)
@@ -132,7 +133,7 @@ def rebuild(
     jobs: int = 1,
     create_envs: bool = False,
     locked: bool = False,
-    tell: Callable[[Event], None] = lambda _: None,
+    tell: Tell = lambda _: None,
 ) -> list[Compared]:
     """Build a plan cold, put nothing out, and compare each step with what is kept, or made now; arguments as `build`.
 
@@ -143,7 +144,7 @@ def rebuild(
     kept = _opened(store)
     hold = _hold(planned, locked)
     if create_envs:
-        _create_environments(planned, kept, tell)
+        candidate.create_environments(planned, kept, tell)
     return rebuilding.rebuild(planned, kept, tell, jobs, hold)
 
 
@@ -152,7 +153,7 @@ def write_lock(
     store: Store | Path | str | None = None,
     jobs: int = 1,
     create_envs: bool = False,
-    tell: Callable[[Event], None] = lambda _: None,
+    tell: Tell = lambda _: None,
     moves: Upgrade | None = None,
 ) -> tuple[Path, bool]:
     """Build a plan, put nothing out, and write the lock beside the recipe; return it, and whether it says anything new.
@@ -171,10 +172,10 @@ def write_lock(
     kept = _opened(store)
     with _recording(kept, "lock", planned, tell) as (run, tells):
         if create_envs:
-            _create_environments(planned, kept, tells)
+            candidate.create_environments(planned, kept, tells)
 
         def building() -> BuildResult:
-            built = _note(run, engine.build(planned, kept, tells, jobs, lease=lease), kept)
+            built = candidate.record(run, engine.build(planned, kept, tells, jobs, lease=lease), kept)
             run.note(puts_out=[])
             return built
 
@@ -246,7 +247,7 @@ def rollback(
     version: str | None = None,
     out: Path | str = "artifacts",
     store: Path | str | None = None,
-    tell: Callable[[Event], None] = lambda _: None,
+    tell: Tell = lambda _: None,
 ) -> tuple[str | None, str]:
     """Put another version of an artifact into service; return the version that was in service, and the one that is.
 
@@ -277,8 +278,8 @@ def _opened(store: Store | Path | str | None) -> Store:
 
 @contextlib.contextmanager
 def _recording(
-    kept: Store, command: str, planned: Plan, tell: Callable[[Event], None], given: recorder.RunRecorder | None = None
-) -> Iterator[tuple[recorder.RunRecorder, Callable[[Event], None]]]:
+    kept: Store, command: str, planned: Plan, tell: Tell, given: recorder.RunRecorder | None = None
+) -> Iterator[tuple[recorder.RunRecorder, Tell]]:
     """Record what happens inside as a run, or as a part of the one that is given."""
 
     def tells(event: Event) -> None:
@@ -298,14 +299,3 @@ def _hold(planned: Plan, locked: bool) -> Callable[[BuildResult], None]:
     held = lockfile.read(place)
     lockfile.require([one.says for one in lockfile.drift(held, planned)], place)
     return lambda built: lockfile.require(lockfile.deviations(held, built), place)
-
-
-def _note(run: recorder.RunRecorder, built: BuildResult, kept: Store) -> BuildResult:
-    """Note what a build came to, and what a version of it would say, though a check may say no."""
-    run.came_to(built, None if built.errors else manifest.describe(built, kept))
-    return built
-
-
-def _create_environments(planned: Plan, kept: Store, tell: Callable[[Event], None]) -> None:
-    for name in preview.lacking(planned, kept):
-        environments.create(name, lambda line: tell(Event(line, "making")))

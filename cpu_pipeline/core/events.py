@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -14,3 +15,7 @@ class Event:
     """kept, making (an environment), building, waiting, built, failed, skipped or warning."""
     why: tuple[str, ...] = ()
     seconds: float = 0.0
+
+
+Tell = Callable[[Event], None]
+"""Called with every event of a build."""

@@ -196,3 +196,6 @@ def carry(source: Path, out: Path) -> None:
             continue
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, out / name)
+
+
+Want = Literal["model", "tokenizer", "data"]

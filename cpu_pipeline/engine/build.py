@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import selectors
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from cpu_pipeline import sources
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_json
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain, interruption
-from cpu_pipeline.core.events import Event
+from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT, Interpreter
 from cpu_pipeline.engine.keys import needs, reasons
@@ -42,7 +41,7 @@ HEAVY = 768 << 20
 def build(
     plan: Plan,
     store: Store,
-    tell: Callable[[Event], None] = lambda _: None,
+    tell: Tell = lambda _: None,
     jobs: int = 1,
     remeasure: bool = False,
     lease: Lease | None = None,
@@ -89,9 +88,7 @@ class _Run:
 class _Build:
     """The work of `build`."""
 
-    def __init__(
-        self, plan: Plan, store: Store, lease: Lease, tell: Callable[[Event], None], jobs: int, remeasure: bool
-    ) -> None:
+    def __init__(self, plan: Plan, store: Store, lease: Lease, tell: Tell, jobs: int, remeasure: bool) -> None:
         self.plan, self.store, self.lease, self.tell = plan, store, lease, tell
         self.jobs, self.remeasure = max(1, jobs), remeasure
         self.built = BuildResult(plan)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from cpu_pipeline.core.artifact import Artifact, list_tree
 from cpu_pipeline.core.errors import Stale
-from cpu_pipeline.core.events import Event
+from cpu_pipeline.core.events import Tell
 from cpu_pipeline.engine import build
 from cpu_pipeline.engine.graph_digest import meaning
 from cpu_pipeline.engine.result import BuildResult
@@ -37,7 +37,7 @@ def repeatable(plan: Plan) -> Plan:
 def rebuild(
     plan: Plan,
     store: Store,
-    tell: Callable[[Event], None] = lambda _: None,
+    tell: Tell = lambda _: None,
     jobs: int = 1,
     hold: Callable[[BuildResult], None] = lambda _: None,
 ) -> list[Compared]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import PipelineError, Refused
-from cpu_pipeline.core.events import Event
+from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.stages._base import Verdict
 
@@ -34,6 +34,18 @@ class BuildResult:
         """Say whether everything was built and every check passed."""
         return not self.errors and all(v.passed for found in self.verdicts.values() for v in found)
 
+    def summary(self) -> dict[str, Any]:
+        """Return what the record of a run holds of the build, as JSON values."""
+        return {
+            "steps": {
+                "made": list(self.made),
+                "kept": [name for name in self.artifacts if name not in self.made],
+                "failed": {name: str(error).partition("\n")[0] for name, error in self.errors.items()},
+            },
+            "verdicts": {name: [vars(verdict) for verdict in found] for name, found in self.verdicts.items()},
+            "puts_out": list(self.plan.outputs),
+        }
+
 
 class Damaged(Refused):
     """An object of a build is not what it was; it has been set aside, and can be built again."""
@@ -44,7 +56,7 @@ class Damaged(Refused):
 
 
 def repaired(
-    building: Callable[[], BuildResult], using: Callable[[BuildResult], T], tell: Callable[[Event], None]
+    building: Callable[[], BuildResult], using: Callable[[BuildResult], T], tell: Tell
 ) -> tuple[BuildResult, T]:
     """Build, and use what was built; when an object turns out to be damaged, tell, build it anew and go on.
 

@@ -12,11 +12,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from cpu_pipeline import backends, stages, tasks
+from cpu_pipeline.core import hub_api as hub
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.engine import environments, packages
 from cpu_pipeline.engine.environments import DEFAULT
 from cpu_pipeline.recipe import reader
-from cpu_pipeline.sources import _hub_api as hub
 from cpu_pipeline.stages._base import Stage
 
 Takes = Literal["yes", "no", "untried"]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import graphlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from cpu_pipeline import sources, stages, tasks
 from cpu_pipeline.core import host
-from cpu_pipeline.core.errors import RecipeError, Refused
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
+from cpu_pipeline.graph.order import Cycle, in_order
+from cpu_pipeline.graph.paths import below_recipe
 from cpu_pipeline.graph.plan import APART, CHECKS, NOT_MODELS, Context, Node, Plan
 from cpu_pipeline.recipe import cron
 from cpu_pipeline.recipe.document import Keys, Problem
@@ -174,32 +174,13 @@ class Planner:
         fields = dict(place)
         for key in ("folder", "file"):
             if key in fields:
-                fields[key] = self._inside(fields[key], (*keys, key))
+                fields[key] = below_recipe(fields[key], (*keys, key), self.recipe)
         fields |= {k: v for k, v in (options or {}).items() if k in sources.get(source).model_fields}
         stage = stages.get("fetch")(**{"source": source, "fields": fields, "want": want})
         for node in self.nodes.values():
             if node.use == "fetch" and node.stage == stage:
                 return node.id
         return self._add(Node(f"{name}:files", "fetch", stage, where=self.recipe.document.where(keys)))
-
-    def _inside(self, written: Any, keys: Keys) -> Any:
-        """Resolve a path against the recipe's folder; one that leads out of the project is refused."""
-        if isinstance(written, list):
-            return [self._inside(one, keys) for one in written]
-        given = Path(written)
-        where = self.recipe.document.where(keys)
-        if given.is_absolute():
-            raise Refused(
-                f"{where}: {'.'.join(map(str, keys))}: `{written}` is absolute; write it relative to the recipe"
-            )
-        base = self.recipe.path.resolve().parent
-        path = base / given
-        if ".." in given.parts or not path.resolve().is_relative_to(base):
-            raise Refused(
-                f"{where}: {'.'.join(map(str, keys))}: `{written}` leads out of the recipe's folder; "
-                "put the files below it"
-            )
-        return str(path)
 
     def _add(self, node: Node) -> str:
         self.nodes[node.id] = node
@@ -312,29 +293,12 @@ class Planner:
         return found
 
     def _sort(self, steps: list[Step]) -> None:
-        sorter = graphlib.TopologicalSorter({node.id: node.needs for node in self.nodes.values()})
         try:
-            sorter.prepare()
-        except graphlib.CycleError as error:
-            ring = [n for n in reversed(error.args[1]) if ":" not in n]
+            self.nodes = in_order(self.nodes)
+        except Cycle as error:
+            ring = [name for name in error.ring if ":" not in name]
             number = next(i for i, step in enumerate(steps) if step.id in ring)
             self._problem(("stages", number), f"a cycle: {' → '.join(f'`{n}`' for n in ring)}", self.pipeline)
-            return
-        done: dict[str, Node] = {}
-        for name in self.nodes:  # the order of the file wherever the edges allow it: people read plans
-            self._place(name, done)
-        self.nodes = done
-
-    def _place(self, name: str, done: dict[str, Node]) -> None:
-        waiting = [name]
-        while waiting:
-            here = waiting[-1]
-            missing = [n for n in self.nodes[here].needs if n not in done]
-            if missing:
-                waiting.extend(reversed(missing))
-            else:
-                done.setdefault(here, self.nodes[here])
-                waiting.pop()
 
     def _outputs(self, steps: list[Step]) -> tuple[str, ...]:
         ids = [step.id for step in steps]

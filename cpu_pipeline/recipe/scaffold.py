@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 
 from cpu_pipeline import stages, tasks
+from cpu_pipeline.core import hub_api as hub
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.repo_files import SPLITS, choose_data, names_split
+from cpu_pipeline.core.tables import open_table
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.recipe import package_data
 from cpu_pipeline.recipe.document import Document
 from cpu_pipeline.recipe.reader import load_pipeline
-from cpu_pipeline.sources import _hub_api as hub
-from cpu_pipeline.stages.load._tables import open_table
 
 HEADS = {
     "ForQuestionAnswering": "question-answering",

@@ -6,15 +6,15 @@ often; a refresh that died anywhere is finished by the next one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.core.errors import GateFailed, Interrupted, PipelineError, Stale, TryAgain
-from cpu_pipeline.core.events import Event
-from cpu_pipeline.engine import build, environments, preview
+from cpu_pipeline.core.events import Event, Tell
+from cpu_pipeline.engine import build, preview
 from cpu_pipeline.engine.result import BuildResult, repaired
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.recipe.spec import Trigger
@@ -22,13 +22,13 @@ from cpu_pipeline.refresh import baseline, upstream
 from cpu_pipeline.refresh.baseline import MARK, Service
 from cpu_pipeline.refresh.drift import DriftReport, find_drift
 from cpu_pipeline.refresh.outcome import Refreshed, begin, failed, rests
-from cpu_pipeline.release import latest, lockfile, manifest, promotions, publish, versions
+from cpu_pipeline.release import candidate, latest, lockfile, manifest, promotions, publish, versions
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.lease import Lease, leased
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs import recorder
 
-Tell = Callable[[Event], None]
+Tell = Tell
 TRIES = 3
 """Looks again so often when another version is put into service meanwhile."""
 
@@ -134,8 +134,7 @@ class Reconciler:
             return self._tidied()
         self._rooted()  # also where a gate refuses, or a step fails
         if self.create_envs:
-            for name in preview.lacking(seen.plan, self.store):
-                environments.create(name, lambda line: self.tell(Event(line, "making")))
+            candidate.create_environments(seen.plan, self.store, self.tell)
         kept = self._service()
         repaired(lambda: self._judged(kept), self._promote, self.tell)
         return self._refuse() if done.failed else done
@@ -160,7 +159,7 @@ class Reconciler:
         done = self.done
         built = build.build(self.seen.plan, self.store, self.tell, self.jobs, remeasure, self.lease)
         self.made |= set(built.made)
-        self.run.came_to(built, None if built.errors else manifest.describe(built, self.store))
+        candidate.record(self.run, built, self.store)
         for error in built.errors.values():
             raise error
         done.built = sum(name in self.made for name in built.artifacts)

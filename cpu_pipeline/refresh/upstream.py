@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cpu_pipeline.core import hub_api as hub
 from cpu_pipeline.core.files import write_file, writing
+from cpu_pipeline.core.repo_files import Want
 from cpu_pipeline.recipe.document import Keys, Problem, parse
 from cpu_pipeline.recipe.reader import RecipeFile, load_recipe, recipe_of
 from cpu_pipeline.recipe.spec import Recipe, Trigger
-from cpu_pipeline.sources import _hub_api as hub
-from cpu_pipeline.sources._base import Want
 
 
 @dataclass(frozen=True)

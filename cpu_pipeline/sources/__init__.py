@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 
 from cpu_pipeline.core.registry import Registry
-from cpu_pipeline.sources._base import Source, Want
+from cpu_pipeline.core.repo_files import Want
+from cpu_pipeline.sources._base import Source
 
 __all__ = ["Source", "Want", "find", "get", "names", "registry"]
 

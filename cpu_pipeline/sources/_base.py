@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Set
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-Want = Literal["model", "tokenizer", "data"]
+from cpu_pipeline.core.repo_files import Want
 
 
 class Source(BaseModel, ABC):

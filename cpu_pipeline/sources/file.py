@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from cpu_pipeline.core.artifact import digest_file, digest_listing
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.repo_files import DATA, check_name
-from cpu_pipeline.sources._base import Source, Want
+from cpu_pipeline.core.repo_files import DATA, Want, check_name
+from cpu_pipeline.sources._base import Source
 from cpu_pipeline.sources.folder import copy_unchanged
 
 

@@ -10,8 +10,16 @@ from typing import ClassVar
 
 from cpu_pipeline.core.artifact import digest_file, digest_listing, digest_tree
 from cpu_pipeline.core.errors import RecipeError, Refused, StageFailed
-from cpu_pipeline.core.repo_files import Format, check_name, choose_model, choose_tokenizer, copy_files, refuse_pickles
-from cpu_pipeline.sources._base import Source, Want
+from cpu_pipeline.core.repo_files import (
+    Format,
+    Want,
+    check_name,
+    choose_model,
+    choose_tokenizer,
+    copy_files,
+    refuse_pickles,
+)
+from cpu_pipeline.sources._base import Source
 
 
 class Folder(Source):

@@ -9,10 +9,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import StringConstraints
 
+from cpu_pipeline.core import hub_api
 from cpu_pipeline.core.artifact import digest_file
 from cpu_pipeline.core.errors import RecipeError, TryAgain
+from cpu_pipeline.core.hub_api import Entry, Place, read_small, resolve
 from cpu_pipeline.core.repo_files import (
     Format,
+    Want,
     check_name,
     choose_data,
     choose_model,
@@ -20,9 +23,7 @@ from cpu_pipeline.core.repo_files import (
     copy_file,
     refuse_pickles,
 )
-from cpu_pipeline.sources import _hub_api
-from cpu_pipeline.sources._base import Source, Want
-from cpu_pipeline.sources._hub_api import Entry, Place, read_small, resolve
+from cpu_pipeline.sources._base import Source
 
 __all__ = ["Hub", "read_small", "resolve"]
 
@@ -59,23 +60,23 @@ class Hub(Source):
             said |= {"split": self.split or "", "config": self.config or ""}
         if want == "model":
             said |= {"format": self.format}
-        return said if _hub_api.endpoint() == _hub_api.PUBLIC else {**said, "endpoint": _hub_api.endpoint()}
+        return said if hub_api.endpoint() == hub_api.PUBLIC else {**said, "endpoint": hub_api.endpoint()}
 
     def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
         """Download what is missing in huggingface_hub's cache, and copy from there.
 
         Names are checked before anything is downloaded, sizes and digests after; a damaged entry is fetched again.
         """
-        if not _hub_api.address_is_sane():
-            raise RecipeError(f"HF_ENDPOINT: {_hub_api.endpoint()!r} is no address; it looks like {_hub_api.PUBLIC}")
+        if not hub_api.address_is_sane():
+            raise RecipeError(f"HF_ENDPOINT: {hub_api.endpoint()!r} is no address; it looks like {hub_api.PUBLIC}")
         place = Place(self.hub, want, self.revision)
         reachable = True
         try:
-            _, listing = _hub_api.list_files(place, FIRST[want])
-            _hub_api.remember(place, listing)
+            _, listing = hub_api.list_files(place, FIRST[want])
+            hub_api.remember(place, listing)
         except TryAgain:
             reachable = False
-            known = _hub_api.recall(place)
+            known = hub_api.recall(place)
             if known is None:
                 raise
             listing = known
@@ -84,7 +85,7 @@ class Hub(Source):
         for name in self._choose(want, listing, allow, str(place)):
             _bring(place, name, listing[name], out / name, reachable)
 
-    def _choose(self, want: Want, listing: _hub_api.Listing, allow: Set[str], where: str) -> list[str]:
+    def _choose(self, want: Want, listing: hub_api.Listing, allow: Set[str], where: str) -> list[str]:
         if want == "data":
             if self.split is None:
                 raise RecipeError(f"{where}: say which split: `split: validation`")
@@ -103,8 +104,8 @@ def _bring(place: Place, name: str, entry: Entry, target: Path, reachable: bool)
     """Copy one file to `target` and check the copy; what the cache holds damaged is downloaded once more."""
     for force in (False, True):
         if reachable:
-            path = _hub_api.download(place, name, force)
-        elif (there := _hub_api.cached(place, name)) and not force:
+            path = hub_api.download(place, name, force)
+        elif (there := hub_api.cached(place, name)) and not force:
             path = there
         else:
             state = "damaged" if force else "not"

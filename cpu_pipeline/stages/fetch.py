@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.sources._base import Want
+from cpu_pipeline.core.repo_files import Want
 from cpu_pipeline.stages._base import Facts, FindSource, Inputs, Job, Stage
 
 

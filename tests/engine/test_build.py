@@ -18,7 +18,8 @@ from project import write_model
 from cpu_pipeline import api
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.events import Event
-from cpu_pipeline.engine import build, preview
+from cpu_pipeline.engine import build as engine
+from cpu_pipeline.engine import preview
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.store.local import Store
@@ -65,7 +66,7 @@ def run(home: Path, store: Store) -> Run:
 
     def build(until: str = "data", jobs: int = 1) -> tuple[BuildResult, list[str]]:
         events: list[Event] = []
-        built = build.build(planned(home, until), store, events.append, jobs)
+        built = engine.build(planned(home, until), store, events.append, jobs)
         return built, [f"{e.what} {e.node}" for e in events if e.what in ("kept", "building", "failed", "skipped")]
 
     return build
@@ -144,7 +145,7 @@ def test_a_broken_file_is_an_error_of_its_step(run: Run, home: Path) -> None:
 
 def test_runs_branches_at_once_with_the_same_outcome(run: Run, home: Path, tmp_path: Path) -> None:
     built, _ = run(jobs=3)
-    other = build.build(planned(home), Store(tmp_path / "other"))
+    other = engine.build(planned(home), Store(tmp_path / "other"))
     assert {n: a.digest for n, a in built.artifacts.items()} == {n: a.digest for n, a in other.artifacts.items()}
     assert built.keys == other.keys
 
@@ -152,7 +153,7 @@ def test_runs_branches_at_once_with_the_same_outcome(run: Run, home: Path, tmp_p
 def test_the_same_files_elsewhere_are_the_same_build(run: Run, home: Path, store: Store) -> None:
     run()
     moved = home.rename(home.with_name("moved"))
-    built = build.build(planned(moved), store)
+    built = engine.build(planned(moved), store)
     assert built.made == []
 
 
@@ -177,5 +178,5 @@ def test_a_worker_is_given_the_options_that_were_set_alone(home: Path, store: St
     text = RECIPE.replace("{id: float, use: export.onnx}", "{id: float, use: export.openvino}")
     (home / "toy.yaml").write_text(text.replace("{id: int8, use: quantize.onnx, with: {mode: static}}", step))
     models.make("distilbert", home / "model", TASK)
-    built = build.build(planned(home, "int8"), store)
+    built = engine.build(planned(home, "int8"), store)
     assert built.passed and built.made[-1] == "int8"

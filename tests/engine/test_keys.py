@@ -218,7 +218,7 @@ def test_the_task_where_it_is_read() -> None:
     longer = replace(CONTEXT, task=QuestionAnswering(max_seq_length=256))
     assert why(asked(Reading()), asked(Reading(), longer)) == ["task.options.max_seq_length: 384 → 256"]
     assert why(asked(Toy()), asked(Toy(), longer)) == []
-    other = replace(CONTEXT, task=TextClassification())
+    other = replace(CONTEXT, task=TextClassification(), task_name="text-classification")
     assert "task.use: question-answering → text-classification" in why(asked(Reading()), asked(Reading(), other))
 
 
@@ -239,7 +239,7 @@ def test_packages_of_the_task(versions: dict[str, str]) -> None:
 def test_the_head_of_the_task_is_not_its_options() -> None:
     longer = replace(CONTEXT, task=QuestionAnswering(max_seq_length=256))
     assert asked(Head()) == asked(Head(), longer)
-    other = replace(CONTEXT, task=TextClassification())
+    other = replace(CONTEXT, task=TextClassification(), task_name="text-classification")
     assert "task.use: question-answering → text-classification" in why(asked(Head()), asked(Head(), other))
 
 

@@ -135,7 +135,7 @@ def test_a_killed_one_leaves_nothing_beside_the_store_and_what_is_in_it_is_swept
 
 
 def test_names_and_order_of_a_graph_are_no_difference(tmp_path: Path) -> None:
-    from test_meaning import renamed, weighed, write_onnx
+    from engine.test_graph_digest import renamed, weighed, write_onnx
 
     graphs = [write_onnx(tmp_path / str(n), change) for n, change in enumerate((lambda _: None, renamed, weighed))]
     for graph in graphs:

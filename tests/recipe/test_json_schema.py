@@ -75,8 +75,8 @@ def test_has_one_branch_for_each_stage_and_task() -> None:
     branches = definitions["Step"]["allOf"]
     assert [b["if"]["properties"]["use"]["const"] for b in branches] == stages.names()
     assert definitions["Step"]["properties"]["use"]["enum"] == stages.names()
-    tasks = [b["if"]["properties"]["use"]["const"] for b in definitions["Use"]["else"]["allOf"]]
-    assert tasks == tasks.names()
+    branches = [b["if"]["properties"]["use"]["const"] for b in definitions["Use"]["else"]["allOf"]]
+    assert branches == tasks.names()
 
 
 def test_describes_every_key() -> None:

@@ -12,6 +12,7 @@ import pytest
 from project import CommandResult, ProjectFixture, ended, pids_in, put_down
 from publishing import MODEL, RECIPE, ROWS, Made
 
+from cpu_pipeline.core import hub_api
 from cpu_pipeline.core.errors import StageFailed, TryAgain
 from cpu_pipeline.engine import build, environments, preview
 from cpu_pipeline.engine.result import BuildResult
@@ -21,7 +22,6 @@ from cpu_pipeline.recipe.spec import Trigger
 from cpu_pipeline.refresh import drift, outcome, upstream
 from cpu_pipeline.refresh import reconcile as refreshing
 from cpu_pipeline.release import latest, lockfile, manifest, promotions, references, versions
-from cpu_pipeline.sources import _hub_api
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.local import Store
 
@@ -556,7 +556,7 @@ def test_a_followed_branch_that_moved_is_seen_and_nothing_is_written(
     recipe = bench.recipe({"id": "made", "use": "export.onnx"}, refresh={"follow": "main"})
     text = recipe.read_text().replace("folder: model", f"hub: own/model\n  revision: '{COMMITS[0]}'")
     recipe.write_text(text)
-    monkeypatch.setattr(_hub_api, "resolve", lambda *_: COMMITS[1])
+    monkeypatch.setattr(hub_api, "resolve", lambda *_: COMMITS[1])
     seen = drift.find_drift(recipe, bench.out)
     assert [(move.old, move.new) for move in seen.moves] == [tuple(COMMITS)]
     assert upstream.moved(load_recipe(recipe), seen.moves)[1] == text.replace(*COMMITS)
@@ -578,7 +578,7 @@ class Pretended:
         """What the gates against the service say."""
         self.errors: dict[str, Exception] = {}
         monkeypatch.setattr(build, "build", self.build)
-        monkeypatch.setattr(_hub_api, "resolve", lambda repo, want, branch: self.heads[want])
+        monkeypatch.setattr(hub_api, "resolve", lambda repo, want, branch: self.heads[want])
 
     def build(self, plan: Plan, store: Store, *_: Any) -> BuildResult:
         built = BuildResult(plan)

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpu_pipeline import api
+from cpu_pipeline.core import hub_api
 from cpu_pipeline.core.errors import RecipeError, TryAgain
 from cpu_pipeline.recipe.reader import load_recipe
 from cpu_pipeline.refresh import upstream
-from cpu_pipeline.sources import _hub_api
 
 OLD, NEW, DATA = "a" * 40, "b" * 40, "c" * 40
 RECIPE = f"""\
@@ -46,7 +46,7 @@ def heads(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], str]:
         asked.append((repo, want))
         return stand[repo, want]
 
-    monkeypatch.setattr(_hub_api, "resolve", resolve)
+    monkeypatch.setattr(hub_api, "resolve", resolve)
     return stand
 
 
@@ -100,7 +100,7 @@ def test_what_stands_where_its_branch_does_is_not_moved(tmp_path: Path, heads: d
 
 
 def test_a_recipe_that_follows_nothing_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_hub_api, "resolve", None)
+    monkeypatch.setattr(hub_api, "resolve", None)
     text = RECIPE.replace("refresh: {follow: main}\n", "refresh: {keep: 3}\n")
     assert upstream.moves(load_recipe(write(tmp_path / "r.yaml", text)), {"model", "data"}) == []
 

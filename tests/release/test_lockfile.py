@@ -20,14 +20,13 @@ from publishing import MODEL, RECIPE, Made
 from publishing import ROWS as ROW_COMMIT
 
 from cpu_pipeline import api
-from cpu_pipeline.core import jsonl
+from cpu_pipeline.core import hub_api, jsonl
 from cpu_pipeline.core.errors import RecipeError, StageFailed, TryAgain
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.packages import installed
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.release import lockfile
-from cpu_pipeline.sources import _hub_api
 from cpu_pipeline.store.local import Store
 
 ROWS = [{"text": f"a {word} film", "label": label} for word, label in (("good", 1), ("bad", 0))] * 2
@@ -312,7 +311,7 @@ def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkey
         return built
 
     monkeypatch.setattr(build, "build", build)
-    monkeypatch.setattr(_hub_api, "resolve", lambda repo, want, branch: moved if want == "model" else ROW_COMMIT)
+    monkeypatch.setattr(hub_api, "resolve", lambda repo, want, branch: moved if want == "model" else ROW_COMMIT)
     recipe = made.write(refresh={"follow": "main"})
     text = recipe.read_text()
     command = ("lock", "--upgrade", recipe, "--store", tmp_path / "store")

@@ -9,8 +9,8 @@ import pytest
 
 from cpu_pipeline.core.artifact import digest_tree
 from cpu_pipeline.core.errors import RecipeError, Refused, StageFailed
+from cpu_pipeline.core.repo_files import Want
 from cpu_pipeline.sources import folder as module
-from cpu_pipeline.sources._base import Want
 from cpu_pipeline.sources.folder import Folder
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from cpu_pipeline.core import hub_api
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.sources import _hub_api
-from cpu_pipeline.sources._hub_api import Entry, Place
+from cpu_pipeline.core.hub_api import Entry, Place
 from cpu_pipeline.sources.hub import Hub, _is_whole
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -70,15 +70,15 @@ def test_a_listing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     place = Place("own/name", "model", COMMIT)
-    assert _hub_api.recall(place) is None
+    assert hub_api.recall(place) is None
     listing = {"config.json": Entry(3, "a" * 40)}
-    _hub_api.remember(place, listing)
-    assert _hub_api.recall(place) == listing
-    assert _hub_api.recall(Place("own/name", "data", COMMIT)) is None
+    hub_api.remember(place, listing)
+    assert hub_api.recall(place) == listing
+    assert hub_api.recall(Place("own/name", "data", COMMIT)) is None
     [file] = tmp_path.rglob("*.json")
     for cut in ("", "{", "[]", '{"a": 1}'):
         file.write_text(cut)
-        assert _hub_api.recall(place) is None
+        assert hub_api.recall(place) is None
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])

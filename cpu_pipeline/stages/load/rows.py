@@ -15,9 +15,9 @@ from cpu_pipeline.core.artifact import Facts, canonical, digest_file, digest_jso
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import ROWS, write
 from cpu_pipeline.core.repo_files import DATA
+from cpu_pipeline.core.tables import Table, open_table
 from cpu_pipeline.stages._base import Inputs, Job, Stage
 from cpu_pipeline.stages.load import _splits
-from cpu_pipeline.stages.load._tables import Table, open_table
 from cpu_pipeline.tasks._base import Task
 
 ORIGIN = "origin.json"

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +24,9 @@ from typing import Any, Self, TextIO
 from filelock import FileLock
 
 from cpu_pipeline.core.errors import PipelineError, TryAgain, interruption
-from cpu_pipeline.core.events import Event
+from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.core.files import make_dir, write_file, writing
 from cpu_pipeline.core.redaction import SECRET, userinfo
-from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs.reader import EVENTS, FORMAT, LOCK, ROOM, RUN, RunEntry
 
@@ -43,7 +42,7 @@ def recording(
     command: str,
     name: str,
     recipe: Path | None,
-    tell: Callable[[Event], None] = lambda _: None,
+    tell: Tell = lambda _: None,
 ) -> RunRecorder:
     """Leave a record of what happens inside, below `<store>/runs/`; to be used as a context.
 
@@ -71,9 +70,7 @@ def runs(store: Store, name: str | None = None) -> list[RunEntry]:
 class RunRecorder:
     """One run that is being recorded."""
 
-    def __init__(
-        self, store: Store, command: str, name: str, recipe: Path | None, tell: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, store: Store, command: str, name: str, recipe: Path | None, tell: Tell) -> None:
         now = datetime.now(UTC)
         self.id = f"{now:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
         self.command = command
@@ -147,19 +144,6 @@ class RunRecorder:
     def note(self, **facts: Any) -> None:
         """Add facts to what run.json will say; `exit_code` is that of a command that ends without an error."""
         self._noted |= facts
-
-    def came_to(self, built: BuildResult, manifest: Mapping[str, Any] | None) -> None:
-        """Note what a build came to; `manifest` is what a version of it says, if everything was built."""
-        self.note(
-            steps={
-                "made": list(built.made),
-                "kept": [name for name in built.artifacts if name not in built.made],
-                "failed": {name: str(error).partition("\n")[0] for name, error in built.errors.items()},
-            },
-            verdicts={name: [vars(verdict) for verdict in found] for name, found in built.verdicts.items()},
-            puts_out=list(built.plan.outputs),
-            manifest=None if manifest is None else dict(manifest),
-        )
 
     def _open(self) -> None:
         self._store.prepare()

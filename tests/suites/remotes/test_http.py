@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_remote import commit, holds
+from store.remote.test_client import commit, holds
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.store import sync

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from test_remote import commit, digest, holds, key, names
+from store.remote.test_client import commit, digest, holds, key, names
 
 from cpu_pipeline.core.errors import RecipeError, TryAgain
 from cpu_pipeline.store import sync

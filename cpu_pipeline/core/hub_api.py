@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from cpu_pipeline.core.errors import PipelineError, RecipeError, TryAgain
-from cpu_pipeline.sources._base import Want
+from cpu_pipeline.core.repo_files import Want
 
 T = TypeVar("T")
 
