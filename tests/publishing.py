@@ -99,6 +99,8 @@ class Made:
                     needed["identity"] = {"what": {"endpoint": "https://joe:hush@hub.example/?token=hush"}}
                 built.artifacts[node.id] = lease.commit(key, needed, node.gives, facts, run, work)
                 built.keys[node.id] = key
+                if (record := store.action(key)) is not None:
+                    built.records[node.id] = record
                 if verdicts := node.stage.judge(built.artifacts[node.id].facts) if facts else []:
                     built.verdicts[node.id] = verdicts
 

@@ -21,13 +21,15 @@ from cpu_pipeline.release import lockfile
 COLLECTING = """\
 import importlib, sys
 from pathlib import Path
-from collecting import gc
 from cpu_pipeline.cli import main
+from cpu_pipeline.release import references
+from cpu_pipeline.store.gc import collect
 from cpu_pipeline.store.local import Store
 module, name = importlib.import_module(sys.argv[1]), sys.argv[2]
 real = getattr(module, name)
 def late(*given):
-    gc(Store(Path("store")), 0)
+    store = Store(Path("store"))
+    collect(store, references.reader(store), 0)
     return real(*given)
 setattr(module, name, late)
 sys.exit(main(sys.argv[3:]))
@@ -42,10 +44,10 @@ def bench(tmp_path: Path) -> ProjectFixture:
 @pytest.mark.parametrize(
     ("module", "name", "arguments"),
     [
-        ("publish", "publish", ["run", "--out", "artifacts"]),
-        ("lock", "make", ["lock"]),
-        ("lock", "write", ["lock"]),
-        ("rebuild", "compare", ["run", "--rebuild"]),
+        ("release.publish", "publish", ["run", "--out", "artifacts"]),
+        ("release.lockfile", "make", ["lock"]),
+        ("release.lockfile", "write", ["lock"]),
+        ("engine.rebuild", "compare", ["run", "--rebuild"]),
     ],
 )
 def test_a_gc_between_building_and_what_comes_of_it(

@@ -34,7 +34,7 @@ PADDING = 1
 
 
 @dataclass(frozen=True)
-class Bench:
+class PaddingBenchmark:
     """What to measure; the model is RoBERTa with a head for question answering and random weights."""
 
     layers: int = 12

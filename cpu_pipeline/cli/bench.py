@@ -37,10 +37,10 @@ def padding(
     """Time transformers' sdpa, torch's nested fast path and packed tokens over the share of real tokens."""
     import sys
 
-    from cpu_pipeline.bench.padding import Bench
+    from cpu_pipeline.bench.padding import PaddingBenchmark
     from cpu_pipeline.cli.output import as_json as print_json
 
-    bench = Bench(layers, hidden, heads, batch, length, rounds, _percents(shares), threads, bf16)
+    bench = PaddingBenchmark(layers, hidden, heads, batch, length, rounds, _percents(shares), threads, bf16)
     found = bench.run(lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:
         print_json(found)

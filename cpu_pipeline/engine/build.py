@@ -346,8 +346,14 @@ class _Build:
 
     def _done(self, node: Node, key: str, artifact: Artifact) -> None:
         self.pending.pop(node.id, None)
+        if (record := self.store.action(key)) is None:
+            self._fail(
+                node, TryAgain("its record was removed from the store during the build; run the same command again")
+            )
+            return
         self.built.artifacts[node.id] = artifact
         self.built.keys[node.id] = key
+        self.built.records[node.id] = record
         self.store.remember(f"{self.plan.name}/{node.id}", key)
         if verdicts := node.stage.judge(artifact.facts):
             self.built.verdicts[node.id] = verdicts

@@ -11,6 +11,7 @@ from cpu_pipeline.core.errors import PipelineError, Refused
 from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.stages._base import Verdict
+from cpu_pipeline.store.record import Action
 
 T = TypeVar("T")
 
@@ -22,6 +23,8 @@ class BuildResult:
     plan: Plan
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    records: dict[str, Action] = field(default_factory=dict)
+    """Node id -> its record in the store: ingredients, files, facts, how its run went."""
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
     """Node id -> what its checks said."""
     made: list[str] = field(default_factory=list)

@@ -71,7 +71,9 @@ def test_prints_a_table_with_the_machine(cli: Cli) -> None:
 
 def test_ways_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
-    bench = padding.ProjectFixture(layers=1, hidden=32, heads=2, batch=2, length=8, rounds=3, shares=(100,), threads=1)
+    bench = padding.PaddingBenchmark(
+        layers=1, hidden=32, heads=2, batch=2, length=8, rounds=3, shares=(100,), threads=1
+    )
     sessions = {name: lambda arrays, name=name: called.append(name) for name in "abc"}
     bench._time(sessions, {100: {}}, lambda _: None)
     assert "".join(called) == "abcbcacab", "each goes first as often as the others"

@@ -71,11 +71,9 @@ def test_backends_say_whether_they_take_a_model(cli: Cli) -> None:
 
 
 def test_a_backend_whose_package_is_missing_does_not_work(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cpu_pipeline.engine import keys
-
     installed = packages.installed
     monkeypatch.setattr(
-        keys, "installed", lambda name, *where: packages.ABSENT if name == "openvino" else installed(name, *where)
+        packages, "installed", lambda name, *where: packages.ABSENT if name == "openvino" else installed(name, *where)
     )
     said = {b["format"]: b["works"] for b in cli("backends", "--json").json}
     assert said["openvino"] is False and said["onnx"] is True

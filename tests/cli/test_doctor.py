@@ -9,7 +9,7 @@ from conftest import Cli
 
 from cpu_pipeline import backends, stages
 from cpu_pipeline.core import host
-from cpu_pipeline.engine import keys, packages
+from cpu_pipeline.engine import packages
 
 
 def test_tells_machine_versions_and_what_works(cli: Cli, tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_tells_people_line_by_line(cli: Cli, tmp_path: Path) -> None:
 def test_tells_what_is_missing_and_how_to_get_it(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = packages.installed
     monkeypatch.setattr(
-        keys, "installed", lambda name, *where: packages.ABSENT if name == "nncf" else installed(name, *where)
+        packages, "installed", lambda name, *where: packages.ABSENT if name == "nncf" else installed(name, *where)
     )
     assert cli("doctor", "--json", "--store", tmp_path).json["stages"]["quantize.openvino"] == ["nncf"]
     out = cli("doctor", "--store", tmp_path).out

@@ -71,7 +71,7 @@ def test_the_first_refresh_builds_promotes_and_locks(bench: ProjectFixture) -> N
     held = lockfile.read(recipe.with_suffix(".lock"))
     assert held["steps"]["made"]["output"]
     assert promotions.promoted(bench.out / "small")[-1].by == "refresh"
-    kept = {place.name for place in references.read(Store(bench.store)).places}
+    kept = {place.name for place in references.read(Store(bench.store)).paths}
     assert kept == {"small.lock", "small"}, "gc leaves alone what lock and versions name"
 
 

@@ -22,6 +22,7 @@ from publishing import ROWS as ROW_COMMIT
 from cpu_pipeline import api
 from cpu_pipeline.core import hub_api, jsonl
 from cpu_pipeline.core.errors import RecipeError, StageFailed, TryAgain
+from cpu_pipeline.engine import build as engine
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.packages import installed
 from cpu_pipeline.engine.result import BuildResult
@@ -310,7 +311,7 @@ def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkey
         built.errors |= errors
         return built
 
-    monkeypatch.setattr(build, "build", build)
+    monkeypatch.setattr(engine, "build", build)
     monkeypatch.setattr(hub_api, "resolve", lambda repo, want, branch: moved if want == "model" else ROW_COMMIT)
     recipe = made.write(refresh={"follow": "main"})
     text = recipe.read_text()

@@ -68,14 +68,14 @@ def die(*_: object) -> None:
     raise Death
 
 
-@pytest.mark.parametrize("where", ["point", "_append"])
+@pytest.mark.parametrize("where", ["point", "append"])
 def test_a_kill_while_latest_moves_loses_no_line(home: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     put(home, A)
     put(home, B)
     with monkeypatch.context() as patch, pytest.raises(Death):
         patch.setattr(versions, where, die)
         rollback(home, A)
-    moved = where == "_append"
+    moved = where == "append"
     assert in_service(home) == home / (A if moved else B)
     wanted = [(A, "run", None), (B, "run", A)] + ([(A, "rollback", B)] if moved else [])
     assert order(home) == wanted and rejected(home) == ({B} if moved else set())
@@ -273,7 +273,7 @@ def test_latest_is_on_the_disk_before_it_is_told(home: Path, monkeypatch: pytest
     """After a power cut `latest` is what promotions.jsonl says it is."""
     synced: list[tuple[Path, str | None, bool]] = []
     monkeypatch.setattr(
-        versions, "sync_dir", lambda path: synced.append((path, latest.latest(home), (home / PROMOTIONS).exists()))
+        latest, "sync_dir", lambda path: synced.append((path, latest.latest(home), (home / PROMOTIONS).exists()))
     )
     put(home, A)
     assert synced == [(home, A, False)]

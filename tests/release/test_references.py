@@ -117,7 +117,7 @@ def test_a_root_is_written_once(store: Store, tmp_path: Path) -> None:
     store.root_at(path)
     store.root_at(tmp_path / "." / "toy.lock")
     assert [p.stat().st_ino for p in (store.root / "roots").iterdir()] == [before]
-    assert note.read_text() == str(path) and references.read(store).places == [path]
+    assert note.read_text() == str(path) and references.read(store).paths == [path]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def refuses(store: Store, place: Path) -> None:
 def test_a_path_need_not_be_utf_8(store: Store, tmp_path: Path) -> None:
     path = write_lock(tmp_path / "caf\udce9" / "toy.lock", store, 1)
     store.root_at(path)
-    assert references.read(store).places == [path] and left(store) == [1]
+    assert references.read(store).paths == [path] and left(store) == [1]
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])

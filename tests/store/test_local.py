@@ -412,9 +412,9 @@ def test_a_read_only_store_serves_and_says_clearly_that_it_cannot_be_written(sto
     script = f"""
         import os, sys
         from pathlib import Path
-        from cpu_pipeline.errors import RecipeError
-        from cpu_pipeline.lease import leased
-        from cpu_pipeline.store import Store
+        from cpu_pipeline.core.errors import RecipeError
+        from cpu_pipeline.store.lease import leased
+        from cpu_pipeline.store.local import Store
         if os.getuid() == 0:
             os.setgid(65534); os.setuid(65534)
         store = Store(Path({str(store.root)!r}))
@@ -518,9 +518,9 @@ def test_a_disk_that_fills_up_during_a_commit_publishes_nothing(store: Store) ->
     script = f"""
         import resource, signal, sys
         from pathlib import Path
-        from cpu_pipeline.errors import TryAgain
-        from cpu_pipeline.lease import leased
-        from cpu_pipeline.store import Store
+        from cpu_pipeline.core.errors import TryAgain
+        from cpu_pipeline.store.lease import leased
+        from cpu_pipeline.store.local import Store
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         store = Store(Path({str(store.root)!r}))
         said = []
@@ -684,8 +684,8 @@ def test_what_a_killed_build_left_is_swept_and_what_a_living_one_holds_is_not(st
     script = f"""
         import os, sys
         from pathlib import Path
-        from cpu_pipeline.lease import leased
-        from cpu_pipeline.store import Store
+        from cpu_pipeline.store.lease import leased
+        from cpu_pipeline.store.local import Store
         lease = leased(Store(Path({str(store.root)!r})))
         work = lease.__enter__().work({key(1)!r})
         (work / "half").write_bytes(b"x" * 1000)
