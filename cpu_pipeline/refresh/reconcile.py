@@ -159,7 +159,7 @@ class Reconciler:
         done = self.done
         built = build.build(self.seen.plan, self.store, self.tell, self.jobs, remeasure, self.lease)
         self.made |= set(built.made)
-        candidate.record(self.run, built, self.store)
+        candidate.record(self.run, built)
         for error in built.errors.values():
             raise error
         done.built = sum(name in self.made for name in built.artifacts)
@@ -264,7 +264,7 @@ class Reconciler:
             return
         locked = lockfile.make(built, self.store)
         if seen.plan.outputs:
-            described = manifest.describe(built, self.store)
+            described = manifest.describe(built)
             if (rejected := self._rejected(described)) is not None:
                 done.outcome = "held"
                 done.says = (

@@ -11,9 +11,9 @@ from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs.recorder import RunRecorder
 
 
-def record(run: RunRecorder, built: BuildResult, store: Store) -> BuildResult:
-    """Write a build's outcome into the record of its run, and what a version of it would say; return the build."""
-    described = None if built.errors else manifest.describe(built, store)
+def record(run: RunRecorder, built: BuildResult) -> BuildResult:
+    """Write a build's outcome, and the manifest that a version of it would have, into its run; return the build."""
+    described = None if built.errors else manifest.describe(built)
     run.note(**built.summary(), manifest=described)
     return built
 

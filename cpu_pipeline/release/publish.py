@@ -50,7 +50,7 @@ def publish(
     name = built.plan.name
     if not _NAME.fullmatch(name):
         raise RecipeError(f"{built.plan.path}: the file's name becomes a folder's; use letters, digits, . _ and -")
-    manifest = describe(built, store)
+    manifest = describe(built)
     home, version = out / name, str(manifest["version"])
     for path in (home, home / version):
         if path.is_symlink():
@@ -110,21 +110,21 @@ def _write(built: BuildResult, store: Store, manifest: dict[str, Any], work: Pat
         if not store.check(built.artifacts[source]):
             raise Damaged(source)
         _copy_tree(built.artifacts[source].path, work / CHECKS / node)
-    _say(built, store, manifest, work)
+    _write_documents(built, manifest, work)
     _sync_tree(work)
 
 
-def _say(built: BuildResult, store: Store, manifest: dict[str, Any], work: Path) -> None:
-    """Write what is said about a version: each file names those before it by digest, the manifest all of them."""
-    made_of = origins.origins(built, store)
+def _write_documents(built: BuildResult, manifest: dict[str, Any], work: Path) -> None:
+    """Write the documents of a version: each file names those before it by digest, the manifest all of them."""
+    made_of = origins.origins(built)
     # An artifact that has a README.md of its own keeps it: it is part of its digest.
     cards = {name: model_card.FILE for name in built.plan.outputs if not (work / name / model_card.FILE).exists()}
     for name, file in cards.items():
-        _put(work / name / file, model_card.render(built, store, manifest, made_of, name))
+        _put(work / name / file, model_card.render(built, manifest, made_of, name))
     _put(work / REPORT, report.render(built, manifest))
     files = {p.relative_to(work).as_posix(): _listed(p) for p in sorted(work.rglob("*")) if p.is_file()}
     whole = {**manifest, "cards": cards, "files": files}
-    _put(work / sbom.FILE, sbom.render(built, store, whole, made_of))
+    _put(work / sbom.FILE, sbom.render(built, whole, made_of))
     files[sbom.FILE] = _listed(work / sbom.FILE)
     _put(work / provenance.FILE, provenance.dump(provenance.make(whole, made_of)))
     files[provenance.FILE] = _listed(work / provenance.FILE)
