@@ -110,7 +110,7 @@ def build(
             nonlocal before
             hold(built)
             before = latest.in_service(Path(out) / planned.name)
-            return publish.publish(built, kept, Path(out), force, run.command)
+            return publish.publish(built, kept, Path(out), force=force, by=run.command)
 
         # Held until the roots name it: no `gc` comes between building and putting out.
         with leased(kept) as lease:

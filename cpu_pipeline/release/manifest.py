@@ -120,7 +120,7 @@ def edited(version: Path) -> list[str]:
     try:
         said = read_manifest(version)
         files = dict(said["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return [MANIFEST]
     if VERSION.fullmatch(version.name) and said.get("version", version.name) != version.name:
         return [f"{MANIFEST} of another version"]

@@ -592,7 +592,7 @@ class Pretended:
 
     def refresh(self, *only: Trigger, **recipe: Any) -> outcome.Refreshed:
         path = self.made.write(**recipe) if recipe else self.made.home / "toy.yaml"
-        return refreshing.refresh(path, self.store, self.out, only)
+        return refreshing.refresh(path, self.store, self.out, only=only)
 
 
 @pytest.fixture
@@ -624,7 +624,7 @@ def test_a_dry_run_reacts_as_a_refresh_would(pretended: Pretended) -> None:
     text, pretended.heads["model"] = recipe.read_text(), "b" * 40
     wanted: list[tuple[list[Trigger], str]] = [([], "stale"), (["model"], "stale"), (["data", "recipe"], "fresh")]
     for only, expected in wanted:
-        done = refreshing.refresh(recipe, pretended.store, pretended.out, only, dry_run=True)
+        done = refreshing.refresh(recipe, pretended.store, pretended.out, only=only, dry_run=True)
         assert (done.outcome, bool(done.moved)) == (expected, expected == "stale"), only
     assert recipe.read_text() == text
 

@@ -91,7 +91,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def put(made: tuple[BuildResult, Store], out: Path, force: bool = False) -> Path:
-    found = publish(*made, out, force)
+    found = publish(*made, out, force=force)
     assert found is not None
     return found[0]
 
@@ -273,7 +273,7 @@ def test_what_was_edited_is_not_overwritten_without_force(edit: str, made: Maker
     ):
         publish(*made(), out)
     assert {f: (path / f).read_bytes() for f in files(path) if (path / f).is_file()} == before
-    assert publish(*made(), out, True) == (path, True)
+    assert publish(*made(), out, force=True) == (path, True)
     assert edited(path) == []
     assert (out / "toy" / "latest").resolve() == path.resolve()
 
@@ -301,7 +301,7 @@ def test_a_version_that_is_a_link_is_not_written_through(made: Maker, out: Path,
     shutil.move(version, tmp_path / "elsewhere")
     version.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Refused, match=f"{version} is a symbolic link"):
-        publish(*made(), out, True)
+        publish(*made(), out, force=True)
 
 
 def test_latest_names_a_folder_at_every_moment_while_an_edited_version_is_replaced(
