@@ -110,12 +110,12 @@ def build(
             nonlocal before
             hold(built)
             before = latest.in_service(Path(out) / planned.name)
-            return publish.publish(built, kept, Path(out), force, run.command)
+            return publish.publish(built, kept, Path(out), force=force, by=run.command)
 
         # Held until the roots name it: no `gc` comes between building and putting out.
         with leased(kept) as lease:
             built, published = repaired(
-                lambda: candidate.record(run, engine.build(planned, kept, tells, jobs, remeasure, lease), kept),
+                lambda: candidate.record(run, engine.build(planned, kept, tells, jobs, remeasure, lease)),
                 put_out,
                 tells,
             )
@@ -175,7 +175,7 @@ def write_lock(
             candidate.create_environments(planned, kept, tells)
 
         def building() -> BuildResult:
-            built = candidate.record(run, engine.build(planned, kept, tells, jobs, lease=lease), kept)
+            built = candidate.record(run, engine.build(planned, kept, tells, jobs, lease=lease))
             run.note(puts_out=[])
             return built
 

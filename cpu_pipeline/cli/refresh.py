@@ -48,7 +48,7 @@ def refresh(
     """
     from cpu_pipeline.cli.output import Progress, patient
     from cpu_pipeline.core.errors import Interrupted, PartlyDone, PipelineError
-    from cpu_pipeline.refresh import reconcile as refreshing
+    from cpu_pipeline.refresh import reconcile
 
     triggers = _triggers(only)
     paths = recipes or _all()
@@ -59,7 +59,16 @@ def refresh(
         for path in paths:
             try:
                 with Progress(quiet=as_json) as tell:
-                    done = refreshing.refresh(path, opened, out, triggers, jobs, create_envs, dry_run, tell)
+                    done = reconcile.refresh(
+                        path,
+                        opened,
+                        out,
+                        only=triggers,
+                        jobs=jobs,
+                        create_envs=create_envs,
+                        dry_run=dry_run,
+                        tell=tell,
+                    )
             except Interrupted:
                 raise
             except PipelineError as error:

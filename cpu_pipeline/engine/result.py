@@ -13,6 +13,7 @@ from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.record import Action
 
+B = TypeVar("B")
 T = TypeVar("T")
 
 
@@ -58,9 +59,7 @@ class Damaged(Refused):
         self.node = node
 
 
-def repaired(
-    building: Callable[[], BuildResult], using: Callable[[BuildResult], T], tell: Tell
-) -> tuple[BuildResult, T]:
+def repaired(building: Callable[[], B], using: Callable[[B], T], tell: Tell) -> tuple[B, T]:
     """Build, and use what was built; when an object turns out to be damaged, tell, build it anew and go on.
 
     Args:
