@@ -115,7 +115,9 @@ def build(
         # Held until the roots name it: no `gc` comes between building and putting out.
         with leased(kept) as lease:
             built, published = repaired(
-                lambda: candidate.record(run, engine.build(planned, kept, tells, jobs, remeasure, lease)),
+                lambda: candidate.record(
+                    run, engine.build(planned, kept, tell=tells, jobs=jobs, remeasure=remeasure, lease=lease)
+                ),
                 put_out,
                 tells,
             )
@@ -145,7 +147,7 @@ def rebuild(
     hold = _hold(planned, locked)
     if create_envs:
         candidate.create_environments(planned, kept, tell)
-    return rebuilding.rebuild(planned, kept, tell, jobs, hold)
+    return rebuilding.rebuild(planned, kept, tell=tell, jobs=jobs, hold=hold)
 
 
 def write_lock(
@@ -175,7 +177,7 @@ def write_lock(
             candidate.create_environments(planned, kept, tells)
 
         def building() -> BuildResult:
-            built = candidate.record(run, engine.build(planned, kept, tells, jobs, lease=lease))
+            built = candidate.record(run, engine.build(planned, kept, tell=tells, jobs=jobs, lease=lease))
             run.note(puts_out=[])
             return built
 

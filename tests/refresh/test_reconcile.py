@@ -581,7 +581,7 @@ class Pretended:
         monkeypatch.setattr(build, "build", self.build)
         monkeypatch.setattr(hub_api, "resolve", lambda repo, want, branch: self.heads[want])
 
-    def build(self, plan: Plan, store: Store, *_: Any) -> BuildResult:
+    def build(self, plan: Plan, store: Store, **_: Any) -> BuildResult:
         built = BuildResult(plan)
         self.made.fill(built, store, content=self.content)
         for name in [name for name in plan.nodes if name in self.errors]:
