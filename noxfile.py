@@ -205,7 +205,8 @@ def _suite(session: nox.Session, suite: Suite) -> None:
     if suite.environments:
         listed = session.run("python", "-m", "cpu_pipeline", "env", "list", "--json", silent=True, log=False)
         for environment in json.loads(str(listed)):
-            session.run("python", "-m", "cpu_pipeline", "env", "create", environment["name"])
+            for verb in ("create", "check"):
+                session.run("python", "-m", "cpu_pipeline", "env", verb, environment["name"])
     env = dict(suite.env)
     if suite.folder == "schedulers" and "ACTIONLINT" not in os.environ:
         env["ACTIONLINT"] = session.create_tmp()

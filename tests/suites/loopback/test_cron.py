@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from project import until
-from suites.loopback.serving import SERVE, free_port
 from safetensors.numpy import load_file, save_file
+from suites.loopback.serving import SERVE, free_port
 
 from cpu_pipeline.release import latest, lockfile, manifest
 

@@ -13,8 +13,8 @@ from typing import Any
 import onnx
 import pytest
 import yaml
-from suites.loopback.serving import HUB, pipeline
 from stages.conftest import job_for
+from suites.loopback.serving import HUB, pipeline
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.stages.export.onnx import ExportOnnx

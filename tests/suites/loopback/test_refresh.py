@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from suites.loopback.serving import SERVE, free_port
 from safetensors.numpy import load_file, save_file
+from suites.loopback.serving import SERVE, free_port
 
 from cpu_pipeline.release import latest, lockfile, manifest
 
