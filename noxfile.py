@@ -149,7 +149,7 @@ def nightly(session: nox.Session) -> None:
 
     Every part is run, whatever failed before it. The log begins with how the versions differ from constraints.txt.
     """
-    session.install("-e", f".[{','.join(EXTRAS)}]")
+    _install_newest(session)
     session.log(f"not as in {CONSTRAINTS.name}:\n{_drift(session)}")
     session.env["ALL_ROWS"] = "1"
     wanted = {name: suite for name, suite in SUITES.items() if not (suite.hub and os.environ.get("WITHOUT_HUB"))}
@@ -172,7 +172,7 @@ def nightly(session: nox.Session) -> None:
 @nox.session(venv_backend="venv", reuse_venv=False)
 def constraints(session: nox.Session) -> None:
     """Write constraints.txt: the newest versions that fit, in a fresh environment; then lint and test with them."""
-    session.install("-e", f".[{','.join(EXTRAS)}]")
+    _install_newest(session)
     CONSTRAINTS.write_text(HEADER + "".join(f"{line}\n" for line in _versions(session)), encoding="utf-8")
     _lint(session)
     session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
@@ -182,6 +182,13 @@ def _install(session: nox.Session, *extras: str) -> None:
     """Install the project and what was tested with it, unless the session runs in an existing environment."""
     if session.venv_backend != "none":
         session.install("-c", str(CONSTRAINTS), "-e", f".[{','.join(extras)}]")
+
+
+def _install_newest(session: nox.Session) -> None:
+    """Install the newest versions that the ranges of pyproject.toml allow; the session's environment is a fresh one."""
+    if session.venv_backend == "none":
+        session.error("this session needs a fresh environment: leave --no-venv out")
+    session.install("-e", f".[{','.join(EXTRAS)}]")
 
 
 def _lint(session: nox.Session) -> None:
