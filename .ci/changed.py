@@ -4,7 +4,7 @@
 Usage: .ci/changed.py [COMMIT]
 
 Without COMMIT: since the branch left `main`; on `main` itself, since the last commit. Files that git does not track
-yet count as changed. The order is: changed tests, tests named like a changed module, tests that import one.
+yet count as changed. The order is: changed tests, tests named like a changed module, the fingerprints of stages, tests that import one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "cpu_pipeline"
+FINGERPRINTS = "tests/test_fingerprints.py"
+"""Reads the code of the whole package, so no import shows that a change concerns it."""
 
 
 def git(root: Path, *arguments: str) -> list[str]:
@@ -74,6 +76,8 @@ def tests(root: Path, files: list[str]) -> list[str]:
         *folders, stem = name.removesuffix(".py").split("/")[1:]
         stem = f"test_{stem.lstrip('_')}.py"
         near += [test for test in ("/".join(["tests", *folders, stem]), f"tests/{stem}") if test in known]
+    if FINGERPRINTS in known and any(name.startswith(f"{PACKAGE}/") for name in code):
+        near.append(FINGERPRINTS)
     modules = {module(name) for name in code} - {PACKAGE}
     counts = {test: len(modules & set(imports(path))) for test, path in known.items()}
     importers = sorted((test for test in known if counts[test]), key=lambda test: -counts[test])

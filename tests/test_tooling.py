@@ -86,6 +86,7 @@ def clone(tmp_path: Path) -> Path:
         "tests/store/test_disk.py": "",
         "tests/test_both.py": both,
         "tests/test_other.py": "",
+        "tests/test_fingerprints.py": "",
         "tests/test_helped.py": "import helper\n",
         "tests/suites/slow/test_slow.py": "from cpu_pipeline.store import local\n",
     }
@@ -101,9 +102,15 @@ def clone(tmp_path: Path) -> Path:
     ("edited", "tests"),
     [
         ([], []),
-        (["cpu_pipeline/store/local.py"], ["tests/store/test_local.py", "tests/test_both.py"]),
-        (["cpu_pipeline/store/_disk.py"], ["tests/store/test_disk.py"]),
-        (["cpu_pipeline/other.py"], ["tests/test_other.py", "tests/store/test_local.py", "tests/test_both.py"]),
+        (
+            ["cpu_pipeline/store/local.py"],
+            ["tests/store/test_local.py", "tests/test_fingerprints.py", "tests/test_both.py"],
+        ),
+        (["cpu_pipeline/store/_disk.py"], ["tests/store/test_disk.py", "tests/test_fingerprints.py"]),
+        (
+            ["cpu_pipeline/other.py"],
+            ["tests/test_other.py", "tests/test_fingerprints.py", "tests/store/test_local.py", "tests/test_both.py"],
+        ),
         (["tests/helper.py"], ["tests/test_helped.py"]),
         (["tests/store/test_new.py", "tests/suites/slow/test_slow.py"], ["tests/store/test_new.py"]),
         (["README.md"], []),
