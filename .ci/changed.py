@@ -4,7 +4,8 @@
 Usage: .ci/changed.py [COMMIT]
 
 Without COMMIT: since the branch left `main`; on `main` itself, since the last commit. Files that git does not track
-yet count as changed. The order is: changed tests, tests named like a changed module, the fingerprints of stages, tests that import one.
+yet count as changed. The order is: changed tests, tests named like a changed module, the fingerprints of stages, tests
+that import a changed module.
 """
 
 from __future__ import annotations

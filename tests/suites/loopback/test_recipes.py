@@ -40,7 +40,7 @@ def some_rows(recipe: Path, into: Path) -> Path:
     pipe = yaml.safe_load((ROOT / "pipelines" / f"{said['pipeline']}.yaml").read_text(encoding="utf-8"))
     trial = {
         "validate.accuracy": {"max_drop": 0.05, "confidence": 0.5},
-        "validate.latency": {"calls": 8, "rounds": 2, "processes": 1, "warmup": 1},
+        "validate.latency": {"calls": 8, "rounds": 2, "processes": 1, "warmup": 1, "min_speedup": 0.2},
     }
     said["with"] |= {step["id"]: trial[step["use"]] for step in pipe["stages"] if step["use"] in trial}
     path = into / recipe.name
