@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-_MARK = re.compile(r"<!-- (not run|exit|file|output)(?:: (.+?))? -->")
+_MARK = re.compile(r"<!-- (not run|exit|file|output|test command)(?:: (.+?))? -->")
 _FENCE = re.compile(r"(\s*)(```+)(\w*)\s*$")
 
 
