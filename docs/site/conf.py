@@ -26,7 +26,7 @@ myst_heading_anchors = 3
 nitpicky = True
 
 REPOSITORY = os.environ.get("REPOSITORY_URL", "").rstrip("/")
-"""Links to files outside docs/ lead into this repository; without an address they become plain text."""
+"""Links to what is no page lead into this repository; without an address they become plain text."""
 
 NAVIGATION = {
     "Tutorial": ["tutorial/first-recipe", "tutorial/your-own-data"],
@@ -70,11 +70,11 @@ def _add_navigation(_: Sphinx, page: str, source: list[str]) -> None:
 
 
 def _lead_out(_: Sphinx, page: str, source: list[str]) -> None:
-    """Point links to files outside docs/ at the repository."""
+    """Point links to what is no page at the repository."""
 
     def replace(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page), match["target"]))
-        if path.startswith("docs/"):
+        if path.startswith("docs/") and path.endswith(".md"):
             return match[0]
         if not REPOSITORY:
             return match["label"]
