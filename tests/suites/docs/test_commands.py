@@ -46,6 +46,7 @@ class Clone:
         env = {key: value for key, value in os.environ.items() if key not in hidden} | {
             "PATH": os.pathsep.join(path),
             "CPU_PIPELINE_STORE": str(self.store),
+            "PYTHONPATH": str(ROOT),
             "HOME": str(home),
             "XDG_CACHE_HOME": str(home / ".cache"),
             "HF_HUB_OFFLINE": "1",
@@ -54,17 +55,18 @@ class Clone:
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+            timeout=600,
         )  # fmt: skip
 
 
 def _bin(folder: Path) -> Path:
-    """Make a folder with the command as it is in this source tree, whatever is installed."""
+    """Make a directory with the command, for an interpreter that has it in no environment of its own."""
     found = folder / "bin"
     if not found.exists():
         found.mkdir()
         command = found / "cpu-pipeline"
-        source, python = shlex.quote(str(ROOT)), shlex.quote(sys.executable)
-        command.write_text(f'#!/bin/sh\nPYTHONPATH={source} exec {python} -m cpu_pipeline "$@"\n', encoding="utf-8")
+        python = shlex.quote(sys.executable)
+        command.write_text(f'#!/bin/sh\nexec {python} -m cpu_pipeline "$@"\n', encoding="utf-8")
         command.chmod(0o755)
     return found
 
@@ -142,9 +144,11 @@ def plain(text: str, clone: Clone) -> str:
 
 def masked(line: str) -> str:
     """Replace digests and numbers, and let columns be of any width."""
+    line = re.sub(r"\b\d{8}T\d{6}\.\d+-[0-9a-f]+\b", "RUN", line)
     line = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,64}\b", "DIGEST", line)
     line = re.sub(r"[-+]?\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?", "N", line)
     line = re.sub(r"\bN (?:[KMG]iB|B|bytes)\b", "N SIZE", line)
+    line = re.sub(r"\bN (?:second|minute|hour)s? ago\b", "N AGO", line)
     return re.sub(r"\s+|-{3,}", " ", line).strip()
 
 
@@ -197,6 +201,8 @@ def write(page: Path, accepted: Sequence[tuple[Block, str]]) -> None:
     [
         ("built  int8  1.8 s", "built     int8  12 s", True),
         ("wrote artifacts/a/dd193ebed863", "wrote artifacts/a/0a193ebed86f", True),
+        ("20261130T104213.629406-8a8dd9  run", "20261201T000000.1-abcdef  run", True),
+        ("fresh 1 seconds ago", "fresh 2 minutes ago", True),
         ("a\n...\nd", "a\nb\nc\nd", True),
         ("a\n...\nd", "a\nd", True),
         ("a\nd", "a\nb\nd", False),
