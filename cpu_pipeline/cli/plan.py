@@ -59,13 +59,13 @@ def check(
     from cpu_pipeline.cli.output import fail
     from cpu_pipeline.core.errors import PipelineError
     from cpu_pipeline.graph import planner
-    from cpu_pipeline.recipe.document import read
+    from cpu_pipeline.recipe.document import read_document
     from cpu_pipeline.recipe.reader import load_pipeline_file
 
     worst, results = 0, []
     for file in files:
         try:
-            written = read(file).value
+            written = read_document(file).value
             if any(key in written for key in ("model", "task", "data", "pipeline")):
                 api.plan(api.load_recipe(file))
             else:

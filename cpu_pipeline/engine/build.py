@@ -269,7 +269,7 @@ def _warn(plan: Plan, tell: Tell) -> None:
     """Tell what everybody who uses an environment of the plan has to know."""
     used = {name for node in plan.nodes.values() for name in environments_of(node.stage, plan.formats(node))}
     for name in sorted(used - {DEFAULT}):
-        if warning := environments.read(name).warning:
+        if warning := environments.get(name).warning:
             tell(Event(f"environment `{name}`", "warning", (warning,)))
 
 

@@ -104,7 +104,7 @@ def names() -> list[str]:
 
 
 @cache
-def read(name: str) -> Environment:
+def get(name: str) -> Environment:
     """Read an environment's pins.
 
     Raises:
@@ -139,7 +139,7 @@ def interpreter(name: str) -> Interpreter:
     """
     if name == DEFAULT:
         return Interpreter(sys.executable, tuple(_own_paths()))
-    here = read(name)
+    here = get(name)
     if not here.ready:
         raise BackendMissing(
             f"the environment `{name}` is not here ({here.about.rstrip('.')}); make it with "
@@ -158,7 +158,7 @@ def create(name: str, tell: Callable[[str], None] = lambda _: None) -> Path:
     Raises:
         BackendMissing: pip could not install the pins, or what it installed is broken.
     """
-    here = read(name)
+    here = get(name)
     root().mkdir(parents=True, exist_ok=True)
     with FileLock(here.folder.with_name(f"{here.folder.name}.lock")):
         if here.ready:
@@ -193,9 +193,9 @@ def _make(here: Environment, tell: Callable[[str], None], fresh: bool) -> list[s
     return []
 
 
-def check(name: str) -> list[str]:
+def problems(name: str) -> list[str]:
     """Say everything that is wrong with an environment; nothing when it is whole and a worker starts in it."""
-    here = read(name)
+    here = get(name)
     if not here.ready:
         return [f"it is not here; make it with `cpu-pipeline env create {name}`"]
     problems = broken(here)
@@ -233,7 +233,7 @@ def _lost(distribution: importlib.metadata.Distribution) -> str | None:
 
 def remove(name: str) -> list[Path]:
     """Remove an environment, with what is left of it from other pins and other versions of Python."""
-    read(name)
+    get(name)
     gone = []
     for folder in sorted(root().glob(f"{name}-*-py*")):
         if folder.is_dir():

@@ -106,7 +106,7 @@ def _backend(name: str) -> dict[str, Any]:
 
 def _pins(where: str) -> Any:
     """Name an environment, and for one that we make, its every package."""
-    return where if where == DEFAULT else {"name": where, "pins": environments.read(where).digest}
+    return where if where == DEFAULT else {"name": where, "pins": environments.get(where).digest}
 
 
 def _host(stage: Stage, context: Context) -> Any:

@@ -32,7 +32,7 @@ def made_with(needed: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
 def installed(distribution: str, where: str = DEFAULT) -> str:
     """Return a distribution's version in an environment, made or not, or say that there is none."""
     if where != DEFAULT:
-        return environments.read(where).pins.get(environments.normal(distribution), ABSENT)
+        return environments.get(where).pins.get(environments.normal(distribution), ABSENT)
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -53,4 +53,4 @@ def lacking(plan: Plan, store: Store) -> list[str]:
         name for seen in look(plan, store) if seen.state != "kept"
         for name in environments_of(seen.node.stage, plan.formats(seen.node))
     }  # fmt: skip
-    return sorted(name for name in wanted - {DEFAULT} if not environments.read(name).ready)
+    return sorted(name for name in wanted - {DEFAULT} if not environments.get(name).ready)

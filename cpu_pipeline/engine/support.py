@@ -75,7 +75,7 @@ def _way(name: str, stages: tuple[str, ...]) -> BackendSupport:
     backend = backends.get(name)
     where = backend.ENVIRONMENT
     lacks = packages.missing(backend.PACKAGES, where)
-    if where != DEFAULT and not environments.read(where).ready:
+    if where != DEFAULT and not environments.get(where).ready:
         lacks = [f"the environment `{where}`"]
     return BackendSupport(
         format=name,

@@ -14,7 +14,7 @@ from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.graph.order import Cycle, in_order
 from cpu_pipeline.graph.paths import below_recipe
 from cpu_pipeline.graph.plan import APART, CHECKS, NOT_MODELS, Context, Node, Plan
-from cpu_pipeline.recipe import cron
+from cpu_pipeline.recipe.cron import parse_cron
 from cpu_pipeline.recipe.document import Keys, Problem
 from cpu_pipeline.recipe.reader import RecipeFile, check_options, load_pipeline
 from cpu_pipeline.recipe.spec import RESERVED, ROLES, Pipeline, Recipe, Step
@@ -106,7 +106,7 @@ class Planner:
         if refresh is None or refresh.cron is None:
             return
         try:
-            cron.read(refresh.cron)
+            parse_cron(refresh.cron)
         except ValueError as error:
             self._problem(("refresh", "cron"), str(error))
 

@@ -51,7 +51,7 @@ class Cron:
     @property
     def longest_gap(self) -> int:
         """Return the most days that ever lie between two days on which it fires."""
-        day = read("0 0 " + " ".join(self.text.split()[2:]))
+        day = parse_cron("0 0 " + " ".join(self.text.split()[2:]))
         found = [_FROM]
         for when in day.fires(_FROM):
             found.append(when)
@@ -71,7 +71,7 @@ class Cron:
             minute = str(choice[number % len(choice)])
         else:
             minute = f"{1 + number % 29},{31 + number % 29}"
-        return read(" ".join([minute, *self.text.split()[1:]]))
+        return parse_cron(" ".join([minute, *self.text.split()[1:]]))
 
     def calendars(self) -> list[str]:
         """Say the same as `OnCalendar=` of systemd.time(7): two lines where cron means the date or the weekday."""
@@ -87,7 +87,7 @@ class Cron:
         return [f"{dates} {time}", f"{weekdays}{any_date} {time}"]
 
 
-def read(text: str) -> Cron:
+def parse_cron(text: str) -> Cron:
     """Read a schedule.
 
     Raises:

@@ -77,7 +77,7 @@ class Document:
         return self.marks.get(keys, (1, 1))
 
 
-def read(path: Path) -> Document:
+def read_document(path: Path) -> Document:
     """Read one YAML file whose root is a mapping.
 
     Raises:
@@ -118,7 +118,7 @@ def parse(text: str, path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         says = " ".join(filter(None, (error.context, error.problem)))
-        if "\\t" in says or "'\t'" in says or (mark and _line(text, mark.line).lstrip(" ").startswith("\t")):
+        if "\\t" in says or "'\t'" in says or (mark and _line_of(text, mark.line).lstrip(" ").startswith("\t")):
             says = "a tab cannot indent YAML; use spaces"
         at = (mark.line + 1, mark.column + 1) if mark else None
         raise document.error([Problem((), says, at)]) from error
@@ -164,7 +164,7 @@ def scalar(text: str) -> Any:
     return text
 
 
-def _line(text: str, number: int) -> str:
+def _line_of(text: str, number: int) -> str:
     lines = text.splitlines()
     return lines[number] if number < len(lines) else ""
 

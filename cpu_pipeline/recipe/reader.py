@@ -13,7 +13,7 @@ from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.registry import entry_points
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.recipe import package_data
-from cpu_pipeline.recipe.document import Document, Keys, Problem, read
+from cpu_pipeline.recipe.document import Document, Keys, Problem, read_document
 from cpu_pipeline.recipe.explain import explain
 from cpu_pipeline.recipe.spec import Pipeline, Recipe
 
@@ -49,7 +49,7 @@ def load_recipe(path: Path) -> RecipeFile[Recipe]:
     Raises:
         RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
     """
-    return recipe_of(read(_recipe_path(path)))
+    return recipe_of(read_document(_recipe_path(path)))
 
 
 def recipe_of(document: Document) -> RecipeFile[Recipe]:
@@ -78,7 +78,7 @@ def load_pipeline(name: str, recipe: Document) -> RecipeFile[Pipeline]:
 
 def load_pipeline_file(path: Path) -> RecipeFile[Pipeline]:
     """Read and check one pipeline file."""
-    document = read(path)
+    document = read_document(path)
     _check(document, "Pipeline")
     return RecipeFile(document, Pipeline.model_validate(document.value))
 

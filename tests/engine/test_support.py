@@ -39,7 +39,7 @@ def test_a_way_whose_environment_is_not_made_does_not_work(
     monkeypatch.setenv("CPU_PIPELINE_ENVIRONMENTS", str(tmp_path))
     [ipex] = [way for way in support.ways() if way.format == "ipex"]
     assert ipex.lacks == ("the environment `ipex`",)
-    assert ipex.packages["torch"] == environments.read("ipex").pins["torch"]
+    assert ipex.packages["torch"] == environments.get("ipex").pins["torch"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from jsonschema import Draft7Validator, ValidationError
 from cpu_pipeline import stages, tasks
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.recipe import json_schema, reader
-from cpu_pipeline.recipe.document import Document, Keys, parse, read
+from cpu_pipeline.recipe.document import Document, Keys, parse, read_document
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "tests" / "examples"
@@ -87,7 +87,7 @@ def test_describes_every_key() -> None:
 
 @pytest.mark.parametrize("path", [*SHIPPED, *VALID], ids=lambda p: p.name)
 def test_accepts_every_shipped_file_and_valid_example(path: Path) -> None:
-    assert [error.message for error in Draft7Validator(WRITTEN).iter_errors(read(path).value)] == []
+    assert [error.message for error in Draft7Validator(WRITTEN).iter_errors(read_document(path).value)] == []
     first = path.read_text(encoding="utf-8").splitlines()[0]
     key, _, place = first.partition("$schema=")
     assert key == "# yaml-language-server: "
@@ -102,14 +102,14 @@ def yaml_alone() -> Iterator[Path]:
     """Give the invalid examples that are good YAML, which is all an editor's schema sees."""
     for path in sorted(EXAMPLES.glob("invalid/*.yaml")):
         with contextlib.suppress(RecipeError):
-            read(path)
+            read_document(path)
             yield path
 
 
 @pytest.mark.parametrize("path", yaml_alone(), ids=lambda p: p.stem)
 def test_refuses_invalid_examples_where_the_command_does(path: Path) -> None:
     """An editor that knows the schema alone underlines the lines that the command names."""
-    document = read(path)
+    document = read_document(path)
     errors = list(Draft7Validator(WRITTEN).iter_errors(document.value))
     if path.stem in GRAPHIC:
         assert errors == []
