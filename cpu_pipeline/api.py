@@ -147,7 +147,7 @@ def rebuild(
     hold = _hold(planned, locked)
     if create_envs:
         candidate.create_environments(planned, kept, tell)
-    return rebuilding.rebuild(planned, kept, tell=tell, jobs=jobs, hold=hold)
+    return rebuilding.rebuild(planned, kept, tell=tell, jobs=jobs, check=hold)
 
 
 def write_lock(

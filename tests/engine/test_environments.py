@@ -89,7 +89,7 @@ def test_one_that_is_not_there_says_how_to_make_it(pins: Path) -> None:
         environments.interpreter("small")
     with pytest.raises(RecipeError, match="did you mean `small`"):
         environments.interpreter("smal")
-    assert environments.problems("small") == ["it is not here; make it with `cpu-pipeline env create small`"]
+    assert environments.problems("small") == ["it is not installed; create it with `cpu-pipeline env create small`"]
 
 
 def test_makes_one_finishes_what_is_half_made_and_tells_what_is_broken(pins: Path) -> None:
@@ -122,7 +122,7 @@ def test_makes_one_finishes_what_is_half_made_and_tells_what_is_broken(pins: Pat
 def test_pins_that_cannot_be_had_leave_nothing_that_looks_whole(pins: Path) -> None:
     (pins / "small.txt").write_text("leftpad==9\n")
     environments.get.cache_clear()
-    with pytest.raises(BackendMissing, match=r"could not be made: .*leftpad==9.*its log is"):
+    with pytest.raises(BackendMissing, match=r"could not be created: .*leftpad==9.*its log is"):
         environments.create("small")
     assert not environments.get("small").ready
 

@@ -100,7 +100,7 @@ CONTEXT = Context(QuestionAnswering(), "question-answering", ("x86_64", "avx2"),
 def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Pretend that certain versions are installed."""
     there = dict(VERSIONS)
-    monkeypatch.setattr(keys, "installed", lambda name, where="default": there.get(name, packages.ABSENT))
+    monkeypatch.setattr(keys, "installed", lambda name, environment="default": there.get(name, packages.ABSENT))
     return there
 
 
