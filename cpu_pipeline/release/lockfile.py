@@ -70,8 +70,8 @@ class _Shape(BaseModel):
     gates: dict[str, Any]
 
 
-def place(recipe: Path) -> Path:
-    """Name a recipe's lock: the file beside it."""
+def lock_path(recipe: Path) -> Path:
+    """Return the path of a recipe's lock: the file beside it."""
     return recipe.with_suffix(".lock")
 
 

@@ -145,7 +145,7 @@ def _walk(plan: Plan, find: Find) -> Iterator[StepRef]:
 
 def _locked(plan: Plan) -> Iterator[StepRef]:
     """Name what the lock beside the recipe names: what is in service may differ from what would be built now."""
-    place = lockfile.place(plan.path)
+    place = lockfile.lock_path(plan.path)
     if place.exists():
         steps: Mapping[str, Mapping[str, str]] = lockfile.read(place)["steps"]
         for name, step in steps.items():
