@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from filelock import BaseFileLock, Timeout
 
 from cpu_pipeline import sources
 from cpu_pipeline.core import host
-from cpu_pipeline.core.artifact import Artifact, digest_json
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain, interruption
 from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT, Interpreter
-from cpu_pipeline.engine.keys import needs, reasons
+from cpu_pipeline.engine.keys import Keyed, key_of, reasons
 from cpu_pipeline.engine.machine_lock import MachineLock
 from cpu_pipeline.engine.packages import missing
 from cpu_pipeline.engine.requirements import environments_of, home_environment, packages_of
@@ -77,7 +78,7 @@ class _Run:
 
     node: Node
     key: str
-    needed: dict[str, Any]
+    needed: Mapping[str, Any]
     child: WorkerProcess
     work: Path
     log: Path
@@ -93,7 +94,7 @@ class _Build:
         self.jobs, self.remeasure = max(1, jobs), remeasure
         self.built = BuildResult(plan)
         self.pending: dict[str, Node] = dict(plan.nodes)
-        self.needed: dict[str, dict[str, Any]] = {}
+        self.keyed: dict[str, Keyed] = {}
         self.running: list[_Run] = []
         self.idle: list[WorkerProcess] = []
         self.waiting: set[str] = set()
@@ -156,9 +157,9 @@ class _Build:
 
     def _settle(self, node: Node) -> bool:
         try:
-            if node.id not in self.needed:
-                self.needed[node.id] = needs(self.plan, node, self.built.artifacts)
-            key = digest_json(self.needed[node.id])
+            if node.id not in self.keyed:
+                self.keyed[node.id] = key_of(self.plan, node, self.built.artifacts)
+            key = self.keyed[node.id].key
             again = self.remeasure and node.stage.host() == "machine"
             if not again and key not in self.absent and (found := self._find(node, key)) is not None:
                 self._done(node, key, found)
@@ -234,10 +235,10 @@ class _Build:
             self.built.artifacts.pop(name)
             self.pending = {n: node for n, node in self.plan.nodes.items() if n in self.pending or n == name}
         # What is made again may come out different: keys that hang on it are made anew, too.
-        self.needed = {n: needed for n, needed in self.needed.items() if n not in self.pending}
+        self.keyed = {n: keyed for n, keyed in self.keyed.items() if n not in self.pending}
 
     def _run(self, node: Node, key: str, lock: BaseFileLock) -> None:
-        needed = self.needed[node.id]
+        needed = self.keyed[node.id].ingredients
         before = self.store.last(f"{self.plan.name}/{node.id}")
         why = ("asked to measure again",) if self.store.action(key) is not None and self.store.find(key) else None
         self.tell(Event(node.id, "building", why or reasons(before, needed)))

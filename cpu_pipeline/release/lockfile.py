@@ -27,7 +27,7 @@ from cpu_pipeline.core.jsonl import ROWS
 from cpu_pipeline.core.jsonl import read as read_rows
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
-from cpu_pipeline.engine.keys import differences, needs
+from cpu_pipeline.engine.keys import differences, walk
 from cpu_pipeline.engine.packages import installed, made_with
 from cpu_pipeline.engine.result import BuildResult, Damaged
 from cpu_pipeline.graph.plan import Node, Plan
@@ -118,24 +118,25 @@ def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
 
     A step whose inputs `outputs` does not name has no key here.
     """
-    known: dict[str, Artifact] = {}
+
+    def promised(node: Node, _: str) -> Artifact | None:
+        return Artifact(node.gives, Path(), outputs[node.id], {}) if node.id in outputs else None
+
     steps: dict[str, dict[str, Any]] = {}
     packages: dict[str, str] = {}
     places: dict[str, str] = {}
-    for node in plan.nodes.values():
+    for node, keyed, _ in walk(plan, promised):
         steps[node.id] = {"use": node.use, "version": node.stage.version}
-        if any(source not in known for source in (*node.inputs.values(), *node.data.values())):
+        if keyed is None:
             continue
-        needed = needs(plan, node, known)
-        used, elsewhere = made_with(needed)
+        used, elsewhere = made_with(keyed.ingredients)
         packages |= used
         places |= {place: environments.read(place).digest for place in elsewhere}
-        if needed["task"] is not None and needed["environment"] == DEFAULT:
-            packages |= needed["task"].get("packages", {})
+        task = keyed.ingredients["task"]
+        if task is not None and keyed.ingredients["environment"] == DEFAULT:
+            packages |= task.get("packages", {})
         if node.stage.host() != "machine":
-            steps[node.id]["key"] = digest_json(needed)
-        if node.id in outputs:
-            known[node.id] = Artifact(node.gives, Path(), outputs[node.id], {})
+            steps[node.id]["key"] = keyed.key
     # The options that were set: one that a later version adds is no change of the recipe.
     meant = {name: [node.use, dict(node.inputs), dict(node.data), _options(node)] for name, node in plan.nodes.items()}
     written = plan.recipe.model_dump(mode="json", by_alias=True, exclude={"about", "refresh"}, exclude_defaults=True)

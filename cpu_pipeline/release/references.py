@@ -13,9 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.core.artifact import Artifact, digest_json
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.engine.keys import needs
+from cpu_pipeline.engine.keys import walk
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.release import lockfile
 from cpu_pipeline.release.manifest import MANIFEST, read_manifest
@@ -127,20 +126,17 @@ def _named(plans: Iterable[Plan], find: Find) -> Iterator[StepRef]:
     """Name every step that these plans and their locks have a key for, once, as far as `find` knows their inputs."""
     seen = set[str]()
     for plan in plans:
-        for step in itertools.chain(_walk(plan, find), _locked(plan)):
+        for step in itertools.chain(_planned(plan, find), _locked(plan)):
             if step.key not in seen:
                 seen.add(step.key)
                 yield step
 
 
-def _walk(plan: Plan, find: Find) -> Iterator[StepRef]:
-    known: dict[str, Artifact] = {}
-    for node in plan.nodes.values():
-        if all(source in known for source in (*node.inputs.values(), *node.data.values())):
-            key = digest_json(needs(plan, node, known))
-            if (found := find(key)) is not None:
-                known[node.id] = found
-            yield StepRef(key, f"{plan.name}/{node.id}")
+def _planned(plan: Plan, find: Find) -> Iterator[StepRef]:
+    """Name the steps of a plan as far as `find` knows their inputs."""
+    for node, keyed, _ in walk(plan, lambda _, key: find(key)):
+        if keyed is not None:
+            yield StepRef(keyed.key, f"{plan.name}/{node.id}")
 
 
 def _locked(plan: Plan) -> Iterator[StepRef]:

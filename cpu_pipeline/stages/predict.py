@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.jsonl import PREDICTIONS, read, write
 from cpu_pipeline.runtime.batching import answer, pad_id
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.tasks._base import Feature, Prediction
-
-RUNNABLE = frozenset({"hf", "onnx", "openvino", "torchscript", "fastpath", "pt2", "ipex"})
-"""Formats of models that a backend runs."""
 
 BATCH = 8
 """Features in a batch: part of the answer, for a model quantized dynamically takes its scales from the whole batch."""
@@ -25,7 +23,7 @@ TOKENS = 65_536
 class Predict(Stage):
     """Answer the validation rows with a model."""
 
-    takes: ClassVar = {"model": RUNNABLE}
+    takes: ClassVar = {"model": frozenset(backends.names())}
     reads = frozenset({"task", "data.validation"})
     packages = ("numpy",)
     internal = True

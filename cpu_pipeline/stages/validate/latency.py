@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.jsonl import read
 from cpu_pipeline.core.markdown import table
@@ -16,7 +17,6 @@ from cpu_pipeline.runtime.batching import pad, pad_id
 from cpu_pipeline.runtime.intervals import speed_up
 from cpu_pipeline.runtime.parity import synthetic
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage, Verdict
-from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.stages.validate.agreement import spread
 from cpu_pipeline.tasks._base import Feature
 
@@ -54,7 +54,7 @@ class ValidateLatency(Stage):
     max_median: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Largest median of a call, in seconds."""
 
-    takes: ClassVar = {"candidate": RUNNABLE, "reference": RUNNABLE}
+    takes: ClassVar = dict.fromkeys(("candidate", "reference"), frozenset(backends.names()))
     reads: ClassVar = frozenset({"task", "data.validation?"})
     packages: ClassVar = ("numpy", "scipy")
     alone: ClassVar = True

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from cpu_pipeline import backends
 from cpu_pipeline.release.verify import verify
-from cpu_pipeline.stages.predict import RUNNABLE
 
 pytestmark = pytest.mark.loopback
 
@@ -109,7 +109,7 @@ def test_every_way_of_one_model_is_compared_by_one_harness(home: Path) -> None:
     steps = manifest["steps"]
     judged = {name.removesuffix("-accuracy") for name, step in steps.items() if step["use"] == "validate.accuracy"}
     assert judged == {name.removesuffix("-speed") for name, step in steps.items() if step["use"] == "validate.latency"}
-    assert {steps[name]["format"] for name in judged} == RUNNABLE - {"hf"}
+    assert {steps[name]["format"] for name in judged} == set(backends.names()) - {"hf"}
     assert {steps[name]["use"] for name in judged} >= {
         "compile.aoti", "compile.fastpath", "export.onnx", "export.openvino", "export.optimum", "export.torchscript",
         "fuse.ipex", "fuse.onnx", "quantize.onnx", "quantize.openvino", "quantize.pt2e",
