@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import CARD, Card, digest_listing
-from cpu_pipeline.core.errors import RecipeError, Refused
+from cpu_pipeline.core.errors import RecipeError, Refused, newer_format
 from cpu_pipeline.release.documents import provenance
 from cpu_pipeline.release.manifest import FORMAT, MANIFEST, VERSION, artifact_files, edited, version_of
 from cpu_pipeline.store import contents
@@ -165,10 +165,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError, AttributeError) as error:
         raise Refused(f"{where}: damaged: it is no JSON object") from error
     if isinstance(number, int) and number > FORMAT:
-        raise RecipeError(
-            f"{where}: written by a newer cpu-pipeline (its format is {number}, this one reads {FORMAT}); "
-            "install that version"
-        )
+        raise newer_format(where, number, FORMAT)
     try:
         _Shape.model_validate_json(text)
     except ValidationError as error:
