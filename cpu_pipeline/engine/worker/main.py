@@ -28,6 +28,7 @@ from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain
+from cpu_pipeline.core.model_io import StatefulSession
 from cpu_pipeline.engine.environments import Interpreter
 from cpu_pipeline.engine.worker.protocol import heard
 from cpu_pipeline.engine.worker.session import RemoteSession, TimedSession
@@ -72,7 +73,11 @@ def _reply(asked: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
                 state["session"] = backends.get(asked["artifact"]["format"]).load(
                     Path(asked["artifact"]["path"]), _task(asked), asked["threads"]
                 )
-                return {"inputs": list(state["session"].inputs)}
+                session = state["session"]
+                return {"inputs": list(session.inputs), "stateful": isinstance(session, StatefulSession)}
+            case "reset":
+                state["session"].reset()
+                return {}
             case "answer":
                 return _answer(asked, state["session"])
             case _:
@@ -189,6 +194,8 @@ def _time(asked: Mapping[str, Any], session: Any) -> dict[str, Any]:
     seconds = []
     for _ in range(asked["rounds"]):
         for arrays in batches.values():
+            if isinstance(session, StatefulSession):
+                session.reset()
             begin = time.perf_counter()
             session(arrays)
             seconds.append(time.perf_counter() - begin)

@@ -31,7 +31,9 @@ class RemoteSession:
         self._folder = tempfile.TemporaryDirectory(prefix="cpu-pipeline-")
         self._child = WorkerProcess(interpreter, cpus=cpus, timing=timing)
         self._child.ask({**_common(request), "do": "open", "artifact": told(artifact)})
-        self.inputs: tuple[str, ...] = tuple(self._child.answer()["inputs"])
+        opened = self._child.answer()
+        self.inputs: tuple[str, ...] = tuple(opened["inputs"])
+        self._stateful = bool(opened["stateful"])
 
     def __call__(self, arrays: Arrays, /) -> Arrays:
         """Run one batch there."""
@@ -43,6 +45,12 @@ class RemoteSession:
         self._child.answer()
         with np.load(answers) as held:
             return {name: held[name] for name in held.files}
+
+    def reset(self) -> None:
+        """Have the session there forget its earlier calls, where it has state."""
+        if self._stateful:
+            self._child.ask({"do": "reset"})
+            self._child.answer()
 
     def close(self) -> None:
         """End the child."""
