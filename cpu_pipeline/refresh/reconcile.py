@@ -257,7 +257,7 @@ class Reconciler:
         """Write recipe and lock, and tidy up: the next refresh does what this one leaves undone if it dies here."""
         result = self.result
         self._advance_recipe()
-        lockfile.write(lock, lockfile.place(self.drift.recipe.path))
+        lockfile.write(lock, lockfile.lock_path(self.drift.recipe.path))
         if result.version == result.version_before:
             result.outcome, result.says = "unchanged", "the same came out"
         else:
@@ -270,7 +270,7 @@ class Reconciler:
 
     def _register_roots(self) -> None:
         """Keep from `gc` what lock and versions name; a refresh that died may not have done it."""
-        for root in (lockfile.place(self.drift.recipe.path), self.standing.home):
+        for root in (lockfile.lock_path(self.drift.recipe.path), self.standing.home):
             if root.exists():
                 self.builder.store.root_at(root)
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_json, digest_listing, list_tree
-from cpu_pipeline.core.errors import RecipeError, Stale
+from cpu_pipeline.core.errors import RecipeError, Stale, newer_format
 from cpu_pipeline.core.files import write_file, writing
 from cpu_pipeline.core.jsonl import ROWS
 from cpu_pipeline.core.jsonl import read as read_rows
@@ -69,8 +69,8 @@ class _Shape(BaseModel):
     gates: dict[str, Any]
 
 
-def place(recipe: Path) -> Path:
-    """Name a recipe's lock: the file beside it."""
+def lock_path(recipe: Path) -> Path:
+    """Return the path of a recipe's lock: the file beside it."""
     return recipe.with_suffix(".lock")
 
 
@@ -267,10 +267,7 @@ def read(path: Path) -> Lock:
     if not isinstance(said, dict) or not isinstance(said.get("lock"), int):
         raise RecipeError(f"{path}:1:1: not a lock: it does not say `lock: {FORMAT}`; {again}")
     if said["lock"] > FORMAT:
-        raise RecipeError(
-            f"{path}: written by a newer cpu-pipeline (its format is {said['lock']}, this one reads {FORMAT}); "
-            f"install that version, or {again}"
-        )
+        raise newer_format(path, said["lock"], FORMAT, f"install that version, or {again}")
     try:
         _Shape.model_validate(said)
     except ValidationError as error:

@@ -134,8 +134,7 @@ class Lease:
         artifact = StoredArtifact.of(action, store.path_of(action.object))
         with store.locked():
             self._note(key=key, digest=artifact.digest)
-        store._checked.discard(artifact.digest)  # it may be gone since it was read
-        if not store.check(artifact):
+        if not store.check(artifact, again=True):
             work = self.work(key)
             try:
                 with writing(store.root):
@@ -180,8 +179,7 @@ class Lease:
     def _settle(self, key: str, artifact: Artifact, work: Path) -> None:
         """Make a sealed directory an object of the store."""
         while not self._place(key, artifact, work):
-            self.store._checked.discard(artifact.digest)  # what was whole earlier may have been damaged since
-            if self.store.check(artifact):  # the same content is there already
+            if self.store.check(artifact, again=True):  # the same content is there already
                 remove_tree(work)
                 break
 
@@ -200,7 +198,7 @@ class Lease:
             make_dir(artifact.path.parent)
             work.rename(artifact.path)
             sync_dir(artifact.path.parent)
-        self.store._checked.add(artifact.digest)
+        self.store.trust(artifact.digest)
         return True
 
     def _note(self, **uses: str) -> None:

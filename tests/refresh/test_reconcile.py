@@ -604,7 +604,7 @@ def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretended:
 def test_a_promotion_moves_recipe_and_lock_and_a_refusal_neither(pretended: Pretended) -> None:
     assert pretended.refresh(refresh={"follow": "main"}).outcome == "promoted"
     recipe = pretended.made.home / "toy.yaml"
-    place = lockfile.place(recipe)
+    place = lockfile.lock_path(recipe)
     text, held = recipe.read_text(), place.read_bytes()
     assert lockfile.read(place)["sources"]["model:files"]["from"] == f"acme/small at {MODEL}"
     pretended.heads["model"], pretended.content, pretended.drops = "b" * 40, "poison", ["a drop"]
@@ -701,7 +701,7 @@ def test_the_version_in_service_is_hashed_once(
     pretended.heads["data"], pretended.content = "d" * 40, content
     if outcome == "unchanged":
         pretended.heads["data"] = ROWS
-        lockfile.place(pretended.made.home / "toy.yaml").unlink()
+        lockfile.lock_path(pretended.made.home / "toy.yaml").unlink()
     assert pretended.refresh().outcome == outcome
     of_version = [path for path in hashed if version in path.parents]
     assert sorted(of_version) == sorted(files)

@@ -28,6 +28,7 @@ from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain
+from cpu_pipeline.core.model_io import StatefulSession
 from cpu_pipeline.engine.worker.protocol import (
     Answer,
     Answered,
@@ -37,6 +38,8 @@ from cpu_pipeline.engine.worker.protocol import (
     Ran,
     Reply,
     Request,
+    Reset,
+    ResetDone,
     Run,
     TaskSpec,
     Time,
@@ -109,7 +112,10 @@ class Worker:
                     _log_to(request.log)
                 backend = backends.get(request.artifact.format)
                 self.session = backend.load(request.artifact.path, _task(request.task), request.threads)
-                return Opened(tuple(self.session.inputs))
+                return Opened(tuple(self.session.inputs), isinstance(self.session, StatefulSession))
+            case Reset():
+                _reset(self._opened())
+                return ResetDone()
             case Answer():
                 return _answer(request, self._opened())
             case Time():
@@ -121,6 +127,11 @@ class Worker:
         if self.session is None:
             raise StageFailed("the worker has opened no artifact")
         return self.session
+
+
+def _reset(session: Session) -> None:
+    if isinstance(session, StatefulSession):
+        session.reset()
 
 
 def _trace() -> None:
@@ -231,6 +242,7 @@ def _time(request: Time, session: Session) -> Timed:
     seconds = []
     for _ in range(request.rounds):
         for arrays in batches.values():
+            _reset(session)
             begin = time.perf_counter()
             session(arrays)
             seconds.append(time.perf_counter() - begin)

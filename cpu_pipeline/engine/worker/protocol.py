@@ -1,6 +1,7 @@
 """The messages between a build and its worker processes: JSON, one message a line.
 
-A request is `Run`, `Open`, `Answer` or `Time`; its reply is `Ran`, `Opened`, `Answered` or `Timed`, or `Failed`.
+A request is `Run`, `Open`, `Reset`, `Answer` or `Time`; its reply is `Ran`, `Opened`, `ResetDone`, `Answered` or
+`Timed`, or `Failed`.
 Both ends run the same version of this package, so a message is never older than its reader.
 """
 
@@ -61,11 +62,18 @@ class Opened(Reply):
 
     inputs: tuple[str, ...]
     """Names of the arrays that the artifact takes."""
+    stateful: bool = False
+    """True when it remembers earlier calls until `Reset`."""
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read the fields."""
-        return cls(tuple(fields["inputs"]))
+        return cls(tuple(fields["inputs"]), fields["stateful"])
+
+
+@dataclass(frozen=True)
+class ResetDone(Reply):
+    """The reply to `Reset`."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +215,18 @@ class Answer(Request):
 
 
 @dataclass(frozen=True)
+class Reset(Request):
+    """Let the opened artifact forget its earlier calls; nothing happens where it has no state."""
+
+    verb: ClassVar = "reset"
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Read the fields, without the verb: there are none."""
+        return cls()
+
+
+@dataclass(frozen=True)
 class Time(Request):
     """Run every batch `rounds` times and measure each call."""
 
@@ -223,7 +243,7 @@ class Time(Request):
 
 
 R = TypeVar("R", bound=Reply)
-REQUESTS: Mapping[str, type[Request]] = {request.verb: request for request in (Run, Open, Answer, Time)}
+REQUESTS: Mapping[str, type[Request]] = {request.verb: request for request in (Run, Open, Reset, Answer, Time)}
 
 
 def write_request(request: Request) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cpu_pipeline.engine.environments import Interpreter
 from cpu_pipeline.engine.worker.process import WorkerProcess
-from cpu_pipeline.engine.worker.protocol import Answer, Answered, Open, Opened, Time, Timed
+from cpu_pipeline.engine.worker.protocol import Answer, Answered, Open, Opened, Reset, ResetDone, Time, Timed
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Arrays
@@ -30,7 +30,9 @@ class RemoteSession:
         self._folder = tempfile.TemporaryDirectory(prefix="cpu-pipeline-")
         self._child = WorkerProcess(interpreter, cpus=cpus, timing=timing)
         self._child.ask(opening)
-        self.inputs: tuple[str, ...] = self._child.answer(Opened).inputs
+        opened = self._child.answer(Opened)
+        self.inputs: tuple[str, ...] = opened.inputs
+        self._stateful = opened.stateful
 
     def __call__(self, arrays: Arrays, /) -> Arrays:
         """Run one batch: input name -> array of shape (batch, ...), to output name -> array."""
@@ -42,6 +44,12 @@ class RemoteSession:
         self._child.answer(Answered)
         with np.load(outputs) as file:
             return {name: file[name] for name in file.files}
+
+    def reset(self) -> None:
+        """Have the session there forget its earlier calls, where it has state."""
+        if self._stateful:
+            self._child.ask(Reset())
+            self._child.answer(ResetDone)
 
     def close(self) -> None:
         """End the child and remove the files that arrays crossed in."""

@@ -16,7 +16,7 @@ from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.runtime import parity
-from cpu_pipeline.runtime.batching import pad, pad_id
+from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._trace import FAILURES, trace, write
 
@@ -114,7 +114,7 @@ class FuseIpex(Stage):
         runtime = {"inputs": list(names), "outputs": list(job.task.outputs), "dtype": self.dtype}
         Card(FORMAT, NEEDS[self.dtype], runtime).write(out)
         candidate = job.load(Artifact(FORMAT, out, "", {}))
-        graph = executed(candidate, out)
+        graph = executed(candidate, out, job.task)
         found = fusions(graph)
         require(found, wanted)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
@@ -163,12 +163,12 @@ class FuseIpex(Stage):
             ) from error
 
 
-def executed(session: Session, model: Path) -> Any:
+def executed(session: Session, model: Path, task: Task) -> Any:
     """Run a warm session once; return the graph that torch really ran, with everything that was fused in it."""
     import torch
 
-    [batch] = parity.synthetic(model, [(2, 12)])
-    session(pad(batch, session.inputs, pad_id(model)))
+    [batch] = task.examples(model, [(2, 12)])
+    session(pad(batch, session.inputs, task.input_kinds(model)))
     return torch.jit.last_executed_optimized_graph()
 
 

@@ -13,6 +13,9 @@ from cpu_pipeline.core.repo_files import Format, copy_file, is_tokenizer, refuse
 from cpu_pipeline.stages._base import Inputs, Job, Stage
 from cpu_pipeline.stages.load import _configs, _exported, _pickles, _safetensors, _tokenizer
 
+PROCESSOR = "preprocessor_config.json"
+"""How a model's images or recordings are prepared."""
+
 
 class LoadModel(Stage):
     """Screen a fetched model (no code, no pickles, valid weights, a tokenizer that fits) and make it complete."""
@@ -44,8 +47,10 @@ class LoadModel(Stage):
             raise RecipeError("the model has no config.json; name a folder or repository that holds a model")
         _configs.screen(out, job.allow)
         weights = self._weights(out, job)
-        _tokenizer.complete(out)
         config = _configs.read_json(out / "config.json")
+        if (out / PROCESSOR).is_file() and not (out / _tokenizer.FAST).is_file():
+            return {**_says(config), **weights}  # a model of images or sound reads no text
+        _tokenizer.complete(out)
         return {**_says(config), **weights, **_tokenizer.check_fit(out, config)}
 
     def _weights(self, out: Path, job: Job) -> dict[str, Any]:

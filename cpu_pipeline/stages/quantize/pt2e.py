@@ -17,7 +17,6 @@ from cpu_pipeline.core.artifact import Artifact, Facts
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import read
 from cpu_pipeline.runtime import parity
-from cpu_pipeline.runtime.batching import pad_id
 from cpu_pipeline.stages import _aoti
 from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
 from cpu_pipeline.stages.quantize._ranges import feed
@@ -101,7 +100,8 @@ class QuantizePt2e(Stage):
 
         candidate = job.load(Artifact(pt2.FORMAT, out, "", {}))
         eager = hf.Eager(model, job.task.outputs)
-        compared = parity.compare(candidate, eager, parity.synthetic(source), pad_id(source), job.task.per_token)
+        kinds = job.task.input_kinds(source)
+        compared = parity.compare(candidate, eager, job.task.examples(source), kinds, job.task.per_token)
         parity.require_parity(compared, float("inf"), WHERE)
         return {
             "activations": self.activations,

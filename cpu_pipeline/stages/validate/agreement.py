@@ -11,9 +11,8 @@ from pydantic import Field, model_validator
 
 from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.core.jsonl import read
-from cpu_pipeline.runtime.batching import pad_id
-from cpu_pipeline.runtime.parity import compare, synthetic
+from cpu_pipeline.runtime.batching import Kinds, grouped
+from cpu_pipeline.runtime.parity import compare
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage, Verdict
 from cpu_pipeline.tasks._base import Feature
 
@@ -67,14 +66,15 @@ class ValidateAgreement(Stage):
         if job.task is None:
             raise StageFailed("agreement needs the recipe's task")
         reference = inputs["reference"]
+        kinds = job.task.input_kinds(reference.path)
         if "validation" in job.data:
-            rows = read(job.data["validation"])
+            rows = job.task.read_rows(job.data["validation"])
             features = job.task.encode(spread(rows, self.samples), reference.path)
-            batches = arrange(spread(features, self.samples))
+            batches = arrange(spread(features, self.samples), kinds)
         else:
-            batches = synthetic(reference.path)
+            batches = job.task.examples(reference.path)
         sessions = job.load(inputs["candidate"]), job.load(reference)
-        facts = compare(*sessions, batches, pad_id(reference.path), job.task.per_token)
+        facts = compare(*sessions, batches, kinds, job.task.per_token)
         sequences = sum(len(batch) for batch in batches)
         found = {**facts, "sequences": sequences, "on": "rows" if "validation" in job.data else "random tokens"}
         (out / "agreement.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -111,9 +111,8 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def arrange(features: Sequence[Feature]) -> list[list[Feature]]:
-    """Make batches of one (shortest to longest) and then of mixed lengths, which are padded."""
-    order = sorted(features, key=lambda f: len(f.inputs["input_ids"]))
+def arrange(features: Sequence[Feature], kinds: Kinds) -> list[list[Feature]]:
+    """Make batches of one (shortest to longest) and then of mixed lengths, which are padded where that is allowed."""
+    order = sorted(features, key=lambda feature: feature.length)
     singles = [[feature] for feature in spread(order, SINGLES)]
-    mixed = [list(features[i : i + BATCH]) for i in range(0, len(features), BATCH)]
-    return [*singles, *mixed]
+    return [*singles, *grouped(features, BATCH, kinds)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -10,12 +10,10 @@ from pydantic import Field, model_validator
 
 from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.core.jsonl import read
 from cpu_pipeline.core.markdown import table
 from cpu_pipeline.core.text import size
-from cpu_pipeline.runtime.batching import pad, pad_id
+from cpu_pipeline.runtime.batching import Kinds, grouped, pad
 from cpu_pipeline.runtime.intervals import speed_up
-from cpu_pipeline.runtime.parity import synthetic
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage, Verdict
 from cpu_pipeline.stages.validate.agreement import spread
 from cpu_pipeline.tasks._base import Feature
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
 SUCCESSOR = 1.1
 """How many times slower than what is in service its successor may be."""
-NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class ValidateLatency(Stage):
@@ -34,7 +31,7 @@ class ValidateLatency(Stage):
     batch: int = Field(default=1, ge=1)
     """Sequences in each call."""
     length: int | None = Field(default=None, ge=4)
-    """Tokens in each sequence; each row's own length unless given."""
+    """Tokens in each sequence, or samples in each recording; each row's own length unless given."""
     calls: int = Field(default=16, ge=1)
     """Different batches, spread over the validation rows; random tokens where the recipe has no such rows."""
     throughput: int | None = Field(default=None, ge=1)
@@ -131,7 +128,7 @@ class ValidateLatency(Stage):
             "confidence": self.confidence,
             "batch": self.batch,
             "throughput_batch": large,
-            "tokens": float(np.median([arrays["input_ids"].shape[1] for arrays in batches])),
+            "tokens": float(np.median([next(iter(arrays.values())).shape[1] for arrays in batches])),
             "calls": sum(len(times) for times in seconds["candidate"]),
             "threads": job.threads,
             "load_average": round(busy, 2),
@@ -141,19 +138,19 @@ class ValidateLatency(Stage):
         if job.task is None:
             raise StageFailed("latency needs the recipe's task")
         model = inputs["reference"].path
+        kinds = job.task.input_kinds(model)
         count = calls * size
         if "validation" in job.data:
-            rows = read(job.data["validation"])
+            rows = job.task.read_rows(job.data["validation"])
             features = spread(job.task.encode(spread(rows, count), model), count)
         else:
-            features = [f for batch in synthetic(model, [(size, self.length or 128)] * calls) for f in batch]
+            features = [f for batch in job.task.examples(model, [(size, self.length)] * calls) for f in batch]
         if self.length is not None:
-            features = [stretched(feature, self.length) for feature in features]
-        groups = [features[i : i + size] for i in range(0, len(features), size)]
-        whole = [group for group in groups if len(group) == size]
+            features = [stretched(feature, self.length, kinds) for feature in features]
+        whole = [group for group in grouped(features, size, kinds) if len(group) == size]
         if not whole:
             raise StageFailed(f"{len(features)} sequences do not fill a batch of {size}; give it more rows")
-        return [pad(group, NAMES, pad_id(model)) for group in whole]
+        return [pad(group, list(kinds), kinds) for group in whole]
 
     def judge(self, facts: Facts) -> list[Verdict]:
         """Judge the ends of the speed-up's interval, and the median; an interval that is not known fails."""
@@ -217,12 +214,18 @@ class ValidateLatency(Stage):
         }
 
 
-def stretched(feature: Feature, length: int) -> Feature:
-    """Cut or repeat a sequence's tokens to exactly `length`, its last token kept at the end."""
-    return Feature(feature.row, {name: _stretch(ids, length) for name, ids in feature.inputs.items()})
+def stretched(feature: Feature, length: int, kinds: Kinds) -> Feature:
+    """Cut or repeat a sequence's tokens, or a recording's samples, to exactly `length`, the last kept at the end.
+
+    Raises:
+        StageFailed: the model's inputs all have one size.
+    """
+    if fixed := [name for name in feature.inputs if kinds[name].axis is None]:
+        raise StageFailed(f"length: {fixed[0]} has one size for all rows; leave `length` out")
+    return Feature(feature.row, {name: _stretch(values, length) for name, values in feature.inputs.items()})
 
 
-def _stretch(ids: Sequence[int], length: int) -> list[int]:
+def _stretch(ids: Any, length: int) -> list[Any]:
     body = list(ids[:-1])
     return [*(body * (length // len(body) + 1))[: length - 1], ids[-1]]
 

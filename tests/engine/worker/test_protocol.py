@@ -19,6 +19,8 @@ from cpu_pipeline.engine.worker.protocol import (
     Ran,
     Reply,
     Request,
+    Reset,
+    ResetDone,
     Run,
     TaskSpec,
     Time,
@@ -54,8 +56,15 @@ REQUESTS = [
     Open(MODEL, None, 1, None),
     Answer(Path("/inputs.npz"), Path("/outputs.npz")),
     Time(Path("/batches.npz"), 3),
+    Reset(),
 ]
-REPLIES = [Ran({"rows": 3}, 1 << 20), Opened(("input_ids", "attention_mask")), Answered(), Timed([0.1, 0.2], 5)]
+REPLIES = [
+    Ran({"rows": 3}, 1 << 20),
+    Opened(("input_ids", "attention_mask"), stateful=True),
+    Answered(),
+    Timed([0.1, 0.2], 5),
+    ResetDone(),
+]
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: type(request).__name__)

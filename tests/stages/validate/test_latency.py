@@ -15,6 +15,7 @@ import pytest
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.worker import main
 from cpu_pipeline.engine.worker.protocol import Run, TaskSpec
@@ -160,9 +161,9 @@ def test_too_few_rows_for_a_batch_fail(run: Callable[..., Facts]) -> None:
 
 def test_stretches_and_cuts_keeping_the_ends() -> None:
     feature = Feature(0, {"input_ids": [1, 5, 6, 2], "attention_mask": [1, 1, 1, 1]})
-    assert stretched(feature, 8).inputs["input_ids"] == [1, 5, 6, 1, 5, 6, 1, 2]
-    assert stretched(feature, 3).inputs["input_ids"] == [1, 5, 2]
-    assert stretched(feature, 8).inputs["attention_mask"] == [1] * 8
+    assert stretched(feature, 8, TOKENS).inputs["input_ids"] == [1, 5, 6, 1, 5, 6, 1, 2]
+    assert stretched(feature, 3, TOKENS).inputs["input_ids"] == [1, 5, 2]
+    assert stretched(feature, 8, TOKENS).inputs["attention_mask"] == [1] * 8
 
 
 def test_thresholds_are_not_keyed_and_measuring_is() -> None:
