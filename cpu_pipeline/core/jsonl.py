@@ -18,7 +18,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line.
 
     Raises:
-        RecipeError: a line is not a JSON object; says which.
+        RecipeError: a line is not a JSON object; the message names the line.
     """
     rows = []
     with path.open(encoding="utf-8") as file:

@@ -58,7 +58,7 @@ def recipe_of(document: Document) -> RecipeFile[Recipe]:
     Raises:
         RecipeError: every problem, as `load_recipe`.
     """
-    _check_schema(document, "Recipe")
+    check_schema(document, "Recipe")
     written = dict(document.value)
     if isinstance(written["task"], str):
         written["task"] = {"use": written["task"]}
@@ -79,7 +79,7 @@ def load_pipeline(name: str, recipe: Document) -> RecipeFile[Pipeline]:
 def load_pipeline_file(path: Path) -> RecipeFile[Pipeline]:
     """Read and check one pipeline file."""
     document = read_document(path)
-    _check_schema(document, "Pipeline")
+    check_schema(document, "Pipeline")
     return RecipeFile(document, Pipeline.model_validate(document.value))
 
 
@@ -105,7 +105,7 @@ def _recipe_path(path: Path) -> Path:
     raise RecipeError(f"{path}: no such file, and no recipe of that name is shipped; shipped are: {', '.join(known)}")
 
 
-def _check_schema(document: Document, kind: str) -> None:
+def check_schema(document: Document, kind: str) -> None:
     """Check a document against schema.json; steps against the branch of their own stage."""
     from jsonschema import Draft7Validator
 

@@ -149,7 +149,7 @@ def _write(model: str, revision: str, task: str, repo: str, pipeline: str, path:
 
 def _splits(repo: str, revision: str) -> list[str]:
     """Name the splits that the names of a data set's files contain."""
-    _, files = hub.list_files(hub.Place(repo, "data", revision))
+    _, files = hub.list_files(hub.RepoCommit(repo, "data", revision))
     return [split for split in SPLITS if any(names_split(name, split) for name in files)]
 
 
@@ -171,7 +171,7 @@ def _schema_beside() -> str:
 
 def _columns(task: str, repo: str, revision: str, split: str) -> dict[str, dict[str, str]]:
     """Match the task's columns with those of the data, by their usual names."""
-    repository = hub.Place(repo, "data", revision)
+    repository = hub.RepoCommit(repo, "data", revision)
     _, files = hub.list_files(repository)
     name = next(n for n in choose_data(files, split, None, repo) if n != "README.md")
     columns = open_table(hub.download(repository, name), name).columns

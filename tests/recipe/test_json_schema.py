@@ -116,7 +116,7 @@ def test_refuses_invalid_examples_where_the_command_does(path: Path) -> None:
         return
     kind = "Recipe" if {"model", "task", "data", "pipeline"} & document.value.keys() else "Pipeline"
     with pytest.raises(RecipeError) as caught:
-        reader._check(document, kind)
+        reader.check_schema(document, kind)
     told = {line.removeprefix(f"{path}:").partition(":")[0] for line in str(caught.value).splitlines()}
     ends = [keys for error in errors for leaf in leaves(error) for keys in places(leaf)]
     assert {document.where(keys).split(":")[-2] for keys in ends} == told
@@ -141,7 +141,7 @@ def test_an_unknown_option_is_blamed_on_its_stage(name: str) -> None:
     known = set(stages.get(name).model_fields)
     assert set(error.schema["properties"]) == known
     with pytest.raises(RecipeError, match=r"^toy.yaml:4:\d+: stages\.0\.with\.nonsense: unknown key `nonsense`"):
-        reader._check(document, "Recipe")
+        reader.check_schema(document, "Recipe")
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -169,7 +169,7 @@ def test_any_recipe_is_right_or_told_what_is_wrong(value: dict[str, Any]) -> Non
     document = Document(Path("toy.yaml"), json.loads(json.dumps(value)))
     wrong = not Draft7Validator({**WRITTEN, "if": True}).is_valid(document.value)
     try:
-        reader._check(document, "Recipe")
+        reader.check_schema(document, "Recipe")
     except RecipeError as error:
         assert wrong
         assert all(line.startswith("toy.yaml:1:1: ") and len(line) > 20 for line in str(error).splitlines())
