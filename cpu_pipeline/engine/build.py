@@ -355,7 +355,7 @@ class _Build:
         self.built.keys[node.id] = key
         self.built.records[node.id] = record
         self.store.remember(f"{self.plan.name}/{node.id}", key)
-        if verdicts := node.stage.judge(artifact.facts):
+        if verdicts := node.stage.judge(node.stage.parse_facts(artifact.facts)):
             self.built.verdicts[node.id] = verdicts
 
     def _fail(self, node: Node, error: PipelineError) -> None:

@@ -231,7 +231,8 @@ class Reconciler:
         self.made |= set(wider.made)
         for gate in gates:
             if gate in wider.artifacts:
-                self.done.changes[gate] = gates[gate].stage.changes(wider.artifacts[gate].facts)
+                stage = gates[gate].stage
+                self.done.changes[gate] = stage.changes(stage.parse_facts(wider.artifacts[gate].facts))
         alone = [name for name, own in of.items() if own and own.isdisjoint(wider.artifacts)]
         for node, error in wider.errors.items():
             if alone or isinstance(error, TryAgain):

@@ -11,7 +11,7 @@ from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.jsonl import PREDICTIONS, read, write
 from cpu_pipeline.runtime.batching import answer, pad_id
-from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.tasks._base import Feature, Prediction
 
 BATCH = 8
@@ -20,9 +20,23 @@ TOKENS = 65_536
 """Tokens answered before they are decoded; bounds what outputs with a vector for each token hold."""
 
 
+class PredictFacts(Facts):
+    """What was answered."""
+
+    rows: Count
+    """Rows, each with one prediction."""
+    features: Count
+    """Sequences that the model was run on; a long row has several."""
+    tokens: Count
+    """Tokens of all sequences, without padding."""
+    nan: Count
+    """Predictions that rest on NaN or an infinity."""
+
+
 class Predict(Stage):
     """Answer the validation rows with a model."""
 
+    facts_model: ClassVar = PredictFacts
     takes: ClassVar = {"model": frozenset(backends.names())}
     reads = frozenset({"task", "data.validation"})
     packages = ("numpy",)
@@ -44,7 +58,7 @@ class Predict(Stage):
         """Run beside the model's backend: predictions cross environments as files."""
         return next(iter(backends.values()), "default")
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> PredictFacts:
         """Write one prediction per row, in the rows' order; an answer of NaN or infinity is marked `nan`."""
         if job.task is None:
             raise StageFailed("predicting needs the recipe's task")
@@ -60,12 +74,12 @@ class Predict(Stage):
             for (number, _), prediction in zip(group, decoded, strict=True):
                 predictions[number] = prediction
         write(out / PREDICTIONS, predictions)
-        return {
-            "rows": len(rows),
-            "features": len(features),
-            "tokens": sum(_length(feature) for feature in features),
-            "nan": sum(bool(prediction.get("nan")) for prediction in predictions),
-        }
+        return PredictFacts(
+            rows=len(rows),
+            features=len(features),
+            tokens=sum(_length(feature) for feature in features),
+            nan=sum(bool(prediction.get("nan")) for prediction in predictions),
+        )
 
 
 def _length(feature: Feature) -> int:

@@ -28,10 +28,11 @@ from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.engine.environments import Interpreter
 from cpu_pipeline.engine.worker.protocol import heard
 from cpu_pipeline.engine.worker.session import RemoteSession, TimedSession
-from cpu_pipeline.stages._base import Job
+from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.store.local import disk_error
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _run(asked: Mapping[str, Any]) -> dict[str, Any]:
     )
     _forget_peak()
     try:
-        facts = dict(stage.run({name: heard(said) for name, said in asked["inputs"].items()}, out, job))
+        facts = stored_facts(stage.run({name: heard(said) for name, said in asked["inputs"].items()}, out, job))
     finally:
         for session in opened:
             session.close()
@@ -140,7 +141,12 @@ def _run(asked: Mapping[str, Any]) -> dict[str, Any]:
         json.dumps(facts, allow_nan=True)
     except TypeError as error:
         raise StageFailed(f"its facts are not JSON: {error}") from error
-    return {"facts": _finite(facts), "peak_memory": peak_memory()}
+    found = _finite(facts)
+    try:
+        stage.parse_facts(found)
+    except ValueError as error:  # no later build could read its record
+        raise StageFailed(f"its facts are not what it declares: {one_line(error)}") from error
+    return {"facts": found, "peak_memory": peak_memory()}
 
 
 def _finite(value: Any) -> Any:
