@@ -1,4 +1,4 @@
-"""Write what stages report (tables of figures, notes) as Markdown; names and text are escaped, for they may come from outside."""
+"""Write what stages report (tables of figures, notes) as Markdown; names and text may come from outside: escaped."""
 
 from __future__ import annotations
 
