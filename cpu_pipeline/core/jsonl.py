@@ -14,7 +14,7 @@ PREDICTIONS = "predictions.jsonl"
 SCORES = "scores.jsonl"
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line.
 
     Raises:
@@ -35,7 +35,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line, keys sorted, so that equal rows are equal bytes."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.core.jsonl import read_jsonl
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +65,7 @@ def _valid(name: str) -> Iterator[None]:
 
 def _jsonl(path: Path, name: str) -> Table:
     try:
-        rows = read(path)
+        rows = read_jsonl(path)
     except RecipeError as error:
         raise RecipeError(str(error).replace(str(path), name)) from None
     except UnicodeError as error:

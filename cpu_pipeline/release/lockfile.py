@@ -23,8 +23,7 @@ from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_json, digest_listing, list_tree
 from cpu_pipeline.core.errors import RecipeError, Stale, newer_format
 from cpu_pipeline.core.files import write_file, writing
-from cpu_pipeline.core.jsonl import ROWS
-from cpu_pipeline.core.jsonl import read as read_rows
+from cpu_pipeline.core.jsonl import ROWS, read_jsonl
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
 from cpu_pipeline.engine.keys import differences, walk
@@ -99,7 +98,7 @@ def make(built: BuildResult, store: Store) -> Lock:
         elif node.use == "load.rows":
             if not store.check(built.artifacts[node.id]):
                 raise Damaged(node.id)
-            ids = [str(row["id"]) for row in read_rows(path / ROWS)]
+            ids = [str(row["id"]) for row in read_jsonl(path / ROWS)]
             rows[node.id] = {"count": len(ids), "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
     expected = expect(plan, outputs)
     for name, step in expected["steps"].items():
