@@ -56,7 +56,7 @@ def build(
         executor: runs the steps, and is closed at the end. None for child processes of this one.
 
     Returns:
-        What each node came to. Nodes that failed are in its `errors`; they raise nothing.
+        The result, with the error of each node that failed; such a node raises nothing.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the steps that ran are ended, what was finished is in the store.
@@ -164,7 +164,7 @@ class _Build:
         if found is None or node.fits(found):
             return found
         force = " (`store push --force` mends the remote store)" if key in self.lease.brought else ""
-        message = f"the record {key[:12]} is not what its stage writes; set aside, building it here{force}"
+        message = f"the record {key[:12]} is not what its stage writes; set aside, building it on this machine{force}"
         self.progress.tell(Event(node.id, "warning", (message,)))
         self.lease.refuse(key, found)
         return None
@@ -208,7 +208,7 @@ class _Build:
             return True
 
     def _damaged(self, node: Node) -> list[str]:
-        """Name the nodes that this one needs and whose stored object is not what its digest says any more."""
+        """Name the nodes that this one needs and whose stored object does not match its digest any more."""
         return [name for name in node.needs if not self.store.check(self.progress.result.artifacts[name])]
 
     def _run(self, node: Node, keyed: Keyed) -> tuple[Path, Handle]:

@@ -69,7 +69,9 @@ class Damaged(Refused):
     """A stored object of a build has changed; it was set aside, and can be built again."""
 
     def __init__(self, node: str) -> None:
-        super().__init__(f"the object of `{node}` in the store was damaged; set aside: run again to build it anew")
+        super().__init__(
+            f"the object of `{node}` in the store was damaged; set aside: run the command again to build it again"
+        )
         self.node = node
 
 

@@ -1,7 +1,7 @@
 """Five cron fields that every scheduler reads alike: checked, moved off crowded minutes, written for systemd.
 
 The grammar is that of POSIX crontab with steps and names, which cron, GitHub Actions and Kubernetes share; `L`, `#`,
-`@daily`, `5/15` and whatever else only some of them know is refused. cronsim interprets
+`@daily`, `5/15` and all else that only some of them know is refused. cronsim interprets
 the fields, as Debian's cron does.
 """
 
