@@ -47,7 +47,7 @@ def list_backends(
 
     seen = None if model is None else support.model(model)
     found = []
-    for way in support.ways():
+    for way in support.backend_support():
         takes, why = (None, "") if seen is None else way.takes(seen)
         found.append((way, takes, why))
     if as_json:

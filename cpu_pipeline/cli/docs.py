@@ -49,7 +49,7 @@ def _tasks() -> str:
 
 def _ways() -> str:
     rows = []
-    for way in support.ways():
+    for way in support.backend_support():
         made = ", ".join(f"`{stage}`" for stage in way.stages) or "the checkpoint itself"
         others = "" if way.others == "refused" else ", others tried"
         cells = (

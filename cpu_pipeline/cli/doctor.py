@@ -39,7 +39,7 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
         "store_free": size(shutil.disk_usage(there).free),
         "packages": {name: packages.installed(name) for name in distributions},
         "environments": {
-            name: "ready" if environments.read(name).ready else "not made" for name in environments.names()
+            name: "ready" if environments.get(name).ready else "not made" for name in environments.names()
         },
         "stages": lacking,
         "backends": formats,
@@ -63,7 +63,7 @@ def _lacks(distributions: Sequence[str], where: str) -> list[str]:
 
     if where == DEFAULT:
         return packages.missing(distributions)
-    return [] if environments.read(where).ready else [f"environment {where}"]
+    return [] if environments.get(where).ready else [f"environment {where}"]
 
 
 def _told(value: object) -> str:

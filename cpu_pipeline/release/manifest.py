@@ -82,7 +82,7 @@ def version_of(manifest: Mapping[str, Any]) -> str:
 
 
 def _environment(name: str) -> dict[str, Any]:
-    here = environments.read(name)
+    here = environments.get(name)
     return {"pins": here.digest, "packages": dict(here.pins), "warning": here.warning}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.core.jsonl import PREDICTIONS, write
+from cpu_pipeline.core.jsonl import PREDICTIONS, write_jsonl
 from cpu_pipeline.runtime.batching import answer
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.tasks._base import Feature, Prediction, Row
@@ -78,7 +78,7 @@ class Predict(Stage):
             features = task.encode(chunk, model.path)
             lengths += [feature.length for feature in features]
             predictions += _predict(task, model.path, session, kinds, chunk, features)
-        write(out / PREDICTIONS, predictions)
+        write_jsonl(out / PREDICTIONS, predictions)
         return PredictFacts(
             rows=len(rows),
             features=len(lengths),

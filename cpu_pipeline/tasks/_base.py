@@ -149,21 +149,21 @@ class Task(BaseModel, ABC):
 
     def read_references(self, path: Path) -> list[Row]:
         """Read references for `cpu-pipeline score`: JSON lines of rows, unless the field has a format of its own."""
-        from cpu_pipeline.core.jsonl import read
+        from cpu_pipeline.core.jsonl import read_jsonl
 
-        return self.checked(read(path), path)
+        return self.checked(read_jsonl(path), path)
 
     def read_predictions(self, path: Path) -> dict[str, Prediction]:
         """Read predictions for `cpu-pipeline score`: JSON lines with `id`, unless the field has its own format."""
-        from cpu_pipeline.core.jsonl import read
+        from cpu_pipeline.core.jsonl import read_jsonl
 
-        return _by_id(read(path), path)
+        return _by_id(read_jsonl(path), path)
 
     def read_rows(self, path: Path) -> list[Row]:
         """Read the rows.jsonl of an artifact; values of `files` become paths of files, which lie beside it."""
-        from cpu_pipeline.core.jsonl import read
+        from cpu_pipeline.core.jsonl import read_jsonl
 
-        rows: list[Row] = list(read(path))
+        rows: list[Row] = list(read_jsonl(path))
         if not self.files:
             return rows
         return [{k: str(path.parent / v) if k in self.files else v for k, v in row.items()} for row in rows]
