@@ -97,10 +97,10 @@ class Made:
                     needed["environment"] = {"name": place, "pins": "0" * 64}
                 if node.id == "data.calibration:files":
                     needed["identity"] = {"what": {"endpoint": "https://joe:hush@hub.example/?token=hush"}}
-                built.artifacts[node.id] = lease.commit(key, needed, node.gives, facts, run, work)
+                made = lease.commit(key, needed, node.gives, facts, run, work)
+                built.artifacts[node.id] = made
                 built.keys[node.id] = key
-                if (record := store.action(key)) is not None:
-                    built.records[node.id] = record
+                built.records[node.id] = made.record
                 if verdicts := node.stage.judge(built.artifacts[node.id].facts) if facts else []:
                     built.verdicts[node.id] = verdicts
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.jsonl import PREDICTIONS, write
 from cpu_pipeline.runtime.batching import answer
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from cpu_pipeline.runtime.batching import Kinds
     from cpu_pipeline.tasks._base import Task
 
-RUNNABLE = frozenset({"hf", "onnx", "openvino", "torchscript", "fastpath", "pt2", "ipex"})
-"""Formats of models that a backend runs."""
-
 BATCH = 8
 """Features in a batch: part of the answer, for a model quantized dynamically takes its scales from the whole batch."""
 TOKENS = 65_536
@@ -30,7 +28,7 @@ TOKENS = 65_536
 class Predict(Stage):
     """Answer the validation rows with a model."""
 
-    takes: ClassVar = {"model": RUNNABLE}
+    takes: ClassVar = {"model": frozenset(backends.names())}
     reads = frozenset({"task", "data.validation"})
     packages = ("numpy",)
     internal = True

@@ -120,10 +120,8 @@ def _side_by_side(built: BuildResult) -> list[str]:
 
 
 def _size_of(built: BuildResult, name: str) -> str:
-    path = built.artifacts[name].path
-    if built.artifacts[name].format in NOT_MODELS:
-        return ""
-    return size(sum(p.stat().st_size for p in path.rglob("*") if p.is_file()))
+    artifact = built.artifacts[name]
+    return "" if artifact.format in NOT_MODELS else size(built.records[name].size)
 
 
 def _seconds(step: Mapping[str, Any]) -> str:

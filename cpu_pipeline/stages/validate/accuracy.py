@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cpu_pipeline import backends
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import PREDICTIONS, SCORES, read, write
 from cpu_pipeline.core.markdown import escape, table
 from cpu_pipeline.runtime.intervals import paired_difference
 from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage, Verdict
-from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.tasks._base import Score
 
 SUCCESSOR = 0.01
@@ -39,7 +39,7 @@ class ValidateAccuracy(Stage):
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of the bootstrap interval of the paired difference, which is reported beside each metric."""
 
-    takes: ClassVar = {"candidate": RUNNABLE, "reference": RUNNABLE}
+    takes: ClassVar = dict.fromkeys(("candidate", "reference"), frozenset(backends.names()))
     through: ClassVar = {"candidate": "predict", "reference": "predict"}
     reads = frozenset({"task", "data.validation"})
     packages = ("numpy", "scipy")

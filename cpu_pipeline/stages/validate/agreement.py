@@ -9,11 +9,11 @@ from typing import ClassVar, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.runtime.batching import Kinds, grouped
 from cpu_pipeline.runtime.parity import compare
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage, Verdict
-from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.tasks._base import Feature
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class ValidateAgreement(Stage):
     same_top: float | None = Field(default=None, ge=0, le=1)
     """Least share of sequences whose highest-scored answer is the same, as a fraction."""
 
-    takes: ClassVar = {"candidate": RUNNABLE, "reference": RUNNABLE}
+    takes: ClassVar = dict.fromkeys(("candidate", "reference"), frozenset(backends.names()))
     reads: ClassVar = frozenset({"task", "data.validation?"})
     packages: ClassVar = ("numpy",)
     version: ClassVar = 2

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.markdown import table
 from cpu_pipeline.core.text import size
 from cpu_pipeline.runtime.batching import Kinds, grouped, pad
 from cpu_pipeline.runtime.intervals import speed_up
 from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage, Verdict
-from cpu_pipeline.stages.predict import RUNNABLE
 from cpu_pipeline.stages.validate.agreement import spread
 from cpu_pipeline.tasks._base import Feature
 
@@ -51,7 +51,7 @@ class ValidateLatency(Stage):
     max_median: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Largest median of a call, in seconds."""
 
-    takes: ClassVar = {"candidate": RUNNABLE, "reference": RUNNABLE}
+    takes: ClassVar = dict.fromkeys(("candidate", "reference"), frozenset(backends.names()))
     reads: ClassVar = frozenset({"task", "data.validation?"})
     packages: ClassVar = ("numpy", "scipy")
     alone: ClassVar = True

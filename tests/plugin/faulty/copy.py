@@ -20,7 +20,7 @@ class FaultyCopy(Stage):
     """What the marker says."""
     needs: tuple[str, ...] = ()
     """Instruction sets that the artifact's card asks for."""
-    form: Literal["hf", "onnx"] = "hf"
+    form: Literal["hf", "onnx", "toy"] = "hf"
     """Format that it claims to give."""
     act: Act = "nothing"
     """What to do besides."""

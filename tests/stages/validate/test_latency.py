@@ -18,6 +18,7 @@ from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.worker import main
+from cpu_pipeline.engine.worker.protocol import Run, TaskSpec
 from cpu_pipeline.stages._base import Facts, Job
 from cpu_pipeline.stages.validate.latency import ValidateLatency, stretched
 from cpu_pipeline.tasks._base import Feature
@@ -237,17 +238,16 @@ def test_times_real_models_in_processes_of_their_own(
 ) -> None:
     model = exported("bert", "question-answering")
     here = environments.interpreter("default")
-    asked = {
-        "task": {"use": "question-answering", "with": {}},
-        "threads": 1,
-        "log": str(tmp_path / "log"),
-        "interpreters": {"default": {"python": here.python, "paths": list(here.paths)}},
-    }
+    request = Run(
+        use="validate.latency", options={}, inputs={}, data={}, out=out, scratch=tmp_path, log=tmp_path / "log",
+        task=TaskSpec("question-answering", {}), threads=1, isa=(), allow=(), environment="default",
+        interpreters={"default": here},
+    )  # fmt: skip
     stage = ValidateLatency(min_speedup=0.01, calls=2, rounds=2, processes=1, warmup=1, length=16)
     facts = stage.run(
         {"candidate": model, "reference": model},
         out,
-        job("question-answering", timer=lambda a: main._timer(a, asked)),
+        job("question-answering", timer=lambda a: main.timer(a, request)),
     )
     for side in ("candidate", "reference"):
         said = facts[side]
