@@ -38,7 +38,7 @@ class BuildResult:
         self.artifacts[node.id] = artifact
         self.keys[node.id] = key
         self.records[node.id] = artifact.record
-        if verdicts := node.stage.judge(artifact.facts):
+        if verdicts := node.stage.judge(node.stage.parse_facts(artifact.facts)):
             self.verdicts[node.id] = verdicts
 
     def discard(self, name: str) -> None:
