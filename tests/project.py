@@ -33,14 +33,13 @@ class CommandResult:
     err: str
 
     @property
-    def said(self) -> dict[str, Any]:
+    def json(self) -> Any:
         """Return what `--json` printed."""
-        read: dict[str, Any] = json.loads(self.out)
-        return read
+        return json.loads(self.out)
 
     @property
     def digests(self) -> dict[str, str]:
-        return {name: step["digest"] for name, step in self.said["steps"].items()}
+        return {name: step["digest"] for name, step in self.json["steps"].items()}
 
     def expect(self, code: int, *texts: str) -> CommandResult:
         """Check the exit code, that the texts are on stderr, and that nobody sees a traceback."""

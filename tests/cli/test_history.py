@@ -171,7 +171,7 @@ def test_status_is_quiet_when_all_is_well(bench: ProjectFixture) -> None:
     (bench.home / "small.yaml").rename(bench.home / "recipes" / "small.yaml")
     said = call(bench, "--max-age", "36h", "--json")
     assert said.code == 0 and said.err == ""
-    [found] = said.said
+    [found] = said.json
     assert (found["name"], found["version"], found["problems"]) == ("small", versions(bench)[1], [])
     assert 0 <= found["age"] < 600
     assert call(bench, "--max-age", "1.001m").code == 0

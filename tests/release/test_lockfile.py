@@ -16,7 +16,7 @@ from conftest import Cli
 from hypothesis import given
 from hypothesis import strategies as st
 from project import ProjectFixture
-from publishing import MODEL, RECIPE, Made
+from publishing import MODEL, RECIPE, PretendedProject
 from publishing import ROWS as ROW_COMMIT
 
 from cpu_pipeline import api
@@ -94,7 +94,7 @@ def test_is_fresh_and_is_not_written_again(bench: ProjectFixture) -> None:
     assert "fresh" in bench.call("lock", "small.yaml", "--check").expect(0).out
     assert "unchanged" in bench.call("lock", "small.yaml", "--store", bench.store).expect(0).out
     assert (bench.home / "small.lock").stat().st_ino == before
-    assert bench.built(bench.home / "small.yaml", "--locked").said["exit_code"] == 0
+    assert bench.built(bench.home / "small.yaml", "--locked").json["exit_code"] == 0
 
 
 def test_is_the_same_of_a_cold_build_in_another_place(bench: ProjectFixture, whole: ProjectFixture) -> None:
@@ -262,7 +262,7 @@ def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_environment_is_locked_by_its_pins(tmp_path: Path) -> None:
-    made = Made(tmp_path / "project")
+    made = PretendedProject(tmp_path / "project")
     built, store = made.build(stages=[{"id": "float", "use": "export.optimum"}], outputs=["float"])
     held = lockfile.make(built, store)
     assert held["environments"] == {"optimum": environments.read("optimum").digest}
@@ -272,12 +272,12 @@ def test_an_environment_is_locked_by_its_pins(tmp_path: Path) -> None:
 
 
 def test_what_scores_the_task_is_locked_too(tmp_path: Path) -> None:
-    built, store = Made(tmp_path / "project").build(task="token-classification")
+    built, store = PretendedProject(tmp_path / "project").build(task="token-classification")
     assert lockfile.make(built, store)["packages"]["seqeval"] == installed("seqeval")
 
 
 def test_what_was_fetched_says_from_where_and_whose_doing_it_is(tmp_path: Path) -> None:
-    made = Made(tmp_path / "project")
+    made = PretendedProject(tmp_path / "project")
     built, store = made.build()
     held = lockfile.make(built, store)
     assert {name: said["from"] for name, said in held["sources"].items()} == {
@@ -294,7 +294,7 @@ def test_what_was_fetched_says_from_where_and_whose_doing_it_is(tmp_path: Path) 
 
 
 def test_neither_words_nor_schedule_make_a_lock_stale(tmp_path: Path) -> None:
-    made = Made(tmp_path / "project")
+    made = PretendedProject(tmp_path / "project")
     built, store = made.build()
     held = lockfile.make(built, store)
     for change in ({"about": "Other words."}, {"refresh": {"cron": "5 3 * * *", "keep": 3}}):
@@ -303,11 +303,11 @@ def test_neither_words_nor_schedule_make_a_lock_stale(tmp_path: Path) -> None:
 
 def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And neither when it fails."""
-    made, moved, errors = Made(tmp_path / "project"), "c" * 40, {"int8": StageFailed("no")}
+    made, moved, errors = PretendedProject(tmp_path / "project"), "c" * 40, {"int8": StageFailed("no")}
 
     def build(plan: Plan, store: Store, *_: Any, **__: Any) -> BuildResult:
         built = BuildResult(plan)
-        made.fill(built, store)
+        made.pretend_steps(built, store)
         built.errors |= errors
         return built
 
