@@ -88,7 +88,7 @@ def test_a_recipe_that_cannot_be_moved_any_more_leaves_the_lock(
     upgrade = api.Upgrade(api.load_recipe(path), (move,))
     text = path.read_text()
     path.write_text(text.replace("acme/small", "acme/large"))
-    with pytest.raises(RecipeError, match="`main` of acme/small moved, and this was changed meanwhile"):
+    with pytest.raises(RecipeError, match="`main` of acme/small advanced, and this was changed meanwhile"):
         api.write_lock(built.plan, store, upgrade=upgrade)
     assert not path.with_suffix(".lock").exists() and "acme/large" in path.read_text()
     path.write_text(text)

@@ -58,7 +58,7 @@ def rebuild(
         kept = _whole(build.build(wanted, store, tell, jobs, lease=lease))
         hold(kept)
         # In the lease's own room: whoever comes next sweeps it if this one is killed.
-        cold = _whole(build.build(wanted, Store(lease.room / "cold"), tell, jobs))
+        cold = _whole(build.build(wanted, Store(lease.folder / "cold"), tell, jobs))
         return list(compare(kept, cold))
 
 

@@ -64,7 +64,7 @@ def test_a_followed_branch_that_moved_is_seen_and_nothing_is_written(
     assert [(move.old, move.new) for move in seen.moves] == [tuple(COMMITS)]
     assert upstream.moved(load_recipe(recipe), seen.moves)[1] == text.replace(*COMMITS)
     assert seen.plan.recipe.model["revision"] == COMMITS[1]
-    assert seen.causes[0] == f"model: main of own/model moved: {COMMITS[0][:12]} → {COMMITS[1][:12]}"
+    assert seen.causes[0] == f"model: main of own/model advanced: {COMMITS[0][:12]} → {COMMITS[1][:12]}"
     assert recipe.read_text() == text
     assert drift.find_drift(recipe, project.out, ["toolchain"]).moves == []
     assert upstream.moves(seen.recipe, {"model"}) == []

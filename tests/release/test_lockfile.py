@@ -320,7 +320,7 @@ def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkey
     assert recipe.read_text() == text and not lockfile.lock_path(recipe).exists()
     errors.clear()
     said = cli(*command)
-    assert said.code == 0 and f"moved  model: main of acme/small moved: {MODEL[:12]} → {moved[:12]}" in said.out
+    assert said.code == 0 and f"advanced  model: main of acme/small advanced: {MODEL[:12]} → {moved[:12]}" in said.out
     assert recipe.read_text() == text.replace(MODEL, moved)
     assert lockfile.read(lockfile.lock_path(recipe))["sources"]["model:files"]["from"] == f"acme/small at {moved}"
 

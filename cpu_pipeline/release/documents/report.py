@@ -18,17 +18,17 @@ def render(built: BuildResult, manifest: Mapping[str, Any]) -> str:
     lines = [f"# {escape(plan.name)} {manifest['version']}", ""]
     if recipe.about:
         lines += [escape(recipe.about), ""]
-    for place in manifest["environments"].values():
-        if place["warning"]:
-            lines += [f"**Warning:** {escape(place['warning'])}", ""]
+    for environment in manifest["environments"].values():
+        if environment["warning"]:
+            lines += [f"**Warning:** {escape(environment['warning'])}", ""]
     lines += _made_of(manifest)
     lines += ["## Checks", ""]
     lines += _checks(built) if built.verdicts else ["This recipe has no check: nothing here is proved.", ""]
     lines += _side_by_side(built)
     for node_id, found in built.artifacts.items():
-        said = plan.nodes[node_id].stage.tells(found.facts)
-        if said:
-            lines += [f"### {code(node_id)}: {escape(plan.nodes[node_id].use)}", "", *said, ""]
+        lines_of_stage = plan.nodes[node_id].stage.tells(found.facts)
+        if lines_of_stage:
+            lines += [f"### {code(node_id)}: {escape(plan.nodes[node_id].use)}", "", *lines_of_stage, ""]
     lines += ["## Steps"]
     lines += table(
         ("step", "stage", "format", "size", "seconds", "peak memory", "digest"),
@@ -41,9 +41,9 @@ def render(built: BuildResult, manifest: Mapping[str, Any]) -> str:
     lines += ["## Made with"]
     packages = manifest["packages"].items()
     lines += table(("package", "version"), ((escape(name), escape(version)) for name, version in packages))
-    for name, place in manifest["environments"].items():
-        lines += [f"In the environment {code(name)} (pins {code(place['pins'][:12])}): "
-                  + ", ".join(escape(f"{p} {v}") for p, v in place["packages"].items()) + ".", ""]  # fmt: skip
+    for name, environment in manifest["environments"].items():
+        lines += [f"In the environment {code(name)} (pins {code(environment['pins'][:12])}): "
+                  + ", ".join(escape(f"{p} {v}") for p, v in environment["packages"].items()) + ".", ""]  # fmt: skip
     machine = manifest["host"]
     lines += [f"Machine: {escape(machine['cpu'])}, {machine['cores']} cores, {machine['memory_gib']} GiB; "
               f"instruction sets {code(' '.join(machine['isa']))}.", ""]  # fmt: skip
@@ -61,17 +61,17 @@ def _made_of(manifest: Mapping[str, Any]) -> list[str]:
     for role in ("model", "tokenizer", "teacher"):
         if role in recipe:
             rows.append((role, *_place(recipe[role])))
-    for role, place in recipe.get("data", {}).items():
+    for role, source in recipe.get("data", {}).items():
         step = manifest["steps"].get(f"data.{role}", {})
         count = step.get("facts", {}).get("rows", "?")
-        where, commit = _place(place)
-        rows.append((f"data.{role}", f"{where} ({count} rows)", commit))
+        origin, commit = _place(source)
+        rows.append((f"data.{role}", f"{origin} ({count} rows)", commit))
     return ["## Made of", *table(("what", "from", "commit"), rows)]
 
 
-def _place(place: Mapping[str, Any]) -> tuple[str, str]:
-    where = place.get("hub") or place.get("folder") or place.get("file")
-    return code(where), code(place["revision"]) if "revision" in place else "local, by content"
+def _place(source: Mapping[str, Any]) -> tuple[str, str]:
+    origin = source.get("hub") or source.get("folder") or source.get("file")
+    return code(origin), code(source["revision"]) if "revision" in source else "local, by content"
 
 
 def _checks(built: BuildResult) -> list[str]:
