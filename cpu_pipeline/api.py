@@ -160,7 +160,7 @@ def rebuild(
     require_locked = _lock_check(planned, locked)
     if create_envs:
         candidate.create_environments(planned, opened, tell)
-    return rebuilding.rebuild(planned, opened, tell, jobs, require_locked)
+    return rebuilding.rebuild(planned, opened, tell=tell, jobs=jobs, hold=require_locked)
 
 
 def write_lock(

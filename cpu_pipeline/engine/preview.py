@@ -26,15 +26,18 @@ class Outlook:
 
 def look(plan: Plan, store: Store) -> Iterator[Outlook]:
     """Say what a build would keep and what it would make, and why. Writes nothing."""
+    remote = set[str]()
+    unknown = set[str]()
 
-    def foresee(node: Node, key: str) -> Artifact | None:
-        found = store.foresee(key)
+    def find(node: Node, key: str) -> Artifact | None:
+        if (found := store.find(key)) is None:
+            found = store.find_remote(key)
+            remote.add(node.id)
         return found if found is not None and node.fits(found) else None
 
-    unknown = set[str]()
-    for node, keyed, found in walk(plan, foresee):
-        if keyed is not None and found is not None:
-            yield Outlook(node, "kept", () if store.find(keyed.key) is not None else ("in the remote store",))
+    for node, keyed, found in walk(plan, find):
+        if found is not None:
+            yield Outlook(node, "kept", ("in the remote store",) if node.id in remote else ())
             continue
         before = store.last(f"{plan.name}/{node.id}")
         if keyed is None and before is not None:

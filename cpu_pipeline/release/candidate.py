@@ -36,7 +36,9 @@ class Builder:
             remeasure: measure anew what depends on this machine.
             tell: called with the events instead of the builder's own.
         """
-        return build.build(planned, self.store, tell or self.tell, self.jobs, remeasure, self.lease)
+        return build.build(
+            planned, self.store, tell=tell or self.tell, jobs=self.jobs, remeasure=remeasure, lease=self.lease
+        )
 
 
 @dataclass(frozen=True)

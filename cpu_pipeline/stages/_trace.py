@@ -7,7 +7,7 @@ import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,13 @@ NUMBERED = re.compile(rb"___torch_mangle_(\d+)")
 """How TorchScript tells classes apart: with a counter of the process."""
 
 
-def trace(module: Any, names: Sequence[str], outputs: tuple[str, ...], said: list[str] | None = None) -> Any:
+def trace(
+    module: Any,
+    names: Sequence[str],
+    outputs: tuple[str, ...],
+    said: list[str] | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Any:
     """Trace a transformers model into a torch.jit.ScriptModule that takes keyword tensors and gives a tuple.
 
     The tracer's own check is off: it runs the model a second time on the same example, which shows no shape that was
@@ -39,6 +45,8 @@ def trace(module: Any, names: Sequence[str], outputs: tuple[str, ...], said: lis
         said: gets one line for each warning of the tracer: the source file's name and what it fears. Not all are
             true: every architecture here makes a mask under a condition that only asks whether it is being traced.
 
+        given: arrays to trace with, for a model that takes no tokens.
+
     Raises one of `FAILURES` where the model does something that a trace cannot hold.
     """
     import torch
@@ -47,7 +55,7 @@ def trace(module: Any, names: Sequence[str], outputs: tuple[str, ...], said: lis
         warnings.simplefilter("always")
         traced = torch.jit.trace(
             named(module, names, outputs),
-            example_kwarg_inputs=example(module, names),
+            example_kwarg_inputs=_tensors(given) if given else example(module, names),
             strict=False,
             check_trace=False,
         )
@@ -55,6 +63,12 @@ def trace(module: Any, names: Sequence[str], outputs: tuple[str, ...], said: lis
         fears = (w for w in heard if issubclass(w.category, torch.jit.TracerWarning))
         said.extend(dict.fromkeys(f"{Path(w.filename).name}: {' '.join(str(w.message).split())[:200]}" for w in fears))
     return traced
+
+
+def _tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    import torch
+
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def example(module: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -89,13 +103,17 @@ def named(module: Any, names: Sequence[str], outputs: tuple[str, ...]) -> Any:
     """
     import torch
 
+    def cast(value: Any) -> Any:
+        """Bring floats, such as pixels, to the type of the weights; leave no trace of it where they have it."""
+        return value.to(module.dtype) if value.is_floating_point() and value.dtype != module.dtype else value
+
     class Named(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
         def __init__(self) -> None:
             super().__init__()
             self.model = module
 
         def forward(self, **given: Any) -> tuple[Any, ...]:
-            answers = hf.outputs_of(self.model(**given), outputs).values()
+            answers = hf.outputs_of(self.model(**{n: cast(v) for n, v in given.items()}), outputs).values()
             # Not `.float()` on all: the trace would note it where there is nothing to do.
             return tuple(answer if answer.dtype == torch.float32 else answer.float() for answer in answers)
 

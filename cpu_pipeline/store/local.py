@@ -32,7 +32,7 @@ from filelock import FileLock
 from cpu_pipeline.core.artifact import DIGEST, Artifact, digest_json, digest_tree
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.files import at_home, disk_error, hold_lock, make_dir, remove_tree, sizes, write_file, writing
-from cpu_pipeline.store.record import Action, parse_record
+from cpu_pipeline.store.record import Action, StoredArtifact, parse_record
 
 __all__ = ["Action", "RemoteStore", "Store", "default_root", "disk_error"]
 
@@ -99,7 +99,7 @@ class Store:
             return None
         return parse_record(key, text)
 
-    def find(self, key: str) -> Artifact | None:
+    def find(self, key: str) -> StoredArtifact | None:
         """Return what was built for `key` if its object is there, file by file; only `check` reads the contents."""
         action = self.action(key)
         if action is None:
@@ -107,15 +107,13 @@ class Store:
         path = self.path_of(action.object)
         if sizes(path) != {name: size for name, (size, _) in action.files.items()}:
             return None
-        return Artifact(action.format, path, action.object, action.facts)
+        return StoredArtifact.of(action, path)
 
-    def foresee(self, key: str) -> Artifact | None:
-        """Return what a build would find for `key`: here, or by its record in the remote. Moves nothing."""
-        if (found := self.find(key)) is not None or self.remote is None:
-            return found
-        if (action := self.remote.action(key)) is None:
+    def find_remote(self, key: str) -> StoredArtifact | None:
+        """Return what a build would bring for `key`, as the remote's record describes it. Moves nothing."""
+        if self.remote is None or (action := self.remote.action(key)) is None:
             return None
-        return Artifact(action.format, self.path_of(action.object), action.object, action.facts)
+        return StoredArtifact.of(action, self.path_of(action.object))
 
     def check(self, artifact: Artifact, again: bool = False) -> bool:
         """Read an object whole, once per `Store`; if it is not what its digest says, set it aside and return False.

@@ -88,7 +88,7 @@ class PretendedRefresh:
         monkeypatch.setattr(build, "build", self.build)
         monkeypatch.setattr(hub_api, "resolve", lambda repo, want, branch: self.heads[want])
 
-    def build(self, plan: Plan, store: Store, *_: Any) -> BuildResult:
+    def build(self, plan: Plan, store: Store, **_: Any) -> BuildResult:
         built = BuildResult(plan)
         self.project.pretend_steps(built, store, content=self.content)
         for name in [name for name in plan.nodes if name in self.errors]:

@@ -78,10 +78,10 @@ def test_each_row_has_the_answer_it_would_have_alone(made: tuple[Artifact, Job, 
     facts, said = _run(artifact, job, tmp_path / "all")
     asked = jsonl.read(job.data["validation"])
     assert [p["id"] for p in said] == [row["id"] for row in asked]
-    assert facts["rows"] == 30
-    assert facts["nan"] == 0
-    assert facts["features"] >= 30
-    assert facts["tokens"] > 5 * facts["features"]
+    assert facts.rows == 30
+    assert facts.nan == 0
+    assert facts.features >= 30
+    assert facts.tokens > 5 * facts.features
     assert session.widths == sorted(session.widths, reverse=True)
     assert job.task is not None
     for row, prediction in zip(asked, said, strict=True):
@@ -119,7 +119,7 @@ def test_nan_is_marked_and_counted(made: tuple[Artifact, Job, Torch], tmp_path: 
             return {name: np.full_like(value, math.nan) for name, value in session(arrays).items()}
 
     facts, said = _run(artifact, replace(job, load=lambda _: Broken()), tmp_path / "nan")
-    assert facts["nan"] == 30
+    assert facts.nan == 30
     assert all(prediction["nan"] is True for prediction in said)
 
 
@@ -127,7 +127,7 @@ def test_no_rows_are_no_predictions(made: tuple[Artifact, Job, Torch], tmp_path:
     artifact, job, _ = made
     (tmp_path / "none.jsonl").write_text("")
     facts, said = _run(artifact, replace(job, data={"validation": tmp_path / "none.jsonl"}), tmp_path / "out")
-    assert (facts["rows"], facts["tokens"], said) == (0, 0, [])
+    assert (facts.rows, facts.tokens, said) == (0, 0, [])
 
 
 def test_promises() -> None:

@@ -19,6 +19,7 @@ from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.markdown import code, escape, table
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Node
+from cpu_pipeline.release.documents.markdown import blocks
 from cpu_pipeline.release.documents.origins import Origin, maker, used
 
 FILE = "README.md"
@@ -87,7 +88,7 @@ def _results(built: BuildResult, manifest: Mapping[str, Any], gates: Sequence[No
     if task is None:
         return
     for gate in gates:
-        scores = gate.stage.scores(built.artifacts[gate.id].facts)
+        scores = gate.stage.scores(gate.stage.parse_facts(built.artifacts[gate.id].facts))
         order = [name for name in task.metrics if name in scores]  # the usual one first, as the Hub shows it
         for role in gate.data if scores else ():
             yield {
@@ -138,8 +139,8 @@ def _judged(built: BuildResult, output: str, gates: Sequence[Node]) -> Iterator[
         against = f", against {code(reference)}" if reference else ""
         yield from (f"### {code(gate.id)} ({code(gate.use)}){of}{against}", "")
         yield from (f"- {escape(verdict.says)}" for verdict in built.verdicts[gate.id])
-        measured = gate.stage.tells(built.artifacts[gate.id].facts)
-        yield from ("", *measured[measured[:1] == [""] :], *([""] if measured else []))
+        details = gate.stage.details(gate.stage.parse_facts(built.artifacts[gate.id].facts))
+        yield from ("", *blocks(details))
         machine = built.records[gate.id].ingredients.get("host")
         if isinstance(machine, Mapping) and "cpu" in machine:
             threads, cores = machine.get("threads", "?"), machine.get("cores", "?")

@@ -14,17 +14,32 @@ from cpu_pipeline.backends.onnx import FORMAT, MODEL
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.runtime import parity
-from cpu_pipeline.stages import _onnx
-from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
+from cpu_pipeline.runtime import batching, parity
+from cpu_pipeline.stages import _onnx, _trace
+from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._facts import Comparison
 
 if TYPE_CHECKING:
     from cpu_pipeline.tasks._base import Task
 
 
+class OnnxFacts(Facts):
+    """What the exported graph holds."""
+
+    bytes: Count
+    """Bytes of graph and weights."""
+    nodes: Count
+    """Nodes of the graph."""
+    operators: dict[str, Count]
+    """Operator -> number of nodes."""
+    parity: Comparison
+    """Distance from the checkpoint's own outputs."""
+
+
 class ExportOnnx(Stage):
     """Export to ONNX, dynamic in batch and length, checked against eager; `export.optimum` takes some it can't."""
 
+    facts_model: ClassVar = OnnxFacts
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("torch", "transformers", "onnx", "onnx_ir", "onnxscript")
@@ -44,43 +59,53 @@ class ExportOnnx(Stage):
         """Compare through both."""
         return {"hf", FORMAT}
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> OnnxFacts:
         """Export, copy what belongs to the model, and compare."""
         if job.task is None:
             raise RecipeError("export.onnx: the recipe names no task; it says which head to export")
         source = inputs["model"].path
         model = hf.checkpoint(source, job.task)
         repo_files.carry(source, out)
-        export(model, job.task, out, self.opset, self.inline)
+        export(model, job.task, source, out, self.opset, self.inline)
         Card(FORMAT).write(out)
         candidate = job.load(Artifact(FORMAT, out, "", {}))
-        reference = hf.Eager(model, job.task.outputs)
-        facts = parity.parity(candidate, reference, source, job.task, self.tolerance, "export.onnx")
+        reference = hf.Eager(model, job.task.outputs, job.task.input_kinds(source))
+        compared = parity.parity(candidate, reference, source, job.task, self.tolerance, "export.onnx")
         counts = _onnx.count_operators(out / MODEL)
-        return {"bytes": _onnx.size(out), "nodes": sum(counts.values()), "operators": counts, "parity": dict(facts)}
+        return OnnxFacts(
+            bytes=_onnx.size(out),
+            nodes=sum(counts.values()),
+            operators=counts,
+            parity=Comparison.model_validate(compared),
+        )
 
 
-def export(model: Any, task: Task, out: Path, opset: int, inline: int = _onnx.INLINE) -> None:
-    """Write the module that `hf.checkpoint` gave as model.onnx into `out`; the bytes depend on nothing else.
+def export(model: Any, task: Task, source: Path, out: Path, opset: int, inline: int = _onnx.INLINE) -> None:
+    """Write the module that `hf.checkpoint` gave of `source` as model.onnx into `out`.
 
     Raises:
         StageFailed: the exporter does not know how.
     """
     import torch
 
-    names = hf.inputs_of(model)
-    # Two sequences of eight tokens, one padded: sizes of 0 and 1 would be taken for constants.
-    example = {name: torch.ones((2, 8), dtype=torch.int64) for name in names}
-    example["attention_mask"][1, 5:] = 0
-    shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+    names = hf.inputs_of(model, task.input_kinds(source))
+    if "input_ids" in names:
+        # Two sequences of eight tokens, one padded: sizes of 0 and 1 would be taken for constants.
+        example = {name: torch.ones((2, 8), dtype=torch.int64) for name in names}
+        example["attention_mask"][1, 5:] = 0
+        axes = {name: {0: "batch", 1: "sequence"} for name in names}
+    else:
+        arrays, axes = batching.example(task, source, names)
+        example = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    dims = {axis: torch.export.Dim(axis) for shape in axes.values() for axis in shape.values()}
     try:
         program = torch.onnx.export(
-            _named(model, task.outputs),
+            _named(model, names, task.outputs),
             (),
             kwargs=example,
             dynamo=True,
             opset_version=opset,
-            dynamic_shapes={name: shape for name in names},
+            dynamic_shapes={name: {n: dims[axis] for n, axis in axes[name].items()} for name in names},
             input_names=list(names),
             output_names=list(task.outputs),
             verbose=False,
@@ -102,9 +127,12 @@ def _reason(error: BaseException) -> str:
     return said[:300] or type(error).__name__
 
 
-def _named(model: Any, outputs: tuple[str, ...]) -> Any:
+def _named(model: Any, names: tuple[str, ...], outputs: tuple[str, ...]) -> Any:
     """Wrap a transformers model into a module that gives the task's outputs alone, in order."""
     import torch
+
+    if "input_ids" not in names:
+        return _trace.named(model, names, outputs)
 
     class Named(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
         def __init__(self) -> None:

@@ -14,9 +14,10 @@ from cpu_pipeline.backends.torchscript import FORMAT, MODEL
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.runtime import parity
-from cpu_pipeline.runtime.batching import pad_id
-from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.core.figures import Note
+from cpu_pipeline.runtime import batching, parity
+from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._facts import Comparison
 from cpu_pipeline.stages._trace import FAILURES, trace, write
 
 if TYPE_CHECKING:
@@ -25,9 +26,27 @@ if TYPE_CHECKING:
 WHERE = "export.torchscript"
 
 
+class TorchscriptFacts(Facts):
+    """What was written, and what the tracer warned of."""
+
+    eager: bool
+    """Whether the artifact is the checkpoint itself, because its trace failed."""
+    bytes: Count
+    """Bytes of the weights, and of the graph where there is one."""
+    parity: Comparison
+    """Distance from eager outputs in the same type."""
+    rounding: Comparison | None = None
+    """Distance from eager float32, where another type was chosen."""
+    reason: str = ""
+    """Why the trace was given up, with `eager`."""
+    tracer_warnings: list[str]
+    """One line for each warning of torch's tracer: a file's name and what it warns of."""
+
+
 class ExportTorchscript(Stage):
     """Trace and freeze a checkpoint as TorchScript for Python and C++, checked against eager torch."""
 
+    facts_model: ClassVar = TorchscriptFacts
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("torch", "transformers", "safetensors")
@@ -53,7 +72,7 @@ class ExportTorchscript(Stage):
         """Compare through both."""
         return {"hf", FORMAT}
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> TorchscriptFacts:
         """Trace, freeze, write, load what was written, and compare; on failure do as `on_failure` says.
 
         Raises:
@@ -74,45 +93,66 @@ class ExportTorchscript(Stage):
             # The directory's name changes from run to run.
             reason = str(error).replace(str(out), FORMAT)
             facts = {**_keep(source, out, job, job.task, self.tolerance), "reason": reason}
-        return {**facts, "tracer_warnings": fears}
+        return TorchscriptFacts(**facts, tracer_warnings=fears)
 
     def _script(self, source: Path, out: Path, job: Job, task: Task, fears: list[str]) -> dict[str, Any]:
         """Write model.pt and prove it."""
         import torch
 
         module = hf.checkpoint(source, task)
-        names = hf.inputs_of(module)
+        kinds = task.input_kinds(source)
+        names = hf.inputs_of(module, kinds)
+        given = None if "input_ids" in names else batching.example(task, source, names)[0]
         module = module.to(getattr(torch, self.dtype))
-        write(script(module, names, task.outputs, self.optimize_for_inference, fears), out / MODEL, WHERE)
-        Card(FORMAT, runtime={"inputs": list(names), "outputs": list(task.outputs)}).write(out)
+        write(script(module, names, task.outputs, self.optimize_for_inference, fears, given), out / MODEL, WHERE)
+        runtime: dict[str, Any] = {"inputs": list(names), "outputs": list(task.outputs)}
+        if given is not None:
+            runtime["warm"] = {name: [list(array.shape), str(array.dtype)] for name, array in given.items()}
+        Card(FORMAT, runtime=runtime).write(out)
         written = job.load(Artifact(FORMAT, out, "", {}))
-        eager = hf.Eager(module, task.outputs)
+        eager = hf.Eager(module, task.outputs, kinds)
         facts: dict[str, Any] = {
             "eager": False,
             "bytes": (out / MODEL).stat().st_size,
             "parity": dict(parity.parity(written, eager, source, task, self.tolerance, WHERE)),
         }
         if self.dtype != "float32":
-            exact = hf.Eager(hf.checkpoint(source, task), task.outputs)
-            batches = parity.synthetic(source)
-            facts["rounding"] = dict(parity.compare(written, exact, batches, pad_id(source), task.per_token))
+            exact = hf.Eager(hf.checkpoint(source, task), task.outputs, kinds)
+            facts["rounding"] = dict(parity.compare(written, exact, task.examples(source), kinds, task.per_token))
         return facts
 
-    def tells(self, facts: Facts) -> list[str]:
-        """Say aloud that the artifact is no TorchScript, and why; else how far rounding went, if it did."""
-        if facts.get("eager"):
+    def details(self, facts: TorchscriptFacts) -> list[Note]:
+        """Warn where the artifact is no TorchScript, and give the reason; else write how far rounding went, if at all.
+
+        The reason is a library's message, so outside text.
+        """
+        if facts.eager:
             return [
-                "**Not TorchScript: this artifact runs eagerly in float32, from the checkpoint, and needs Python and "
-                f"transformers.** The trace was given up: {' '.join(str(facts.get('reason', '')).split())}"
+                Note(
+                    "Not TorchScript: this artifact runs eagerly in float32, from the checkpoint, and needs Python and "
+                    "transformers.",
+                    warning=True,
+                ),
+                Note(f"The trace was given up: {' '.join(facts.reason.split())}"),
             ]
-        if "rounding" in facts:
-            gap, top = facts["rounding"]["max_abs"], facts["rounding"]["same_top"]
-            return [f"Rounding to {self.dtype} moves outputs by up to {gap:.3g}; the top answer stays for {top:.1%}."]
-        return []
+        if facts.rounding is None:
+            return []
+        gap, top = facts.rounding.max_abs or 0.0, facts.rounding.same_top or 0.0
+        text = f"Rounding to {self.dtype} moves outputs by up to {gap:.3g}; the top answer stays for {top:.1%}."
+        return [Note(text)]
 
 
-def script(module: Any, names: tuple[str, ...], outputs: tuple[str, ...], optimize: bool, fears: list[str]) -> Any:
+def script(
+    module: Any,
+    names: tuple[str, ...],
+    outputs: tuple[str, ...],
+    optimize: bool,
+    fears: list[str],
+    given: Mapping[str, Any] | None = None,
+) -> Any:
     """Trace and freeze the module that `hf.checkpoint` gave; `fears` gets the tracer's warnings.
+
+    `given` are arrays to trace with, for a model that takes no tokens.
 
     Raises:
         StageFailed: it does something that a trace cannot hold.
@@ -120,7 +160,7 @@ def script(module: Any, names: tuple[str, ...], outputs: tuple[str, ...], optimi
     import torch
 
     try:
-        frozen = torch.jit.freeze(trace(module, names, outputs, fears))
+        frozen = torch.jit.freeze(trace(module, names, outputs, fears, given))
         return torch.jit.optimize_for_inference(frozen) if optimize else frozen
     except FAILURES as error:
         raise StageFailed(f"{WHERE}: {type(module).__name__} cannot be traced: {_line(error)}") from error
@@ -133,7 +173,7 @@ def _keep(source: Path, out: Path, job: Job, task: Task, tolerance: float) -> di
         shutil.copyfile(path, out / path.name)
     Card(FORMAT, runtime={"eager": True}).write(out)
     kept = job.load(Artifact(FORMAT, out, "", {}))
-    eager = hf.Eager(hf.checkpoint(source, task), task.outputs)
+    eager = hf.Eager(hf.checkpoint(source, task), task.outputs, task.input_kinds(source))
     return {
         "eager": True,
         "bytes": sum(path.stat().st_size for path in weights),

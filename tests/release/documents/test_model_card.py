@@ -93,7 +93,7 @@ def test_it_says_what_it_is_how_good_and_how_to_go_on(version: Path) -> None:
     assert f"| `model` | `acme/small` | `{MODEL}` |" in text
     assert "data.validation" not in text.partition("## How good it is")[0]
     assert "### `accuracy` (`validate.accuracy`), against `model`" in text
-    assert "| f1 | 0.8123 | 0.8200 | -0.0077 | -0.0090 to 0.0010 |" in text
+    assert "| f1 | 0.8123 | 0.8200 | -0.0077 (-0.0090 to 0.0010) |" in text
     assert "It asks for no instruction set" in text
     assert version.name in text
     python = text.partition("```python\n")[2].partition("```")[0]
@@ -187,7 +187,7 @@ def test_libraries_are_of_formats_that_there_are() -> None:
 
 def test_scores_are_those_that_are_numbers() -> None:
     stage: Any = stages.get("validate.accuracy").model_construct(max_drop=0.1)
-    assert stage.scores(ACCURACY) == {"f1": ACCURACY["metrics"]["f1"]["candidate"]}
+    assert stage.scores(stage.parse_facts(ACCURACY)) == {"f1": ACCURACY["metrics"]["f1"]["candidate"]}
 
 
 def test_a_metric_is_in_percent_only_where_its_field_prints_it_so(made: PretendedProject) -> None:

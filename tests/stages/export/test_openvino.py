@@ -6,32 +6,27 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import models
 import pytest
 from pydantic import ValidationError
 
+from cpu_pipeline import tasks
 from cpu_pipeline.backends import hf, openvino
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, Card, digest_tree
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
+from cpu_pipeline.tasks import Task
+from cpu_pipeline.tasks._synthetic import tokens
 
-TASKS: dict[str, Any] = {
-    "question-answering": SimpleNamespace(
-        outputs=("start_logits", "end_logits"), per_token=True, auto_class="AutoModelForQuestionAnswering"
-    ),
-    "text-classification": SimpleNamespace(
-        outputs=("logits",), per_token=False, auto_class="AutoModelForSequenceClassification"
-    ),
-    "token-classification": SimpleNamespace(
-        outputs=("logits",), per_token=True, auto_class="AutoModelForTokenClassification"
-    ),
-    "sentence-similarity": SimpleNamespace(outputs=("last_hidden_state",), per_token=True, auto_class="AutoModel"),
+TASKS: dict[str, Task] = {
+    name: tasks.get(name)()
+    for name in ("question-answering", "text-classification", "token-classification", "sentence-similarity")
 }
 
 
@@ -64,15 +59,15 @@ def export(checkpoint: Path, out: Path, task: str, **options: Any) -> Any:
 def test_it_answers_as_eager_does(tmp_path: Path, kind: str, task: str, inputs: list[str]) -> None:
     checkpoint = models.make(kind, tmp_path / "hf", task)
     facts = export(checkpoint, tmp_path / "out", task)
-    assert facts["inputs"] == inputs
-    assert facts["parity"]["max_abs"] < 1e-4
-    assert len({tuple(shape) for shape in facts["parity"]["shapes"]}) > 1
+    assert facts.inputs == inputs
+    assert facts.parity.max_abs < 1e-4
+    assert len({tuple(shape) for shape in facts.parity.shapes}) > 1
     session = openvino.load(tmp_path / "out", TASKS[task], 1)
     assert list(session.inputs) == inputs
     # Shapes that neither the trace nor the stage's own comparison has seen.
     eager = hf.load(checkpoint, TASKS[task], 1)
-    batches = parity.synthetic(checkpoint, [(1, 3), (5, 31), (2, 511)], seed=7)
-    seen = parity.compare(session, eager, batches, 0, TASKS[task].per_token)
+    batches = tokens(checkpoint, [(1, 3), (5, 31), (2, 511)], seed=7)
+    seen = parity.compare(session, eager, batches, TOKENS, TASKS[task].per_token)
     assert seen["max_abs"] < 1e-4
     assert seen["nonfinite"] == 0
     ports = [port.get_names() for port in session.compiled.outputs]
@@ -86,7 +81,7 @@ def test_the_directory_is_complete(tmp_path: Path) -> None:
     assert {"config.json", "tokenizer.json", "modules.json", "1_Pooling/config.json"} <= names
     assert {"openvino_model.xml", "openvino_model.bin", "cpu_pipeline.json"} <= names
     assert not [name for name in names if name.endswith(".safetensors")]
-    assert facts["bytes"] == {name: (tmp_path / "out" / name).stat().st_size for name in (openvino.XML, openvino.BIN)}
+    assert facts.bytes == {name: (tmp_path / "out" / name).stat().st_size for name in (openvino.XML, openvino.BIN)}
 
 
 @pytest.mark.parametrize(("precision", "hint"), [("f32", "f32"), ("bf16", "bf16"), ("auto", "dynamic")])
@@ -94,7 +89,7 @@ def test_the_card_says_what_to_compute_in(tmp_path: Path, precision: str, hint: 
     checkpoint = models.make("distilbert", tmp_path / "hf", "text-classification")
     facts = export(checkpoint, tmp_path / "out", "text-classification", inference_precision=precision)
     assert Card.read(tmp_path / "out", "openvino").runtime == {"INFERENCE_PRECISION_HINT": hint}
-    assert facts["parity"]["max_abs"] < 1e-4  # the graph is judged in float32, whatever it will run in
+    assert facts.parity.max_abs < 1e-4  # the graph is judged in float32, whatever it will run in
     openvino.load(tmp_path / "out", TASKS["text-classification"], 1)
 
 

@@ -17,9 +17,10 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+from conftest import ROOT
 from project import until
 from safetensors.numpy import load_file, save_file
-from suites.loopback.test_recipes import ROOT, SERVE, free_port
+from suites.loopback.serving import SERVE, free_port
 
 from cpu_pipeline.release import latest, lockfile, manifest
 
