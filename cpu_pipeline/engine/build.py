@@ -12,6 +12,7 @@ from filelock import Timeout
 from cpu_pipeline import sources
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, interruption
 from cpu_pipeline.core.events import Event, Tell
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
 from cpu_pipeline.engine.executors._base import Executor, Handle, StepOutcome
@@ -259,6 +260,10 @@ def _commit(started: _Started, outcome: StepOutcome, lease: Lease) -> StoredArti
     node, keyed, ran = started.node, started.keyed, outcome.result
     if node.stage.identity(sources.find) != keyed.ingredients["identity"]:
         raise StageFailed("what it reads changed during the build; run again once it rests")
+    try:
+        node.stage.parse_facts(ran.facts)
+    except ValueError as error:  # no later build could read the record
+        raise StageFailed(f"its facts are not what it declares: {one_line(error)}") from error
     run = {"seconds": round(outcome.seconds, 3), "peak_memory": ran.peak_memory, "when": round(time.time())}
     artifact = lease.commit(keyed.key, keyed.ingredients, node.gives, ran.facts, run, started.work)
     lease.store.drop_scratch(keyed.key)

@@ -61,7 +61,7 @@ def rebuild(
         cached = _require_complete(build.build(wanted, store, tell=tell, jobs=jobs, lease=lease))
         check(cached)
         # In the lease's directory: the next build removes it if this process is killed.
-        cold = _require_complete(build.build(wanted, Store(lease.room / "cold"), tell=tell, jobs=jobs))
+        cold = _require_complete(build.build(wanted, Store(lease.folder / "cold"), tell=tell, jobs=jobs))
         return list(compare(cached, cold))
 
 

@@ -24,6 +24,8 @@ HEADS = {
     "ForQuestionAnswering": "question-answering",
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
+    "ForImageClassification": "image-classification",
+    "ForAudioClassification": "audio-classification",
 }
 """Ending of a checkpoint's architecture -> task."""
 COLUMNS: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -34,6 +36,11 @@ COLUMNS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "label": ("label", "labels", "target"),
     },
     "token-classification": {"tokens": ("tokens", "words"), "tags": ("tags", "ner_tags", "labels")},
+    "image-classification": {
+        "image": ("image", "img", "picture", "pixel_values"),
+        "label": ("label", "labels", "fine_label", "target"),
+    },
+    "audio-classification": {"audio": ("audio", "speech", "file"), "label": ("label", "labels", "target")},
     "sentence-similarity": {
         "sentence1": ("sentence1", "text1", "sentence_A"),
         "sentence2": ("sentence2", "text2", "sentence_B"),
@@ -87,7 +94,8 @@ def _task(config: Mapping[str, Any], card: Mapping[str, Any], similar: bool, mod
     for architecture in config.get("architectures") or ():
         for ending, task in HEADS.items():
             if str(architecture).endswith(ending):
-                return task
+                # Wav2Vec2 and its kin classify sequences of sound under the name of those of text.
+                return "audio-classification" if task == "text-classification" and "conv_kernel" in config else task
     if similar:
         return "sentence-similarity"
     tag = card.get("pipeline_tag")

@@ -81,7 +81,7 @@ class Task(BaseModel, ABC):
     """Columns whose values name a file beside the rows (an image, a recording). `row` checks that it is a text; the
     file itself goes with the rows, and `encode` gets its path."""
     unit: ClassVar[str] = "tokens"
-    """What `Feature.length` counts."""
+    """What differs in number from input to input, for people; `image` where every input is one of one size."""
     shapes: ClassVar[Sequence[tuple[int, int | None]]] = ((1, 6), (2, 17), (3, 40), (1, 128), (4, 64))
     """(batch, length of the longest) of the examples on which a built model is compared with the original."""
     rows_at_once: ClassVar[int | None] = None

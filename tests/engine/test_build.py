@@ -185,6 +185,13 @@ def test_a_worker_is_given_the_options_that_were_set_alone(home: Path, store: St
     assert built.passed and built.made[-1] == "int8"
 
 
+FACTS: Mapping[str, Mapping[str, Any]] = {
+    "fetch": {"files": 1, "bytes": 1},
+    "load.rows": {"rows": 20, "total": 20, "ids": "0" * 64, "files": ["rows.jsonl"], "labels": {}},
+    "load.apart": {"rows": {"calibration": 20, "validation": 20}},
+}
+
+
 class Pretending:
     """An executor without processes: a step ends when it is polled, as `results` says."""
 
@@ -204,7 +211,7 @@ class Pretending:
     def poll(self, seconds: float) -> list[StepOutcome]:
         handle, request = self.started.popitem()
         (request.out / "file").write_text(request.use)
-        result = self.results.get(request.use, Ran({}, 1))
+        result = self.results.get(request.use, Ran(FACTS[request.use], 1))
         return [StepOutcome(handle, 1.0, result)]
 
     def stop(self, handle: Handle, grace: float) -> None:
@@ -227,7 +234,7 @@ def locked(store: Store) -> list[str]:
 
 @pytest.mark.parametrize("jobs", [1, 2, 9])
 def test_no_more_than_the_jobs_run_at_once(jobs: int, home: Path, store: Store) -> None:
-    executor = Pretending({"load.rows": Ran({"rows": 20}, 1), "load.apart": Ran({"rows": {}}, 1)})
+    executor = Pretending()
     built = engine.build(planned(home), store, jobs=jobs, executor=executor)
     assert executor.most <= jobs and (jobs == 1) == (executor.most == 1)
     assert sorted(built.made) == sorted(DATA) == sorted(built.records)
@@ -240,6 +247,13 @@ def test_an_outcome_that_is_an_error_fails_its_step_alone(home: Path, store: Sto
     assert sorted(built.errors) == ["data.calibration", "data.validation"]
     assert str(built.errors["data.calibration"]) == "step `data.calibration` (load.rows): no rows"
     assert sorted(built.made) == ["data.calibration:files", "data.validation:files"] and locked(store) == []
+
+
+def test_facts_that_the_stage_does_not_declare_fail_its_step(home: Path, store: Store) -> None:
+    built = engine.build(planned(home), store, executor=Pretending({"load.rows": Ran({"rows": "many"}, 1)}))
+    assert sorted(built.errors) == ["data.calibration", "data.validation"]
+    assert "its facts are not what it declares" in str(built.errors["data.calibration"])
+    assert locked(store) == []
 
 
 def test_an_interruption_gives_the_steps_time_and_every_lock_back(home: Path, store: Store) -> None:

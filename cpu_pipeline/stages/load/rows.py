@@ -121,7 +121,8 @@ class LoadRows(Stage):
                 row = self._row(renamed, made, f"{self._where}: {table.row_name(index)}", task)
                 if row["id"] in seen:
                     raise RecipeError(
-                        f"{self._where}: {table.row_name(index)}: the id {row['id']!r} is also that of {seen[row['id']]}; "
+                        f"{self._where}: {table.row_name(index)}: "
+                        f"the id {row['id']!r} is also that of {seen[row['id']]}; "
                         f"make ids unique, or rename the column so that ids are made"
                     )
                 seen[row["id"]] = table.row_name(index)
