@@ -34,7 +34,13 @@ class BuildResult:
     """Node id -> why it failed."""
 
     def add(self, node: Node, key: str, artifact: StoredArtifact) -> None:
-        """Note a built node: its artifact, key and record, and the verdicts of its checks."""
+        """Note a node that is built or cached: its artifact, key and record, and the verdicts of its checks.
+
+        Args:
+            node: the node.
+            key: its key.
+            artifact: what the store has for the key.
+        """
         self.artifacts[node.id] = artifact
         self.keys[node.id] = key
         self.records[node.id] = artifact.record

@@ -71,6 +71,7 @@ class Executor(Protocol):
       outcome too: `StageFailed`, or `TryAgain` where the same step may succeed the next time.
     - With the outcome of a success, `out` holds everything that the step wrote, and nobody writes to it any more. An
       executor on another machine copies inputs to it and outputs back; it checks inputs by their digests.
+    - The facts of a success are JSON values. The build checks them against the stage, and stores `out`.
     - The output is the same wherever the step runs: the same version of this package, the environments with exactly
       their pins, the variables of `worker.sandbox`, and `threads` threads. A worker that differs is refused.
     - The key of a step names the host where the stage says so (`Stage.host`): `isa` may run only on a CPU with the
