@@ -210,7 +210,7 @@ class Pretending:
 
     def poll(self, seconds: float) -> list[StepOutcome]:
         handle, request = self.started.popitem()
-        (request.out / "file").write_text(request.use)
+        (request.out / "file").write_text(f"{request.use} {request.options}")
         result = self.results.get(request.use, Ran(FACTS[request.use], 1))
         return [StepOutcome(handle, 1.0, result)]
 
