@@ -93,10 +93,10 @@ class Worker:
         except PipelineError as error:
             return Failed.of(error)
         except ModuleNotFoundError as error:
-            _trace()
+            _trace(error)
             return Failed.of(BackendMissing(f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"))
         except Exception as error:  # any error of a library becomes the error of this step
-            _trace()
+            _trace(error)
             if (full := _full(error, out)) is not None:
                 return Failed.of(full)
             text = " ".join(str(error).split())[:600]
@@ -134,9 +134,13 @@ def _reset(session: Session) -> None:
         session.reset()
 
 
-def _trace() -> None:
+def _trace(error: Exception) -> None:
+    """Print a traceback to the log, without this module's own frames: an error's message shows few lines of the log."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
     with contextlib.suppress(OSError):
-        traceback.print_exc()
+        traceback.print_exception(type(error), error, trace)
 
 
 def _full(error: BaseException, out: Path) -> TryAgain | None:
