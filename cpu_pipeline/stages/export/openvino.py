@@ -13,6 +13,7 @@ from cpu_pipeline.backends import hf, openvino
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Count, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison, ExportFacts
@@ -102,10 +103,9 @@ def _convert(module: Any, names: tuple[str, ...], outputs: tuple[str, ...]) -> A
             IndexError,
             ov.frontend.OpConversionFailure,
         ) as error:
-            reason = " ".join(str(error).split())[:300]
             raise StageFailed(
-                f"export.openvino: {type(module).__name__} cannot be converted: {reason}; `export.optimum` with "
-                "`format: openvino` knows how to convert some models that OpenVINO alone does not"
+                f"export.openvino: {type(module).__name__} cannot be converted: {one_line(error)}; "
+                "`export.optimum` with `format: openvino` knows how to convert some models that OpenVINO alone does not"
             ) from error
     kept = []
     for place, name in enumerate(outputs):

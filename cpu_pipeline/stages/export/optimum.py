@@ -19,6 +19,7 @@ from cpu_pipeline.backends import onnx, openvino
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _onnx
 from cpu_pipeline.stages._base import Count, Inputs, Job, Stage
@@ -148,7 +149,7 @@ def checkpoint(path: Path, task: Task) -> Any:
         )
     except (*BROKEN, SafetensorError) as error:
         raise StageFailed(
-            f"export.optimum: transformers {transformers.__version__} does not load this checkpoint: {_line(error)}"
+            f"export.optimum: transformers {transformers.__version__} does not load this checkpoint: {one_line(error)}"
         ) from error
     missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
     if missing:
@@ -224,7 +225,7 @@ def _exporter(format: str, model: Any, task: Task) -> Any:
         )
     except (ValueError, KeyError) as error:
         raise StageFailed(
-            f"export.optimum: Optimum cannot export {kind} for {name} to {format}: {_line(error)}"
+            f"export.optimum: Optimum cannot export {kind} for {name} to {format}: {one_line(error)}"
         ) from error
     return make(model.config, int_dtype="int64", float_dtype="fp32")
 
@@ -243,7 +244,7 @@ def _said(model: Any) -> Iterator[None]:
     try:
         yield
     except (*BROKEN, torch.onnx.errors.OnnxExporterError, AssertionError) as error:
-        raise StageFailed(f"export.optimum: Optimum cannot export {type(model).__name__}: {_line(error)}") from error
+        raise StageFailed(f"export.optimum: Optimum cannot export {type(model).__name__}: {one_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -265,7 +266,3 @@ def _quiet() -> Iterator[None]:
 
 def _size(out: Path) -> int:
     return sum(path.stat().st_size for path in out.iterdir() if path.suffix in (".onnx", ".onnx_data", ".xml", ".bin"))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

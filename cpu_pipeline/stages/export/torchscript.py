@@ -15,11 +15,13 @@ from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.figures import Note
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.runtime.batching import pad_id
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison
-from cpu_pipeline.stages._trace import FAILURES, trace, write
+from cpu_pipeline.stages._module import FAILURES
+from cpu_pipeline.stages._trace import trace, write
 
 if TYPE_CHECKING:
     from cpu_pipeline.tasks._base import Task
@@ -151,7 +153,7 @@ def script(module: Any, names: tuple[str, ...], outputs: tuple[str, ...], optimi
         frozen = torch.jit.freeze(trace(module, names, outputs, fears))
         return torch.jit.optimize_for_inference(frozen) if optimize else frozen
     except FAILURES as error:
-        raise StageFailed(f"{WHERE}: {type(module).__name__} cannot be traced: {_line(error)}") from error
+        raise StageFailed(f"{WHERE}: {type(module).__name__} cannot be traced: {one_line(error)}") from error
 
 
 def _keep(source: Path, out: Path, job: Job, task: Task, tolerance: float) -> dict[str, Any]:
@@ -167,7 +169,3 @@ def _keep(source: Path, out: Path, job: Job, task: Task, tolerance: float) -> di
         "bytes": sum(path.stat().st_size for path in weights),
         "parity": dict(parity.parity(kept, eager, source, task, tolerance, WHERE)),
     }
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -16,11 +16,13 @@ from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.figures import Note
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.runtime.batching import pad, pad_id
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison
-from cpu_pipeline.stages._trace import FAILURES, trace, write
+from cpu_pipeline.stages._module import FAILURES
+from cpu_pipeline.stages._trace import trace, write
 
 if TYPE_CHECKING:
     from cpu_pipeline.backends._base import Session
@@ -129,7 +131,7 @@ class FuseIpex(Stage):
             raise RecipeError("fuse.ipex: the recipe names no task; it says which head to keep")
         if lacking := host.missing(NEEDS[self.dtype]):
             raise BackendMissing(
-                f"fuse.ipex: `dtype: {self.dtype}` needs {', '.join(lacking)}, which this CPU has not; "
+                f"fuse.ipex: `dtype: {self.dtype}` needs {', '.join(lacking)}, which this CPU lacks; "
                 "use float32, or export.openvino"
             )
         source = inputs["model"]
@@ -185,9 +187,9 @@ class FuseIpex(Stage):
         try:
             return torch.jit.freeze(trace(model, names, task.outputs)), names
         except FAILURES as error:
-            line = " ".join(str(error).split())[:300] or type(error).__name__
             raise StageFailed(
-                f"fuse.ipex: {type(model).__name__} cannot be traced: {line}; use export.openvino or compile.aoti"
+                f"fuse.ipex: {type(model).__name__} cannot be traced: {one_line(error)}; "
+                "use export.openvino or compile.aoti"
             ) from error
 
 

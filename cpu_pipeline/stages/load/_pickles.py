@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.stages.load._configs import read_json
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         said = torch.load(path, map_location="cpu", weights_only=True)
     except MALFORMED as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = one_line(error)
         raise StageFailed(f"{path.name}: not a valid file of pickled weights: {reason}") from None
     if not isinstance(said, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in said.items()

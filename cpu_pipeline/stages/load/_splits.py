@@ -9,6 +9,7 @@ from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import SPLITS, names_split
+from cpu_pipeline.core.text import one_line
 
 LONGEST_HEADER = 1 << 20
 """Bytes of README.md that are looked at for its YAML header."""
@@ -89,8 +90,7 @@ def _yaml(text: str) -> Any:
     try:
         return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise StageFailed(f"README.md: not a valid YAML header: {reason}; choose another revision") from None
+        raise StageFailed(f"README.md: not a valid YAML header: {one_line(error)}; choose another revision") from None
 
 
 def _patterns(said: Any) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import choose_tokenizer
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.stages.load._configs import read_json, write_json
 
 FAST = "tokenizer.json"
@@ -55,7 +56,7 @@ def _make(folder: Path) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = one_line(error)
         raise StageFailed(f"{vocabulary[0]}: no tokenizer.json can be made of it: {reason}; add one yourself") from None
     with tempfile.TemporaryDirectory(dir=folder) as made:
         tokenizer.save_pretrained(made)

@@ -22,6 +22,7 @@ from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime.batching import pad, pad_id
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 
@@ -283,7 +284,7 @@ def _nncf() -> Iterator[Any]:
         try:
             yield nncf
         except (*broken, RuntimeError, ValueError) as error:
-            raise StageFailed(f"quantize.openvino: NNCF failed: {' '.join(str(error).split())[:300]}") from error
+            raise StageFailed(f"quantize.openvino: NNCF failed: {one_line(error)}") from error
 
 
 def _size(folder: Path) -> int:
