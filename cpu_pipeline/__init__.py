@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from cpu_pipeline.api import Outcome, build, load_recipe, plan
     from cpu_pipeline.core.errors import PipelineError
 
-__all__ = ["Outcome", "PipelineError", "build", "load_recipe", "plan"]
+    __version__: str
+
+__all__ = ["Outcome", "PipelineError", "__version__", "build", "load_recipe", "plan"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +27,8 @@ def __getattr__(name: str) -> Any:
         from cpu_pipeline.core.errors import PipelineError
 
         return PipelineError
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cpu-pipeline")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,17 +11,17 @@ from typing import Any
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.core.text import did_you_mean
-from cpu_pipeline.engine import build as engine
 from cpu_pipeline.engine import rebuild as rebuilding
 from cpu_pipeline.engine.rebuild import Compared
 from cpu_pipeline.engine.result import BuildResult, repaired
 from cpu_pipeline.graph import planner
 from cpu_pipeline.graph.plan import Plan
-from cpu_pipeline.recipe import reader
+from cpu_pipeline.recipe import document, reader
 from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.refresh import upstream
 from cpu_pipeline.release import candidate, latest, lockfile, publish, versions
+from cpu_pipeline.release.candidate import Builder
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store, default_root
 from cpu_pipeline.store.runs import recorder
@@ -32,11 +32,11 @@ class Outcome:
     """A build whose every gate passed."""
 
     built: BuildResult
-    """Artifacts, keys and verdicts of every step."""
+    """Artifacts, keys, records and verdicts of every step."""
     path: Path | None
-    """The version's folder in `out`; None when nothing was to come out (`until`)."""
+    """The version's directory in `out`; None when nothing is published (`until`)."""
     fresh: bool
-    """True when the folder was written now, False when it was there already."""
+    """True when the directory was written now, False when it existed."""
     instead_of: str | None
     """The version in service until now; None when there was none, or it is the same."""
 
@@ -56,7 +56,11 @@ def load_recipe(path: Path | str, options: Mapping[str, Mapping[str, Any]] | Non
 
 
 def plan(loaded: RecipeFile[Recipe], until: str | None = None) -> Plan:
-    """Wire a recipe and its pipeline into a checked graph; `until` keeps one step and what it is made of.
+    """Connect the steps of a recipe and its pipeline in a checked graph.
+
+    Args:
+        loaded: the recipe.
+        until: leave out what this step does not need.
 
     Raises:
         RecipeError: steps, formats or options do not fit.
@@ -69,6 +73,7 @@ def build(
     planned: Plan,
     store: Store | Path | str | None = None,
     out: Path | str = "artifacts",
+    *,
     jobs: int = 1,
     force: bool = False,
     remeasure: bool = False,
@@ -77,50 +82,49 @@ def build(
     tell: Tell = lambda _: None,
     record: recorder.RunRecorder | None = None,
 ) -> Outcome:
-    """Build a plan, reusing the store, and put its outputs into `out` when every gate passes.
+    """Build a plan, reuse what is cached, and publish its outputs when every gate passes.
 
     Args:
         planned: what to build.
-        store: the store, or its folder; the user's own when None.
-        out: where `NAME/<version>/` and `NAME/latest` go.
+        store: the store, or its directory; the user's own when None.
+        out: the directory of `NAME/<version>/` and `NAME/latest`.
         jobs: how many steps may run at once.
         force: overwrite a version that was edited by hand.
         remeasure: measure anew what depends on this machine.
-        create_envs: make the environments that steps need and that are not here.
-        locked: refuse to build what differs from the recipe's lock, and to put out what came out different.
+        create_envs: create the environments that steps need and that do not exist.
+        locked: refuse a plan that differs from the recipe's lock, and outputs that came out different.
         tell: called with every event.
         record: the run that this build is a part of; one of its own, of the command `run`, when None.
 
     Raises:
         StageFailed, TryAgain, BackendMissing: a step failed; independent branches were built all the same.
-        GateFailed: everything was built, a check says no, nothing was put out.
-        Stale: the recipe's lock says something else.
+        GateFailed: everything was built, a check failed, nothing was published.
+        Stale: the plan or what came out differs from the recipe's lock.
         Refused: a version was edited by hand.
     """
-    kept = _opened(store)
-    with _recording(kept, "run", planned, tell, record) as (run, tells):
+    opened = _opened(store)
+    with _recording(opened, "run", planned, tell, record) as (run, tells):
         run.note(out=str(Path(out).absolute()))
-        hold = _hold(planned, locked)
+        require_locked = _lock_check(planned, locked)
         if create_envs:
-            candidate.create_environments(planned, kept, tells)
+            candidate.create_environments(planned, opened, tells)
 
         before: Path | None = None
 
-        def put_out(built: BuildResult) -> tuple[Path, bool] | None:
+        def publish_outputs(built: BuildResult) -> tuple[Path, bool] | None:
             nonlocal before
-            hold(built)
+            require_locked(built)
             before = latest.in_service(Path(out) / planned.name)
-            return publish.publish(built, kept, Path(out), force, run.command)
+            return publish.publish(built, opened, Path(out), force=force, by=run.command)
 
-        # Held until the roots name it: no `gc` comes between building and putting out.
-        with leased(kept) as lease:
+        # The lease ends once the roots name the version: no `gc` comes between building and publishing.
+        with leased(opened) as lease:
+            builder = Builder(opened, lease, tells, jobs)
             built, published = repaired(
-                lambda: candidate.record(run, engine.build(planned, kept, tells, jobs, remeasure, lease), kept),
-                put_out,
-                tells,
+                lambda: candidate.record(run, builder.build(planned, remeasure=remeasure)), publish_outputs, tells
             )
             if published is not None:
-                kept.root_at(published[0].parent)
+                opened.root_at(published[0].parent)
                 run.note(version=published[0].name)
     path, fresh = published or (None, False)
     was = latest.label(before.name) if before is not None and path is not None else None
@@ -130,93 +134,109 @@ def build(
 def rebuild(
     planned: Plan,
     store: Store | Path | str | None = None,
+    *,
     jobs: int = 1,
     create_envs: bool = False,
     locked: bool = False,
     tell: Tell = lambda _: None,
 ) -> list[Compared]:
-    """Build a plan cold, put nothing out, and compare each step with what is kept, or made now; arguments as `build`.
+    """Build a plan from nothing and compare each step with the cached build, which is made now if need be.
+
+    Publishes nothing. Steps that differ are no error here: see `engine.rebuild.require_repeated`.
+
+    Args:
+        planned: what to build.
+        store: the store, or its directory; the user's own when None.
+        jobs: how many steps may run at once.
+        create_envs: create the environments that steps need and that do not exist.
+        locked: refuse a plan or a cached build that differs from the recipe's lock.
+        tell: called with every event.
 
     Raises:
         PipelineError: a step failed, in either build.
-        Stale: the recipe's lock says something else. What came out different is no error here: see `require_repeated`.
+        Stale: the plan or the cached build differs from the recipe's lock.
     """
-    kept = _opened(store)
-    hold = _hold(planned, locked)
+    opened = _opened(store)
+    require_locked = _lock_check(planned, locked)
     if create_envs:
-        candidate.create_environments(planned, kept, tell)
-    return rebuilding.rebuild(planned, kept, tell, jobs, hold)
+        candidate.create_environments(planned, opened, tell)
+    return rebuilding.rebuild(planned, opened, tell=tell, jobs=jobs, hold=require_locked)
 
 
 def write_lock(
     planned: Plan,
     store: Store | Path | str | None = None,
+    *,
     jobs: int = 1,
     create_envs: bool = False,
     tell: Tell = lambda _: None,
-    moves: Upgrade | None = None,
+    upgrade: Upgrade | None = None,
 ) -> tuple[Path, bool]:
-    """Build a plan, put nothing out, and write the lock beside the recipe; return it, and whether it says anything new.
+    """Build a plan and write the lock beside its recipe. Publishes nothing.
 
     Args:
         planned: what to build.
-        store: the store, or its folder; the user's own when None.
+        store: the store, or its directory; the user's own when None.
         jobs: how many steps may run at once.
-        create_envs: make the environments that steps need and that are not here.
+        create_envs: create the environments that steps need and that do not exist.
         tell: called with every event.
-        moves: what is to be moved in the recipe, before the lock is written.
+        upgrade: new revisions, to be written into the recipe before the lock is written.
+
+    Returns:
+        The lock's path, and whether its text is new.
 
     Raises:
-        PipelineError: as `build`, or the recipe can't be moved any more; then recipe and lock stay as they were.
+        PipelineError: as `build`, or the recipe names other revisions by now; then recipe and lock stay as they were.
     """
-    kept = _opened(store)
-    with _recording(kept, "lock", planned, tell) as (run, tells):
+    opened = _opened(store)
+    with _recording(opened, "lock", planned, tell) as (run, tells):
         if create_envs:
-            candidate.create_environments(planned, kept, tells)
+            candidate.create_environments(planned, opened, tells)
 
-        def building() -> BuildResult:
-            built = candidate.record(run, engine.build(planned, kept, tells, jobs, lease=lease), kept)
+        def build_plan() -> BuildResult:
+            built = candidate.record(run, builder.build(planned))
             run.note(puts_out=[])
             return built
 
         def describe(built: BuildResult) -> lockfile.Lock:
             publish.require_passed(built)
-            return lockfile.make(built, kept)
+            return lockfile.make(built, opened)
 
-        with leased(kept) as lease:
-            _, made = repaired(building, describe, tells)
-            if moves is not None:
-                moves.write()
-            place = lockfile.place(planned.path)
-            new = lockfile.write(made, place)
-            kept.root_at(place)
-            run.note(lock=str(place), lock_changed=new)
-    return place, new
+        with leased(opened) as lease:
+            builder = Builder(opened, lease, tells, jobs)
+            _, lock = repaired(build_plan, describe, tells)
+            if upgrade is not None:
+                upgrade.write()
+            path = lockfile.lock_path(planned.path)
+            new = lockfile.write(lock, path)
+            opened.root_at(path)
+            run.note(lock=str(path), lock_changed=new)
+    return path, new
 
 
 @dataclass(frozen=True)
 class Upgrade:
-    """A recipe as it reads once its revisions stand where the branch that it follows does."""
+    """A recipe with the newest revisions of the branch that it follows; its file is unchanged until `write`."""
 
     recipe: RecipeFile[Recipe]
     moves: tuple[upstream.Move, ...]
 
     @property
-    def says(self) -> tuple[str, ...]:
-        """Say what moved."""
+    def changes(self) -> tuple[str, ...]:
+        """Describe each revision that changes."""
         return tuple(move.says for move in self.moves)
 
     def write(self) -> None:
-        """Move it in the recipe's file, as that reads by now.
+        """Write the revisions into the recipe's file, as that is by now.
 
         Raises:
-            RecipeError: it names something else by now; it is left as it is.
+            RecipeError: it names other revisions or repositories by now; it is left as it is.
         """
         upstream.rewrite(self.recipe.path, self.moves)
 
 
 def upgrade(loaded: RecipeFile[Recipe]) -> Upgrade | None:
-    """Ask where the branch that a recipe follows stands, and move the recipe there, on paper; None when nothing moves.
+    """Ask for the newest revisions of the branch that a recipe follows; None when it has them.
 
     Raises:
         RecipeError: the recipe follows no branch, or one that is not there.
@@ -237,26 +257,44 @@ def check_lock(planned: Plan) -> Path:
         RecipeError: there is no lock, or it can't be read.
         Stale: it says something else.
     """
-    place = lockfile.place(planned.path)
-    lockfile.require([one.says for one in lockfile.drift(lockfile.read(place), planned)], place)
-    return place
+    path = lockfile.lock_path(planned.path)
+    lockfile.require([change.says for change in lockfile.drift(lockfile.read(path), planned)], path)
+    return path
+
+
+def check(path: Path) -> None:
+    """Check the file of a recipe or of a pipeline: its schema, its options, and that its steps fit together.
+
+    Raises:
+        RecipeError: every problem, one a line.
+        Refused: a path leads outside.
+    """
+    written = document.read(path).value
+    if isinstance(written, Mapping) and written.keys() & ("model", "task", "data", "pipeline"):
+        plan(load_recipe(path))
+    else:
+        planner.check_pipeline(reader.load_pipeline_file(path))
 
 
 def rollback(
     name: str,
     version: str | None = None,
     out: Path | str = "artifacts",
+    *,
     store: Path | str | None = None,
     tell: Tell = lambda _: None,
 ) -> tuple[str | None, str]:
-    """Put another version of an artifact into service; return the version that was in service, and the one that is.
+    """Put another version of an artifact into service.
 
     Args:
-        name: the artifact's.
-        version: which; the one that was in service before when None.
-        out: the folder of artifacts.
-        store: where this is remembered.
-        tell: called with a warning when it can't be.
+        name: the artifact's name.
+        version: the version; the one that was in service before when None.
+        out: the directory of artifacts.
+        store: records the run.
+        tell: called with a warning when it can't be recorded.
+
+    Returns:
+        The version that was in service, and the one that is now.
 
     Raises:
         RecipeError: there is no such artifact, or no such version.
@@ -278,24 +316,24 @@ def _opened(store: Store | Path | str | None) -> Store:
 
 @contextlib.contextmanager
 def _recording(
-    kept: Store, command: str, planned: Plan, tell: Tell, given: recorder.RunRecorder | None = None
+    store: Store, command: str, planned: Plan, tell: Tell, outer: recorder.RunRecorder | None = None
 ) -> Iterator[tuple[recorder.RunRecorder, Tell]]:
-    """Record what happens inside as a run, or as a part of the one that is given."""
+    """Record what happens inside as a run of its own, or as a part of the outer one."""
 
     def tells(event: Event) -> None:
         run.tell(event)
         tell(event)
 
-    run = given or recorder.recording(kept, command, planned.name, planned.path, tell)
-    with run if given is None else contextlib.nullcontext():
+    run = outer or recorder.recording(store, command, planned.name, planned.path, tell)
+    with run if outer is None else contextlib.nullcontext():
         yield run, tells
 
 
-def _hold(planned: Plan, locked: bool) -> Callable[[BuildResult], None]:
-    """Hold a plan against its lock if it is `locked`; return what does the same to what came of it."""
+def _lock_check(planned: Plan, locked: bool) -> Callable[[BuildResult], None]:
+    """Compare a plan with its lock if it is `locked`; return a function that compares its build with the lock."""
     if not locked:
         return lambda _: None
-    place = lockfile.place(planned.path)
-    held = lockfile.read(place)
-    lockfile.require([one.says for one in lockfile.drift(held, planned)], place)
-    return lambda built: lockfile.require(lockfile.deviations(held, built), place)
+    path = lockfile.lock_path(planned.path)
+    lock = lockfile.read(path)
+    lockfile.require([change.says for change in lockfile.drift(lock, planned)], path)
+    return lambda built: lockfile.require(lockfile.deviations(lock, built), path)

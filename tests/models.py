@@ -41,7 +41,7 @@ def make(kind: str, out: Path, task: str = "question-answering", seed: int = 0, 
     family = FAMILIES[kind]
     settings = getattr(transformers, f"{family}Config")(**{**_config(kind, task, tokenizer.get_vocab()), **config})
     model = getattr(transformers, family + HEADS[task])(settings)
-    _fill(model, seed)
+    fill(model, seed)
     model.save_pretrained(out)
     if kind == "minilm" or task == "sentence-similarity":
         _sentence_transformers(out)
@@ -127,7 +127,7 @@ def _config(kind: str, task: str, vocabulary: dict[str, int]) -> dict[str, Any]:
     return said
 
 
-def _fill(model: Any, seed: int) -> None:
+def fill(model: Any, seed: int) -> None:
     """Draw every parameter anew, wide enough that answers differ clearly and no bias or scale is trivial."""
     import torch
 

@@ -104,10 +104,10 @@ class Made:
                     needed["environment"] = {"name": place, "pins": "0" * 64}
                 if node.id == "data.calibration:files":
                     needed["identity"] = {"what": {"endpoint": "https://joe:hush@hub.example/?token=hush"}}
-                built.artifacts[node.id] = lease.commit(key, needed, node.gives, facts, run, work)
+                made = lease.commit(key, needed, node.gives, facts, run, work)
+                built.artifacts[node.id] = made
                 built.keys[node.id] = key
-                if (record := store.action(key)) is not None:
-                    built.records[node.id] = record
+                built.records[node.id] = made.record
                 if verdicts := node.stage.judge(node.stage.parse_facts(facts)):
                     built.verdicts[node.id] = verdicts
 

@@ -89,10 +89,10 @@ def test_a_recipe_that_cannot_be_moved_any_more_leaves_the_lock(
     text = path.read_text()
     path.write_text(text.replace("acme/small", "acme/large"))
     with pytest.raises(RecipeError, match="`main` of acme/small moved, and this was changed meanwhile"):
-        api.write_lock(built.plan, store, moves=upgrade)
+        api.write_lock(built.plan, store, upgrade=upgrade)
     assert not path.with_suffix(".lock").exists() and "acme/large" in path.read_text()
     path.write_text(text)
-    place, new = api.write_lock(built.plan, store, moves=upgrade)
+    place, new = api.write_lock(built.plan, store, upgrade=upgrade)
     assert place.exists() and new
     assert json.loads(path.read_text())["model"]["revision"] == "b" * 40
 

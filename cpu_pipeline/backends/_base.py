@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from cpu_pipeline.core.model_io import Session, StatefulSession
+
 if TYPE_CHECKING:
-    from typing import Any
-
-    import numpy as np
-
     from cpu_pipeline.core.model_io import Head
 
-    Arrays = Mapping[str, np.ndarray[Any, Any]]
-    """Input or output name -> array; inputs are int64 of shape (batch, sequence)."""
-
+__all__ = ["MEDIA", "TESTED", "Backend", "Session", "StatefulSession"]
 
 TESTED = frozenset({"bert", "roberta", "distilbert"})
 """`model_type`s that our tests bring into every format; MiniLM is a small BERT."""
 
-
-class Session(Protocol):
-    """A loaded model: named arrays in, named arrays out."""
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Name the inputs the model takes; others are not to be given."""
-
-    def __call__(self, arrays: Arrays, /) -> Arrays:
-        """Run one batch; outputs are float32 under the names in `task.outputs`."""
+MEDIA = frozenset({"vit", "wav2vec2"})
+"""`model_type`s of images and sound that our tests bring into hf, onnx, openvino and torchscript."""
 
 
 class Backend(Protocol):

@@ -43,7 +43,7 @@ def load(path: Path, head: Head | None, threads: int) -> PaddingFree:
             f"({' or '.join(IMPLEMENTATIONS)}) and a dtype ({' or '.join(DTYPES)}); build it with compile.fastpath"
         )
     if lacking := host.missing(card.needs):
-        raise BackendMissing(f"{path}: made for {', '.join(lacking)}, which this CPU has not; build it again here")
+        raise BackendMissing(f"{path}: made for {', '.join(lacking)}, which this CPU lacks; build it again here")
     model = hf.checkpoint(path, head)
     import torch
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backends._base import TESTED
+from cpu_pipeline.backends._base import MEDIA, TESTED
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
+from cpu_pipeline.core.model_io import TOKENS
+from cpu_pipeline.core.text import one_line
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backends._base import Session
-    from cpu_pipeline.core.model_io import Arrays, Head
+    from cpu_pipeline.core.model_io import Arrays, Head, Session
 
 PACKAGES = ("torch", "transformers", "safetensors")
 VERSION = 1
 ENVIRONMENT = "default"
 PRECISIONS = ("float32",)
-ARCHITECTURES = TESTED
+ARCHITECTURES = TESTED | MEDIA
 ONLY = False
 STATUS = "torch and transformers, pinned and current; what everything else is compared with"
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""What tokenizers give, in the order in which exported models take it."""
 
 
 def load(path: Path, head: Head | None, threads: int) -> Session:
@@ -36,7 +36,7 @@ def load(path: Path, head: Head | None, threads: int) -> Session:
 
     if threads > 0:
         torch.set_num_threads(threads)
-    return Eager(model, head.outputs if head else ())
+    return Eager(model, head.outputs if head else (), head.input_kinds(path) if head else TOKENS)
 
 
 def checkpoint(path: Path, head: Head | None) -> Any:
@@ -79,20 +79,28 @@ def checkpoint(path: Path, head: Head | None) -> Any:
         except ValueError:  # an architecture without it; any other trouble shows again
             model, report = load("eager")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-        raise StageFailed(f"{path}: not a valid checkpoint for {auto_class}: {_line(error)}") from error
+        raise StageFailed(f"{path}: not a valid checkpoint for {auto_class}: {one_line(error)}") from error
     except (SafetensorError, StrictDataclassError) as error:
-        raise StageFailed(f"{path}: not a valid checkpoint: {_line(error)}") from error
+        raise StageFailed(f"{path}: not a valid checkpoint: {one_line(error)}") from error
     finally:
         transformers.utils.logging.set_verbosity(before)
     _check_complete(path, auto_class, head, report)
     return model.eval().requires_grad_(False)
 
 
-def inputs_of(model: Any) -> tuple[str, ...]:
-    """Name what the model takes of what tokenizers give."""
+def inputs_of(model: Any, names: Iterable[str] = TOKENS) -> tuple[str, ...]:
+    """Name what the model takes of `names`, which a task gives (see `Task.input_kinds`); by default tokens.
+
+    Raises:
+        StageFailed: its main input is not among them.
+    """
     takes = inspect.signature(model.forward).parameters
     segments = getattr(model.config, "type_vocab_size", 2) > 1
-    return tuple(name for name in INPUTS if name in takes and (name != "token_type_ids" or segments))
+    found = tuple(name for name in names if name in takes and (name != "token_type_ids" or segments))
+    main = getattr(model, "main_input_name", "input_ids")
+    if main not in found:
+        raise StageFailed(f"{type(model).__name__} takes {main}, and only {', '.join(names)} can be given to it here")
+    return found
 
 
 def outputs_of(answer: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -103,19 +111,34 @@ def outputs_of(answer: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 class Eager:
-    """A torch module called with named numpy arrays."""
+    """A torch module called with named numpy arrays.
 
-    def __init__(self, model: Any, outputs: tuple[str, ...]) -> None:
+    Args:
+        model: what `checkpoint` gave.
+        outputs: what to pick of its answer.
+        names: what can be given to it, as `inputs_of` has it.
+    """
+
+    def __init__(self, model: Any, outputs: tuple[str, ...], names: Iterable[str] = TOKENS) -> None:
         self.model = model
-        self.inputs = inputs_of(model)
+        self.inputs = inputs_of(model, names)
         self._outputs = outputs
 
     def __call__(self, arrays: Arrays, /) -> Arrays:
-        """Run one batch without gradients."""
+        """Run one batch without gradients.
+
+        Args:
+            arrays: int64 tokens of shape (batch, sequence), or what else the model takes; floats are cast to the type
+                of its weights.
+
+        Returns:
+            float32 arrays, the batch first.
+        """
         import torch
 
+        given = {name: torch.from_numpy(array) for name, array in arrays.items()}
         with torch.inference_mode():
-            answer = self.model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+            answer = self.model(**{n: v.to(self.model.dtype) if v.is_floating_point() else v for n, v in given.items()})
         return {name: value.float().numpy() for name, value in outputs_of(answer, self._outputs).items()}
 
 
@@ -131,11 +154,6 @@ def _check_complete(path: Path, auto_class: str, head: Head | None, report: dict
     if report["mismatched_keys"]:
         key = min(str(mismatch[0]) for mismatch in report["mismatched_keys"])
         raise StageFailed(f"{path}: not a valid checkpoint: the shape of {key} is not the one config.json asks for")
-
-
-def _line(error: BaseException) -> str:
-    """Make one short line of a library's message."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def usage(folder: str, head: Head | None) -> str:

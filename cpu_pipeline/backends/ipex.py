@@ -11,10 +11,10 @@ from cpu_pipeline.backends.torchscript import MODEL, names, ready, screen
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing
+from cpu_pipeline.core.text import one_line
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backends._base import Session
-    from cpu_pipeline.core.model_io import Head
+    from cpu_pipeline.core.model_io import Head, Session
 
 PACKAGES = ("torch", "intel_extension_for_pytorch", "numpy")
 VERSION = 1
@@ -45,7 +45,7 @@ def load(path: Path, head: Head | None, threads: int) -> Session:
     card = Card.read(path, FORMAT)
     if lacking := host.missing(card.needs):
         raise BackendMissing(
-            f"{path}: it needs {', '.join(lacking)}, which this CPU has not; fuse it in float32, or use export.openvino"
+            f"{path}: it needs {', '.join(lacking)}, which this CPU lacks; fuse it in float32, or use export.openvino"
         )
     inputs, outputs = names(path, card, head)
     screen(path / MODEL)  # before a library is loaded for its sake
@@ -62,7 +62,7 @@ def register(path: Path) -> None:
         BackendMissing: torch or IPEX is not installed, or this CPU is older than AVX2.
     """
     if lacking := host.missing(NEEDS["float32"]):
-        raise BackendMissing(f"{path}: IPEX needs {', '.join(lacking)}, which this CPU has not; use export.openvino")
+        raise BackendMissing(f"{path}: IPEX needs {', '.join(lacking)}, which this CPU lacks; use export.openvino")
     hint = "make its environment with `cpu-pipeline env create ipex`"
     package = importlib.util.find_spec(PACKAGE)
     if package is None or not package.submodule_search_locations:
@@ -72,8 +72,9 @@ def register(path: Path) -> None:
 
         torch.ops.load_library(Path(package.submodule_search_locations[0]) / LIBRARY)
     except (ImportError, OSError) as error:
-        line = " ".join(str(error).split())[:300]
-        raise BackendMissing(f"{path}: {PACKAGE} does not fit the torch beside it: {line}; {hint}") from error
+        raise BackendMissing(
+            f"{path}: {PACKAGE} does not fit the torch beside it: {one_line(error)}; {hint}"
+        ) from error
 
 
 def usage(folder: str, head: Head | None) -> str:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backends._base import TESTED
+from cpu_pipeline.backends._base import MEDIA, TESTED
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
+from cpu_pipeline.core.model_io import shapes
+from cpu_pipeline.core.text import one_line
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backends._base import Session
-    from cpu_pipeline.core.model_io import Arrays, Head
+    from cpu_pipeline.core.model_io import Arrays, Head, Session
 
 PACKAGES = ("onnxruntime", "numpy")
 VERSION = 1
 ENVIRONMENT = "default"
 PRECISIONS = ("float32", "int8")
-ARCHITECTURES = TESTED
+ARCHITECTURES = TESTED | MEDIA
 ONLY = False
 STATUS = "current; the new exporter of torch and ONNX Runtime are developed"
 FORMAT = "onnx"
@@ -32,14 +33,14 @@ def load(path: Path, head: Head | None, threads: int) -> Session:
     """Open a CPU session on the model in the directory `path`; 0 threads lets ONNX Runtime choose.
 
     Raises:
-        StageFailed: the file is not a valid ONNX model, or has not the task's outputs.
+        StageFailed: the file is not a valid ONNX model, or lacks the task's outputs.
         Refused: its external data lies where it must not.
         BackendMissing: ONNX Runtime, or an instruction set that it was built for, is not here.
     """
     lacking = host.missing(Card.read(path, FORMAT).needs)
     if lacking:
         raise BackendMissing(
-            f"{path}: built for {', '.join(lacking)}, which this CPU has not: it would answer wrongly here; "
+            f"{path}: built for {', '.join(lacking)}, which this CPU lacks: it would answer wrongly here; "
             "build it again on this machine"
         )
     screen(path / MODEL)
@@ -74,7 +75,7 @@ def open_session(model: Path, threads: int = 0) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except broken as error:
-        raise StageFailed(f"{model}: not a valid ONNX model: {' '.join(str(error).split())[:300]}") from error
+        raise StageFailed(f"{model}: not a valid ONNX model: {one_line(error)}") from error
 
 
 class Running:
@@ -86,16 +87,14 @@ class Running:
         self._outputs = list(outputs)
 
     def __call__(self, arrays: Arrays, /) -> Arrays:
-        """Run one batch."""
+        """Run one batch: arrays of the graph's own types and shapes in, float32 arrays out."""
         import numpy as np
         from onnxruntime.capi import onnxruntime_pybind11_state as state
 
         try:
             answers = self._session.run(self._outputs, dict(arrays))
         except (state.Fail, state.InvalidArgument, state.RuntimeException) as error:
-            shape = "x".join(str(size) for size in next(iter(arrays.values())).shape)
-            said = " ".join(str(error).split())[:300]
-            raise StageFailed(f"the ONNX model does not run on a batch of {shape} tokens: {said}") from error
+            raise StageFailed(f"the ONNX model does not run on {shapes(arrays)}: {one_line(error)}") from error
         return {name: np.asarray(a, dtype=np.float32) for name, a in zip(self._outputs, answers, strict=True)}
 
 

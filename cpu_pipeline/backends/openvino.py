@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
-from cpu_pipeline.backends._base import TESTED
+from cpu_pipeline.backends._base import MEDIA, TESTED
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
@@ -21,7 +21,7 @@ PACKAGES = ("openvino",)
 VERSION = 1
 ENVIRONMENT = "default"
 PRECISIONS = ("float32", "bfloat16", "int8")
-ARCHITECTURES = TESTED
+ARCHITECTURES = TESTED | MEDIA
 ONLY = False
 STATUS = "current; OpenVINO and NNCF are developed"
 
@@ -37,11 +37,12 @@ _NUMBERED = re.compile(r"[A-Za-z]\w*?_\d+")
 
 
 class OpenVINOSession:
-    """A compiled model: int64 arrays in, float32 arrays out, one request at a time."""
+    """A compiled model: arrays of its ports' types in, float32 arrays out, one request at a time."""
 
     def __init__(self, compiled: Any, outputs: Mapping[str, int]) -> None:
         self._request = compiled.create_infer_request()
-        self._inputs = tuple(port.get_any_name() for port in compiled.inputs)
+        self._types = {port.get_any_name(): port.get_element_type().to_dtype() for port in compiled.inputs}
+        self._inputs = tuple(self._types)
         self._outputs = dict(outputs)
         self.compiled = compiled
 
@@ -51,10 +52,14 @@ class OpenVINOSession:
         return self._inputs
 
     def __call__(self, arrays: Arrays, /) -> Arrays:
-        """Run one batch; outputs are float32 copies, named as the task names them."""
+        """Run one batch; outputs are float32 copies, named as the task names them.
+
+        Args:
+            arrays: int64 tokens of shape (batch, sequence), or what else the model takes.
+        """
         import numpy as np
 
-        given = {name: np.ascontiguousarray(arrays[name], dtype=np.int64) for name in self._inputs}
+        given = {name: np.ascontiguousarray(arrays[name], dtype=kind) for name, kind in self._types.items()}
         # Shared outputs are views of memory that the next call overwrites.
         answers = self._request.infer(given, share_inputs=True, share_outputs=False)
         return {name: np.asarray(answers[place], dtype=np.float32) for name, place in self._outputs.items()}
@@ -73,7 +78,7 @@ def load(path: Path, head: Head | None, threads: int) -> OpenVINOSession:
     card = Card.read(path, FORMAT)
     if lacking := host.missing(card.needs):
         raise BackendMissing(
-            f"{path}: built for {', '.join(lacking)}, which this CPU has not: it would answer wrongly here; "
+            f"{path}: built for {', '.join(lacking)}, which this CPU lacks: it would answer wrongly here; "
             "build it again on this machine"
         )
     check_files(path)

@@ -13,10 +13,11 @@ from cpu_pipeline.backends._base import TESTED
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
+from cpu_pipeline.core.model_io import shapes
+from cpu_pipeline.core.text import one_line
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backends._base import Session
-    from cpu_pipeline.core.model_io import Arrays, Head
+    from cpu_pipeline.core.model_io import Arrays, Head, Session
 
 PACKAGES = ("torch", "numpy")
 VERSION = 1
@@ -42,13 +43,13 @@ def load(path: Path, head: Head | None, threads: int) -> Session:
     It is a program: open only what you compiled, or trust as you trust the programs you install.
 
     Raises:
-        StageFailed: the archive is not one of ours, is cut, or has not the task's outputs.
+        StageFailed: the archive is not one of ours, is cut, or lacks the task's outputs.
         BackendMissing: torch, its version, or an instruction set that it was compiled for, is not here.
     """
     card = Card.read(path, FORMAT)
     if lacking := host.missing(card.needs):
         raise BackendMissing(
-            f"{path}: compiled for {', '.join(lacking)}, which this CPU has not; build it again on this machine, or "
+            f"{path}: compiled for {', '.join(lacking)}, which this CPU lacks; build it again on this machine, or "
             "with a `target: {isa: ...}` that both have"
         )
     try:
@@ -67,8 +68,8 @@ def load(path: Path, head: Head | None, threads: int) -> Session:
         try:
             loader = AOTIModelPackageLoader(str(Path(folder, "model")), "model", False, 1, -1)
         except RuntimeError as error:
-            said = " ".join(str(error).split())[:300].replace(folder, "")
-            raise StageFailed(f"{path / MODEL}: not a valid compiled model: {said}") from error
+            reason = one_line(error).replace(folder, "")
+            raise StageFailed(f"{path / MODEL}: not a valid compiled model: {reason}") from error
     return Compiled(loader, *names, card.runtime.get("limits", {}))
 
 
@@ -98,9 +99,7 @@ class Compiled:
         try:
             answers = self._loader.run(tensors)
         except RuntimeError as error:
-            shape = "x".join(str(size) for size in tensors[0].shape)
-            said = " ".join(str(error).split())[:300]
-            raise StageFailed(f"the compiled model does not run on a batch of {shape} tokens: {said}") from error
+            raise StageFailed(f"the compiled model does not run on {shapes(arrays)}: {one_line(error)}") from error
         found = dict(zip(self._outputs, answers, strict=True))
         return {name: found[name].float().numpy() for name in self._chosen}
 
@@ -151,8 +150,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                     raise StageFailed(f"{archive}: not a valid compiled model: there is no {name}; build it again")
             opened.extractall(folder)
     except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
-        said = " ".join(str(error).split())[:300]
-        raise StageFailed(f"{archive}: not a valid compiled model: {said}; build it again") from error
+        raise StageFailed(f"{archive}: not a valid compiled model: {one_line(error)}; build it again") from error
 
 
 def usage(folder: str, head: Head | None) -> str:

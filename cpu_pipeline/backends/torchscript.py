@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpu_pipeline.backends import hf
-from cpu_pipeline.backends._base import TESTED
+from cpu_pipeline.backends._base import MEDIA, TESTED
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
+from cpu_pipeline.core.model_io import shapes
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backends._base import Session
-    from cpu_pipeline.core.model_io import Arrays, Head
+    from cpu_pipeline.core.model_io import Arrays, Head, Session
 
 PACKAGES = ("torch", "transformers", "safetensors", "numpy")
 VERSION = 1
 ENVIRONMENT = "default"
 PRECISIONS = ("float32", "bfloat16")
-ARCHITECTURES = TESTED
+ARCHITECTURES = TESTED | MEDIA
 ONLY = False
 STATUS = "deprecated: torch names torch.export as its successor; it still loads everywhere, C++ too"
 FORMAT = "torchscript"
@@ -29,7 +29,8 @@ MODEL = "model.pt"
 MEMBERS = (("data.pkl",), ("constants.pkl",), ("code/",), (".data/version", "version"))
 """What torch.jit.save puts under the one folder of its archive: how a file begins, one of each group."""
 WARM = (1, 8)
-"""(batch, sequence) of the two calls that make a session ready."""
+"""(batch, sequence) of the two calls that make a session ready; a card may name shapes and types of its own (`warm`:
+input name -> [shape, type]), as those of images and sound do."""
 
 
 def load(path: Path, head: Head | None, threads: int) -> Session:
@@ -45,13 +46,13 @@ def load(path: Path, head: Head | None, threads: int) -> Session:
     card = Card.read(path, FORMAT)
     if lacking := host.missing(card.needs):
         raise BackendMissing(
-            f"{path}: built for {', '.join(lacking)}, which this CPU has not: it would answer wrongly here; "
+            f"{path}: built for {', '.join(lacking)}, which this CPU lacks: it would answer wrongly here; "
             "build it again on this machine"
         )
     if card.runtime.get("eager"):
         return hf.load(path, head, threads)
     inputs, outputs = names(path, card, head)
-    return ready(path, threads, inputs, outputs, head.outputs if head else outputs)
+    return ready(path, threads, inputs, outputs, head.outputs if head else outputs, card.runtime.get("warm", {}))
 
 
 def names(path: Path, card: Card, head: Head | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -69,7 +70,12 @@ def names(path: Path, card: Card, head: Head | None) -> tuple[tuple[str, ...], t
 
 
 def ready(
-    path: Path, threads: int, inputs: tuple[str, ...], gives: tuple[str, ...], outputs: tuple[str, ...]
+    path: Path,
+    threads: int,
+    inputs: tuple[str, ...],
+    gives: tuple[str, ...],
+    outputs: tuple[str, ...],
+    warm: Mapping[str, Sequence[Any]] | None = None,
 ) -> Scripted:
     """Open the module in the directory `path`, which gives `gives`, and make the calls that torch makes its plan in.
 
@@ -82,7 +88,7 @@ def ready(
     if takes != inputs:
         raise StageFailed(f"{path / MODEL}: it takes {', '.join(takes)}, its card says {', '.join(inputs)}")
     session = Scripted(module, inputs, gives, outputs)
-    session.warm_up()
+    session.warm_up(warm or {})
     return session
 
 
@@ -140,7 +146,7 @@ class Scripted:
         self._count = len(gives)
 
     def __call__(self, arrays: Arrays, /) -> Arrays:
-        """Run one batch without gradients."""
+        """Run one batch without gradients: arrays of the types and shapes of the trace in, float32 arrays out."""
         import torch
 
         given = {name: torch.from_numpy(arrays[name]) for name in self.inputs}
@@ -148,20 +154,18 @@ class Scripted:
             with torch.inference_mode():
                 answers = self.module(**given)
         except RuntimeError as error:
-            shape = "x".join(str(size) for size in next(iter(given.values())).shape)
-            raise StageFailed(
-                f"the TorchScript module does not run on a batch of {shape} tokens: {_line(error)}"
-            ) from error
+            raise StageFailed(f"the TorchScript module does not run on {shapes(arrays)}: {_line(error)}") from error
         if not isinstance(answers, tuple) or len(answers) != self._count:
             raise StageFailed(f"the TorchScript module does not give a tuple of {self._count}: its card is not its own")
         return {name: answers[place].float().numpy() for name, place in self._places.items()}
 
-    def warm_up(self) -> None:
-        """Run the two calls in which torch makes its plan for this module."""
+    def warm_up(self, warm: Mapping[str, Sequence[Any]]) -> None:
+        """Run the two calls in which torch makes its plan for this module; `warm` is as the card has it."""
         import numpy as np
 
         for _ in range(2):
-            self({name: np.ones(WARM, dtype=np.int64) for name in self.inputs})
+            shapes = {name: warm.get(name, (WARM, "int64")) for name in self.inputs}
+            self({name: np.ones(shape, dtype=kind) for name, (shape, kind) in shapes.items()})
 
 
 def _line(error: BaseException) -> str:

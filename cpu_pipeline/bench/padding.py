@@ -15,6 +15,7 @@ from cpu_pipeline.backends.fastpath import PaddingFree
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Facts
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.model_io import InputKind
 from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.tasks._base import Feature
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
@@ -126,7 +127,8 @@ class PaddingBenchmark:
         for row, length in enumerate(lengths):
             ids = [rng.randrange(PADDING + 1, VOCABULARY) for _ in range(length)]
             features.append(Feature(row, {"input_ids": ids, "attention_mask": [1] * length}))
-        return pad(features, ("input_ids", "attention_mask"), PADDING, self.length)
+        kinds = {"input_ids": InputKind(fill=PADDING), "attention_mask": InputKind()}
+        return pad(features, list(kinds), kinds, self.length)
 
     def _time(
         self, sessions: Mapping[str, Session], batches: Mapping[int, Arrays], tell: Callable[[str], None]

@@ -30,10 +30,7 @@ from cpu_pipeline.cli import (
     verify,
 )
 from cpu_pipeline.cli.output import fail, hush, patient
-from cpu_pipeline.core.errors import BackendMissing, PipelineError, Termination, interruption
-
-BUG = 70
-"""Exit code of what we did not foresee."""
+from cpu_pipeline.core.errors import BUG, BackendMissing, PipelineError, Termination, interruption
 
 app = typer.Typer(
     name="cpu-pipeline",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cpu_pipeline import stages, tasks
 from cpu_pipeline.cli.options import Json
 
 if TYPE_CHECKING:
@@ -20,12 +19,16 @@ Only = Annotated[str | None, typer.Argument(help="One name, to see its options."
 
 def list_stages(name: Only = None, as_json: Json = False) -> None:
     """List the stages a recipe can use, or one with its options."""
+    from cpu_pipeline import stages
+
     names = stages.names() if name is None else [name]
     _show({n: stages.get(n) for n in names}, name is not None, as_json)
 
 
 def list_tasks(name: Only = None, as_json: Json = False) -> None:
     """List the tasks, or one with its options."""
+    from cpu_pipeline import tasks
+
     names = tasks.names() if name is None else [name]
     _show({n: tasks.get(n) for n in names}, name is not None, as_json)
 

@@ -6,12 +6,12 @@ import platform
 import shutil
 from collections.abc import Sequence
 
-from cpu_pipeline import backends, stages, tasks
 from cpu_pipeline.cli.options import Json, StoreOption, open_store
 
 
 def doctor(store: StoreOption = None, as_json: Json = False) -> None:
     """Show the CPU, its instruction sets, versions, and which stages and backends work here."""
+    from cpu_pipeline import backends, stages, tasks
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.core import host

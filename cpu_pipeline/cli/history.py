@@ -67,7 +67,7 @@ def rollback(
     from cpu_pipeline.cli.output import as_json as print_json
 
     with Progress(quiet=as_json) as tell:
-        before, after = api.rollback(name, version, out, store, tell)
+        before, after = api.rollback(name, version, out, store=store, tell=tell)
     if as_json:
         print_json({"name": name, "from": before, "to": after})
     elif before == after:

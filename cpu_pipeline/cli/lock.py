@@ -1,12 +1,16 @@
-"""`cpu-pipeline lock`: write down what a recipe came to, or check that it still holds."""
+"""`cpu-pipeline lock`: write a recipe's lock, or check that it is fresh."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cpu_pipeline.cli.options import Recipes, RemoteOption, StoreOption, open_store
+
+if TYPE_CHECKING:
+    from cpu_pipeline.api import Upgrade
+    from cpu_pipeline.graph.plan import Plan
 
 
 def lock(
@@ -16,32 +20,38 @@ def lock(
     ] = False,
     upgrade: Annotated[
         bool,
-        typer.Option("--upgrade", help="First move each revision to where the branch of `refresh.follow` stands now."),
+        typer.Option("--upgrade", help="First set each revision to the newest one of the branch of `refresh.follow`."),
     ] = False,
     store: StoreOption = None,
     store_remote: RemoteOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="How many steps may run at once.")] = 1,
     create_envs: Annotated[
-        bool, typer.Option("--create-envs", help="Make the environments that steps need and that are not here.")
+        bool, typer.Option("--create-envs", help="Create the environments that steps need and that do not exist.")
     ] = False,
 ) -> None:
     """Build recipes and write NAME.lock beside each: commits, files, packages, every step's key and output, figures."""
     from cpu_pipeline import api
+    from cpu_pipeline.cli._each_recipe import each_recipe
     from cpu_pipeline.cli.output import Progress
     from cpu_pipeline.core.errors import RecipeError
 
     if check and upgrade:
-        raise RecipeError("--check moves nothing; leave out --upgrade")
+        raise RecipeError("--check changes nothing; leave out --upgrade")
     loaded = [api.load_recipe(recipe) for recipe in recipes]
     opened = open_store(store, store_remote)
-    moves = [api.upgrade(recipe) if upgrade else None for recipe in loaded]
-    planned = [api.plan(recipe if move is None else move.recipe) for recipe, move in zip(loaded, moves, strict=True)]
-    for plan, move in zip(planned, moves, strict=True):
+    upgrades = [api.upgrade(recipe) if upgrade else None for recipe in loaded]
+    planned = [api.plan(new.recipe if new else old) for old, new in zip(loaded, upgrades, strict=True)]
+
+    def write(item: tuple[Plan, Upgrade | None]) -> int:
+        plan, newer = item
         if check:
             print(f"fresh  {api.check_lock(plan)}")
-            continue
+            return 0
         with Progress() as tell:
-            place, new = api.write_lock(plan, opened, jobs, create_envs, tell, move)
-        for says in move.says if move is not None else ():
-            print(f"moved  {says}")
-        print(f"{'wrote' if new else 'unchanged'}  {place}")
+            path, new = api.write_lock(plan, opened, jobs=jobs, create_envs=create_envs, tell=tell, upgrade=newer)
+        for change in newer.changes if newer is not None else ():
+            print(f"moved  {change}")
+        print(f"{'wrote' if new else 'unchanged'}  {path}")
+        return 0
+
+    each_recipe(list(zip(planned, upgrades, strict=True)), write)

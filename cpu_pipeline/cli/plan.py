@@ -1,4 +1,4 @@
-"""`cpu-pipeline plan` and `check`: what a recipe would do, and whether files are right. They write nothing."""
+"""`cpu-pipeline plan` and `check`: what a build would do, and whether files are valid. They write nothing."""
 
 from __future__ import annotations
 
@@ -58,18 +58,11 @@ def check(
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import fail
     from cpu_pipeline.core.errors import PipelineError
-    from cpu_pipeline.graph import planner
-    from cpu_pipeline.recipe.document import read
-    from cpu_pipeline.recipe.reader import load_pipeline_file
 
     worst, results = 0, []
     for file in files:
         try:
-            written = read(file).value
-            if any(key in written for key in ("model", "task", "data", "pipeline")):
-                api.plan(api.load_recipe(file))
-            else:
-                planner.check_pipeline(load_pipeline_file(file))
+            api.check(file)
         except PipelineError as error:
             worst = max(worst, error.exit_code)
             results.append({"file": str(file), "exit_code": error.exit_code, "says": str(error).splitlines()})

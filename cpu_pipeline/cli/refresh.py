@@ -1,4 +1,4 @@
-"""`cpu-pipeline refresh`: make what is in service fresh, and say what came of it, for people, machines and CI."""
+"""`cpu-pipeline refresh`: refresh what is in service, and report the outcome to people, programs and CI."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cpu_pipeline.cli.options import Json, RemoteOption, StoreOption, open_store, require_own_names
-from cpu_pipeline.refresh import outcome
 
 if TYPE_CHECKING:
+    from cpu_pipeline.core.errors import PipelineError
     from cpu_pipeline.recipe.spec import Trigger
     from cpu_pipeline.refresh.outcome import Refreshed
 
@@ -28,54 +28,55 @@ def refresh(
     only: Annotated[
         str | None, typer.Option(metavar="model,data,recipe,toolchain", help="React to these alone.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what has moved, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what changed, and do nothing.")] = False,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Go on with the next recipe when one fails or is refused.")
     ] = False,
     store: StoreOption = None,
     store_remote: RemoteOption = None,
-    out: Annotated[Path, typer.Option(help="Where NAME/<version>/ and NAME/latest are.")] = Path("artifacts"),
+    out: Annotated[Path, typer.Option(help="The directory of NAME/<version>/ and NAME/latest.")] = Path("artifacts"),
     jobs: Annotated[int, typer.Option(min=1, help="How many steps may run at once.")] = 1,
     create_envs: Annotated[
-        bool, typer.Option("--create-envs", help="Make the environments that steps need and that are not here.")
+        bool, typer.Option("--create-envs", help="Create the environments that steps need and that do not exist.")
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """See what has moved since the locks; rebuild, compare with the float model and with what is in service, promote.
+    """Find what changed since the locks; rebuild it, compare it with the float model and what is in service, promote.
 
-    Prints one line of JSON for each recipe; what people want to read goes to stderr, and as Markdown to the file that
-    GITHUB_STEP_SUMMARY names. With --json stderr tells errors alone.
+    Prints one line of JSON for each recipe. Text for people goes to stderr, and as Markdown to the file that
+    GITHUB_STEP_SUMMARY names. With --json stderr has errors alone.
     """
+    from cpu_pipeline.cli._each_recipe import each_recipe
     from cpu_pipeline.cli.output import Progress, patient
-    from cpu_pipeline.core.errors import Interrupted, PartlyDone, PipelineError
-    from cpu_pipeline.refresh import reconcile as refreshing
+    from cpu_pipeline.refresh import outcome, reconcile
 
     triggers = _triggers(only)
     paths = recipes or _all()
     require_own_names(paths)
     opened = open_store(store, store_remote)
     results: list[Refreshed] = []
+
+    def refresh_one(path: Path) -> int:
+        with Progress(quiet=as_json) as tell:
+            result = reconcile.refresh(
+                path, opened, out, only=triggers, jobs=jobs, create_envs=create_envs, dry_run=dry_run, tell=tell
+            )
+        return report(result)
+
+    def report(result: Refreshed) -> int:
+        results.append(result)
+        with patient(sys.stdout):
+            print(json.dumps(vars(result), ensure_ascii=False), flush=True)
+        _print(result, errors_alone=as_json)
+        return result.exit_code
+
+    def report_error(path: Path, error: PipelineError) -> int:
+        return report(outcome.failed(path, out, error))
+
     try:
-        for path in paths:
-            try:
-                with Progress(quiet=as_json) as tell:
-                    done = refreshing.refresh(path, opened, out, triggers, jobs, create_envs, dry_run, tell)
-            except Interrupted:
-                raise
-            except PipelineError as error:
-                done = outcome.failed(path, out, error)
-            results.append(done)
-            with patient(sys.stdout):
-                print(json.dumps(vars(done), ensure_ascii=False), flush=True)
-            _tell(done, errors_alone=as_json)
-            if done.exit_code and not keep_going:
-                break
+        return each_recipe(paths, refresh_one, report=report_error, keep_going=keep_going)
     finally:
         _summarize(results)
-    codes = [done.exit_code for done in results if done.exit_code]
-    if not codes:
-        return 0
-    return PartlyDone.exit_code if keep_going and len(codes) < len(paths) else codes[0]
 
 
 def _triggers(only: str | None) -> list[Trigger]:
@@ -86,7 +87,7 @@ def _triggers(only: str | None) -> list[Trigger]:
     words = only.split(",") if only is not None else []
     for word in words:
         if word not in TRIGGERS:
-            raise RecipeError(f"--only {word}: none of {', '.join(TRIGGERS)}{did_you_mean(word, TRIGGERS)}")
+            raise RecipeError(f"--only {word}: it is not one of {', '.join(TRIGGERS)}{did_you_mean(word, TRIGGERS)}")
     return [trigger for trigger in TRIGGERS if trigger in words]
 
 
@@ -100,34 +101,28 @@ def _all() -> list[Path]:
 
 
 def _summarize(results: Sequence[Refreshed]) -> None:
-    """Tell CI's page; that it can't be told makes nothing that was done undone."""
+    """Append to the summary page of CI; a page that can't be written undoes nothing."""
     from cpu_pipeline.cli.options import warn
     from cpu_pipeline.refresh.summary import summary
 
-    if place := os.environ.get("GITHUB_STEP_SUMMARY"):
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:
-            with Path(place).open("a", encoding="utf-8") as file:
-                file.write(summary([vars(done) for done in results]))
+            with Path(page).open("a", encoding="utf-8") as file:
+                file.write(summary([vars(result) for result in results]))
         except OSError as error:
-            warn(f"GITHUB_STEP_SUMMARY: {place}: {error.strerror}")
+            warn(f"GITHUB_STEP_SUMMARY: {page}: {error.strerror}")
 
 
-def _tell(done: Refreshed, errors_alone: bool) -> None:
+def _print(result: Refreshed, *, errors_alone: bool) -> None:
     from cpu_pipeline.cli.output import patient, plain
 
+    lines = [f"{result.error}: {result.says}"] if result.exit_code else []
+    if not errors_alone and result.outcome != "refused":
+        lines += [] if result.exit_code else [f"{result.outcome}  {result.recipe}: {result.says}"]
+        lines += [f"  because {cause}" for cause in result.causes]
+        lines += [f"  not reacted to: {change}" for change in result.ignored]
+        lines += [f"  {gate}: {figure}" for gate, figures in result.changes.items() for figure in figures]
+        lines += [f"  removed the version {version}" for version in result.removed]
     with patient(sys.stderr):
-        if done.exit_code:
-            print(plain(f"{done.error}: {done.says}"), file=sys.stderr)
-        if errors_alone or done.outcome == "refused":
-            return
-        if not done.exit_code:
-            print(plain(f"{done.outcome}  {done.recipe}: {done.says}"), file=sys.stderr)
-        for says in done.causes:
-            print(plain(f"  because {says}"), file=sys.stderr)
-        for says in done.ignored:
-            print(plain(f"  not reacted to: {says}"), file=sys.stderr)
-        for gate, found in done.changes.items():
-            for says in found:
-                print(plain(f"  {gate}: {says}"), file=sys.stderr)
-        for version in done.removed:
-            print(f"  removed the version {version}", file=sys.stderr)
+        for line in lines:
+            print(plain(line), file=sys.stderr)

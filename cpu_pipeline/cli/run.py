@@ -1,4 +1,4 @@
-"""`cpu-pipeline run`: build recipes, check them, put out what passed."""
+"""`cpu-pipeline run`: build recipes, check them, publish what passed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(
     recipes: Recipes,
     store: StoreOption = None,
     store_remote: RemoteOption = None,
-    out: Annotated[Path, typer.Option(help="Where NAME/<version>/ and NAME/latest go.")] = Path("artifacts"),
+    out: Annotated[Path, typer.Option(help="The directory of NAME/<version>/ and NAME/latest.")] = Path("artifacts"),
     jobs: Annotated[int, typer.Option(min=1, help="How many steps may run at once.")] = 1,
     until: Until = None,
     sets: Sets = None,
@@ -39,9 +39,9 @@ def run(
         bool, typer.Option("--keep-going", help="Go on with the next recipe when one fails.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a version that was edited by hand.")] = False,
-    remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure latency anew, though it is known.")] = False,
+    remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure latency anew, though it is cached.")] = False,
     create_envs: Annotated[
-        bool, typer.Option("--create-envs", help="Make the environments that steps need and that are not here.")
+        bool, typer.Option("--create-envs", help="Create the environments that steps need and that do not exist.")
     ] = False,
     locked: Annotated[
         bool,
@@ -49,70 +49,79 @@ def run(
     ] = False,
     rebuild: Annotated[
         bool,
-        typer.Option("--rebuild", help="Build cold, put nothing out, and compare each step with what is kept (5)."),
+        typer.Option(
+            "--rebuild", help="Build from nothing, publish nothing, and compare each step with the cache (5)."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Build recipes: reuse what is kept, make the rest, check it, and put out what passed every gate."""
+    """Build recipes: reuse cached steps, build the others, check them, and publish what passed every gate."""
     from cpu_pipeline import api
+    from cpu_pipeline.cli._each_recipe import each_recipe
     from cpu_pipeline.cli.output import Progress, fail, patient
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.core.errors import Interrupted, PartlyDone, PipelineError, RecipeError
+    from cpu_pipeline.core.errors import RecipeError
 
     if locked and until is not None:
         raise RecipeError("--locked builds the whole recipe; leave out --until")
     require_own_names(recipes)
     options = parse_sets(sets)
-    failed: list[PipelineError] = []
-    results: list[dict[str, Any]] = []
     # Every recipe is read before the first is built: a typo in the last one costs nothing.
     planned = [api.plan(api.load_recipe(recipe, options), until) for recipe in recipes]
     opened = open_store(store, store_remote)
     if rebuild:
-        return _rebuild(planned, opened, jobs, create_envs, locked, as_json)
-    for plan in planned:
-        try:
-            with Progress() as tell:
-                outcome = api.build(plan, opened, out, jobs, force, remeasure, create_envs, locked, tell)
-        except Interrupted:
-            raise
-        except PipelineError as error:
-            if not keep_going and len(planned) == 1:
-                raise
-            failed.append(error)
-            results.append(
-                {"recipe": plan.name, "exit_code": error.exit_code, "error": type(error).__name__, "says": str(error)}
+        return _rebuild(planned, opened, jobs=jobs, create_envs=create_envs, locked=locked, as_json=as_json)
+    results: list[dict[str, Any]] = []
+
+    def build(plan: Plan) -> int:
+        with Progress() as tell:
+            outcome = api.build(
+                plan,
+                opened,
+                out,
+                jobs=jobs,
+                force=force,
+                remeasure=remeasure,
+                create_envs=create_envs,
+                locked=locked,
+                tell=tell,
             )
-            fail(error)
-            if not keep_going:
-                break
-            continue
         results.append(_result(plan, outcome))
         if not as_json:
             with patient(sys.stdout):
                 _print(plan, outcome)
+        return 0
+
+    def report(plan: Plan, error: PipelineError) -> int:
+        name = type(error).__name__
+        results.append({"recipe": plan.name, "exit_code": error.exit_code, "error": name, "says": str(error)})
+        return fail(error)
+
+    alone = len(planned) == 1 and not keep_going
+    code = each_recipe(planned, build, report=None if alone else report, keep_going=keep_going)
     if as_json:
         print_json(results[0] if len(planned) == 1 else results)
-    if not failed:
-        return 0
-    return PartlyDone.exit_code if keep_going and len(failed) < len(planned) else failed[0].exit_code
+    return code
 
 
-def _rebuild(planned: list[Plan], store: Store, jobs: int, create_envs: bool, locked: bool, as_json: bool) -> int:
+def _rebuild(planned: list[Plan], store: Store, *, jobs: int, create_envs: bool, locked: bool, as_json: bool) -> int:
     from cpu_pipeline import api
+    from cpu_pipeline.cli._each_recipe import each_recipe
     from cpu_pipeline.cli.output import Progress, columns
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.engine import rebuild
+    from cpu_pipeline.engine.rebuild import require_repeated
 
-    for plan in planned:
+    def rebuild(plan: Plan) -> int:
         with Progress() as tell:
-            found = api.rebuild(plan, store, jobs, create_envs, locked, tell)
+            steps = api.rebuild(plan, store, jobs=jobs, create_envs=create_envs, locked=locked, tell=tell)
         if as_json:
-            print_json({"recipe": plan.name, "steps": [vars(one) for one in found]})
+            print_json({"recipe": plan.name, "steps": [vars(step) for step in steps]})
         else:
-            columns([(one.verdict, one.step, one.says) for one in found])
-        rebuild.require_repeated(found)
-    return 0
+            columns([(step.verdict, step.step, step.says) for step in steps])
+        require_repeated(steps)
+        return 0
+
+    return each_recipe(planned, rebuild)
 
 
 def _result(plan: Plan, outcome: Outcome) -> dict[str, Any]:

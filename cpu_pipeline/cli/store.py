@@ -71,30 +71,19 @@ def verify(
     """Read every object and record whole; exit 7 when something is not what it claims."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.core.errors import Refused
-    from cpu_pipeline.release.verify import missing
-    from cpu_pipeline.store import contents
+    from cpu_pipeline.release.verify import verify_store
 
     opened = open_store(store)
-    found = contents.verify(opened, repair)
-    foreign, damaged = [], {problem.path for problem in found}
-    for entry in contents.entries(opened):
-        if (path := opened.path_of(entry.object)) in damaged:
-            continue
-        try:
-            if lacks := missing(path, entry.format):
-                foreign.append({"object": entry.object, "stage": entry.stage, "lacks": lacks})
-        except Refused as error:  # as it was written: its stage wrote nonsense
-            damaged.add(path)
-            found.append(contents.StoreProblem("damaged", path, str(error)))
+    problems, foreign = verify_store(opened, repair=repair)
     if as_json:
-        print_json({"problems": [vars(p) for p in found], "not_for_this_cpu": foreign})
+        print_json({"problems": [vars(p) for p in problems], "not_for_this_cpu": [vars(f) for f in foreign]})
     else:
-        for problem in found:
+        for problem in problems:
             print(f"{problem.kind:10} {problem.says}{' (mended)' if problem.mended else ''}")
-        for one in foreign:
-            print(f"foreign    {one['object'][:12]} ({one['stage']}): this CPU lacks {', '.join(one['lacks'])}")
-        print(f"{opened.root}: {len(found)} problems")
-    return Refused.exit_code if any(not p.mended for p in found) else 0
+        for found in foreign:
+            print(f"foreign    {found.object[:12]} ({found.stage}): this CPU lacks {', '.join(found.lacks)}")
+        print(f"{opened.root}: {len(problems)} problems")
+    return Refused.exit_code if any(not p.mended for p in problems) else 0
 
 
 @app.command("gc")

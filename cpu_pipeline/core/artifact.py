@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 
 Facts = Mapping[str, Any]
 """Small JSON-able results of a stage: counts, sizes in bytes, scores as fractions, timings in seconds."""
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""A digest as this package writes it: sha256 in hex."""
 
 CARD = "cpu_pipeline.json"
 """The file in a model artifact that says how our backends run it."""

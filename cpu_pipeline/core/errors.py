@@ -15,11 +15,14 @@ PipelineError
 
 from __future__ import annotations
 
+BUG = 70
+"""Exit code of an error that this package does not raise on purpose."""
+
 
 class PipelineError(Exception):
     """Base of every error this package raises on purpose; anything else is a bug of ours (exit code 70)."""
 
-    exit_code = 70
+    exit_code = BUG
 
 
 class StageFailed(PipelineError):
@@ -84,6 +87,19 @@ class Terminated(Interrupted):
 
 class Termination(KeyboardInterrupt):
     """What SIGTERM raises where we are just then; whatever minds Ctrl-C minds it, too."""
+
+
+def newer_format(path: object, found: int, reads: int, advice: str = "install that version") -> RecipeError:
+    """Return the error for a file of a format that only a later version can read.
+
+    Args:
+        path: the file.
+        found: the number of its format.
+        reads: the highest number that this version reads.
+        advice: what to do.
+    """
+    numbers = f"its format is {found}, this one reads {reads}"
+    return RecipeError(f"{path}: written by a newer cpu-pipeline ({numbers}); {advice}")
 
 
 def interruption(by: BaseException, says: str) -> Interrupted:

@@ -8,8 +8,9 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed, TryAgain
 
@@ -18,6 +19,9 @@ _FULL = {
     getattr(errno, "EDQUOT", errno.ENOSPC): "the disk quota is used up",
     errno.EFBIG: "a file grew past the largest size allowed",
 }
+LOCK_PATIENCE = 120.0
+"""Seconds to wait for a lock that is held for a few renames, or for a copy where an edited version is replaced."""
+T = TypeVar("T")
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -47,6 +51,54 @@ def writing(path: Path) -> Iterator[None]:
         if (known := disk_error(error, path)) is None:
             raise
         raise known from error
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, poll: float = 0.01) -> Iterator[None]:
+    """Hold a file lock that everybody holds for moments only, and wait for whoever has it.
+
+    Args:
+        path: the lock's file.
+        poll: seconds between two tries.
+
+    Raises:
+        TryAgain: it is held for longer than `LOCK_PATIENCE`.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=LOCK_PATIENCE, poll_interval=poll)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TryAgain(f"{path} is held for {LOCK_PATIENCE:.0f} s; end the process that holds it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class UnchangedFiles(Generic[T]):
+    """Reads files, and reads a file again only if it was replaced or written to since.
+
+    Args:
+        read: reads one file; what it raises is raised, and nothing is remembered then.
+    """
+
+    def __init__(self, read: Callable[[Path], T]) -> None:
+        self._read = read
+        self._known: dict[Path, tuple[tuple[int, int, int], T]] = {}
+
+    def __call__(self, path: Path) -> T:
+        """Return the content of a file.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        about = path.stat()
+        stamp = (about.st_ino, about.st_mtime_ns, about.st_size)
+        if path not in self._known or self._known[path][0] != stamp:
+            self._known[path] = (stamp, self._read(path))
+        return self._known[path][1]
 
 
 def mount_of(path: Path) -> Path:

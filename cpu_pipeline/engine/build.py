@@ -1,373 +1,286 @@
-"""Builds a plan, reusing the store; collects verdicts. One thread, many children."""
+"""The build loop: what is known, what can start, what failed. It runs in one thread; an executor runs the steps."""
 
 from __future__ import annotations
 
 import contextlib
-import selectors
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import psutil
-from filelock import BaseFileLock, Timeout
+from filelock import Timeout
 
 from cpu_pipeline import sources
-from cpu_pipeline.core import host
-from cpu_pipeline.core.artifact import Artifact, digest_json
-from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain, interruption
+from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, interruption
 from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.engine import environments
-from cpu_pipeline.engine.environments import DEFAULT, Interpreter
-from cpu_pipeline.engine.keys import needs, reasons
+from cpu_pipeline.engine.environments import DEFAULT
+from cpu_pipeline.engine.executors._base import Executor, Handle, StepOutcome
+from cpu_pipeline.engine.executors.local import LocalExecutor
+from cpu_pipeline.engine.keys import Keyed, reasons
 from cpu_pipeline.engine.machine_lock import MachineLock
 from cpu_pipeline.engine.packages import missing
-from cpu_pipeline.engine.requirements import environments_of, home_environment, packages_of
-from cpu_pipeline.engine.result import BuildResult, found_damaged
-from cpu_pipeline.engine.worker.process import WorkerProcess, tail
-from cpu_pipeline.engine.worker.protocol import request
+from cpu_pipeline.engine.progress import Progress
+from cpu_pipeline.engine.requests import step_request
+from cpu_pipeline.engine.requirements import environments_of, packages_of
+from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.store.lease import Lease, leased
 from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.record import StoredArtifact
 
 TICK = 0.1
-"""Seconds between looks at timeouts and other builds' locks."""
-SAMPLE = 0.5
-"""Seconds between looks at the memory of children."""
-HEAVY = 768 << 20
-"""Bytes that a child may still hold after a node and be used again; what it holds adds to the next node's peak."""
+"""Seconds between looks at other builds' locks."""
+GRACE = 5.0
+"""Seconds that an interrupted step has to end by itself."""
 
 
 def build(
     plan: Plan,
     store: Store,
+    *,
     tell: Tell = lambda _: None,
     jobs: int = 1,
     remeasure: bool = False,
     lease: Lease | None = None,
+    executor: Executor | None = None,
 ) -> BuildResult:
     """Build every node of a plan; branches that don't need a failed node go on.
 
     Args:
         plan: what to build.
-        store: where it is kept.
+        store: the cache: what it has is reused, what is built is added.
         tell: called with every event.
         jobs: how many nodes may run at once.
-        remeasure: measure anew what depends on this machine (latency), though it is known.
-        lease: of whoever needs what was built afterwards; `gc` may take it once the lease is over. One of its own,
-            over with the build, when None.
+        remeasure: measure again what depends on this machine (latency), though a measurement is cached.
+        lease: protects what was built from `gc` for as long as it lasts. None for a lease that ends with the build.
+        executor: runs the steps, and is closed at the end. None for child processes of this one.
+
+    Returns:
+        What each node came to. Nodes that failed are in its `errors`; they raise nothing.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; the children are gone, what was finished is in the store.
+        Interrupted: Ctrl-C or SIGTERM; the steps that ran are ended, what was finished is in the store.
     """
     with leased(store) if lease is None else contextlib.nullcontext(lease) as held:
-        running = _Build(plan, store, held, tell, jobs, remeasure)
+        running = _Build(
+            plan=plan,
+            store=store,
+            lease=held,
+            executor=executor or LocalExecutor(),
+            progress=Progress(plan, tell),
+            jobs=max(1, jobs),
+            remeasure=remeasure,
+        )
         try:
             return running.go()
         except KeyboardInterrupt as by:
-            running.end(grace=5.0)
+            running.end(GRACE)
             raise interruption(by, "interrupted; the same command goes on from what is finished") from None
         finally:
             running.end(grace=0.0)
 
 
 @dataclass
-class _Run:
-    """A node that is being built."""
+class _Started:
+    """A node that an executor runs."""
 
     node: Node
-    key: str
-    needed: dict[str, Any]
-    child: WorkerProcess
+    keyed: Keyed
     work: Path
-    log: Path
-    lock: BaseFileLock
-    began: float
+    """The directory that it writes."""
+    locks: contextlib.ExitStack
+    """Releases the lock of its key and its share of the machine."""
 
 
+@dataclass
 class _Build:
-    """The work of `build`."""
+    """The work of `build`; its arguments are the fields."""
 
-    def __init__(self, plan: Plan, store: Store, lease: Lease, tell: Tell, jobs: int, remeasure: bool) -> None:
-        self.plan, self.store, self.lease, self.tell = plan, store, lease, tell
-        self.jobs, self.remeasure = max(1, jobs), remeasure
-        self.built = BuildResult(plan)
-        self.pending: dict[str, Node] = dict(plan.nodes)
-        self.needed: dict[str, dict[str, Any]] = {}
-        self.running: list[_Run] = []
-        self.idle: list[WorkerProcess] = []
-        self.waiting: set[str] = set()
-        self.dropped: set[str] = set()
-        """Nodes that are not built because something they need failed."""
-        self.absent: set[str] = set()
-        """Keys that were looked for in vain; looked for again once their lock is ours."""
-        self.sampled = 0.0
-        self.machine = MachineLock()
+    plan: Plan
+    store: Store
+    lease: Lease
+    executor: Executor
+    progress: Progress
+    jobs: int
+    remeasure: bool
+    running: dict[Handle, _Started] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    """Keys that the store lacked; looked up once more when their lock is held."""
+    machine: MachineLock = field(default_factory=MachineLock)
 
     def go(self) -> BuildResult:
-        places = {p for node in self.plan.nodes.values() for p in environments_of(node.stage, self.plan.formats(node))}
-        for name in sorted(places - {DEFAULT}):
-            if warning := environments.read(name).warning:
-                self.tell(Event(f"environment `{name}`", "warning", (warning,)))
-        while self.pending or self.running:
-            moved = self._start()
+        _warn(self.plan, self.progress.tell)
+        while self.progress.pending or self.running:
+            advanced = self._advance()
             if self.running:
-                self._watch()
-            elif not moved and self.pending:
+                for outcome in self.executor.poll(TICK):
+                    self._finish(outcome)
+            elif not advanced and self.progress.pending:
                 time.sleep(TICK)
-        return self.built
+        return self.progress.result
 
     def end(self, grace: float) -> None:
-        """End every child and give back every lock."""
+        """Stop every step and release every lock."""
         try:
-            for run in self.running:
-                if grace:
-                    run.child.stop(grace)
+            self.executor.close(grace)
         finally:
-            for run in self.running:
-                run.child.kill()
-                run.lock.release()
-                self.machine.leave()
+            for started in self.running.values():
+                started.locks.close()
             self.running.clear()
             self.machine.close()
-            for child in self.idle:
-                child.close()
-            self.idle.clear()
 
-    def _start(self) -> bool:
-        """Settle what is known already, start what can be started; say whether anything moved."""
-        moved = False
-        for node in list(self.pending.values()):
-            if node.id not in self.pending:  # a full disk has ended it all, a moment ago
+    def _advance(self) -> bool:
+        """Settle what is cached, start what can start; say whether anything changed."""
+        advanced = False
+        for node in list(self.progress.pending.values()):
+            if node.id not in self.progress.pending:  # skipped a moment ago, because of a full disk
                 continue
-            broken = [n for n in node.needs if n in self.built.errors or n in self.dropped]
-            if broken:
-                self._drop(node, broken[0])
-                moved = True
-            elif all(n in self.built.artifacts for n in node.needs):
-                moved |= self._settle(node)
+            if (failed := self.progress.failed_need(node)) is not None:
+                self.progress.skip(node, failed)
+                advanced = True
+            elif self.progress.ready(node):
+                advanced |= self._settle_or_start(node)
         self.machine.look_round()
-        return moved
+        return advanced
 
-    def _drop(self, node: Node, because: str) -> None:
-        del self.pending[node.id]
-        self.dropped.add(node.id)
-        self.tell(Event(node.id, "skipped", (f"`{because}` failed",)))
-
-    def _settle(self, node: Node) -> bool:
+    def _settle_or_start(self, node: Node) -> bool:
         try:
-            if node.id not in self.needed:
-                self.needed[node.id] = needs(self.plan, node, self.built.artifacts)
-            key = digest_json(self.needed[node.id])
+            keyed = self.progress.keyed(node)
             again = self.remeasure and node.stage.host() == "machine"
-            if not again and key not in self.absent and (found := self._find(node, key)) is not None:
-                self._done(node, key, found)
-                self.tell(Event(node.id, "kept", self._brought(key)))
-                return True
-            self.absent.add(key)
-            return self._launch(node, key, again)
+            if not again and keyed.key not in self.absent:
+                if (found := self._find(node, keyed.key)) is not None:
+                    brought = keyed.key in self.lease.brought
+                    self._reuse(node, found, "the remote store had it" if brought else None)
+                    return True
+                self.absent.add(keyed.key)
+            return self._has_turn(node) and self._start(node, keyed, again)
         except PipelineError as error:
-            self._fail(node, error)
+            self.progress.fail(node, error)
             return True
 
-    def _find(self, node: Node, key: str) -> Artifact | None:
-        """Find what was built for a node; what its stage can't have written is set aside, and so a miss."""
+    def _find(self, node: Node, key: str) -> StoredArtifact | None:
+        """Find what was built for a node; what its stage cannot have written is set aside, and so a miss."""
         found = self.lease.find(key)
         if found is None or node.fits(found):
             return found
         force = " (`store push --force` mends the remote store)" if key in self.lease.brought else ""
-        says = f"the record {key[:12]} is not what its stage writes; set aside, building it here{force}"
-        self.tell(Event(node.id, "warning", (says,)))
+        message = f"the record {key[:12]} is not what its stage writes; set aside, building it here{force}"
+        self.progress.tell(Event(node.id, "warning", (message,)))
         self.lease.refuse(key, found)
         return None
 
-    def _brought(self, key: str) -> tuple[str, ...]:
-        return ("the remote store had it",) if key in self.lease.brought else ()
+    def _reuse(self, node: Node, found: StoredArtifact, why: str | None = None) -> None:
+        self._settle(node, found)
+        self.progress.tell(Event(node.id, "kept", () if why is None else (why,)))
 
-    def _launch(self, node: Node, key: str, again: bool) -> bool:
-        """Start a node, unless something it needs is taken just now."""
-        if len(self.running) >= self.jobs or (self.running and node.stage.alone):
-            return False
-        if any(run.node.stage.alone for run in self.running):
-            return False
-        if absent := missing(sorted(packages_of(node.stage, self.plan.formats(node), self.plan.context.task))):
-            raise BackendMissing(f"{node.label}: {', '.join(absent)} not installed; pip install 'cpu-pipeline[build]'")
-        for name in environments_of(node.stage, self.plan.formats(node)):
-            environments.interpreter(name)  # a missing one fails here, before anything is locked
-        lock = self.store.lock(key)
+    def _settle(self, node: Node, artifact: StoredArtifact) -> None:
+        self.progress.settle(node, artifact)
+        self.store.remember(f"{self.plan.name}/{node.id}", self.progress.result.keys[node.id])
+
+    def _has_turn(self, node: Node) -> bool:
+        """Say whether a node may run beside those that run: a measurement runs alone."""
+        alone = node.stage.alone or any(started.node.stage.alone for started in self.running.values())
+        return len(self.running) < self.jobs and not (self.running and alone)
+
+    def _start(self, node: Node, keyed: Keyed, again: bool) -> bool:
+        """Start a node, unless another build holds what it needs; say whether anything changed."""
+        _require(self.plan, node)
+        lock = self.store.lock(keyed.key)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            self._wait_for(node, "another build is making it")
+            self.progress.wait(node, "another build is making it")
             return False
-        try:
-            if not again and (found := self._find(node, key)) is not None:
-                lock.release()
-                self._done(node, key, found)
-                self.tell(Event(node.id, "kept", ("another build has just made it",)))
-                return True
-            if damaged := [n for n in node.needs if not self.store.check(self.built.artifacts[n])]:
-                lock.release()
-                self._rebuild(damaged)
-                return True
-            if not self.machine.enter(node.stage.alone):
-                lock.release()
-                self._wait_for(
-                    node, "the machine is not free for measuring" if node.stage.alone else "a measurement runs"
-                )
+        alone = node.stage.alone
+        with contextlib.ExitStack() as locks:
+            locks.callback(lock.release)
+            if not again and (found := self._find(node, keyed.key)) is not None:
+                self._reuse(node, found, "another build has just made it")
+            elif damaged := self._damaged(node):
+                self.progress.build_again(damaged)
+            elif not self.machine.enter(alone):
+                self.progress.wait(node, "the machine is not free for measuring" if alone else "a measurement runs")
                 return False
-        except BaseException:
-            lock.release()
-            raise
-        self._run(node, key, lock)
-        return True
+            else:
+                locks.callback(self.machine.leave)
+                work, handle = self._run(node, keyed)
+                self.running[handle] = _Started(node, keyed, work, locks.pop_all())
+            return True
 
-    def _wait_for(self, node: Node, why: str) -> None:
-        if node.id not in self.waiting:
-            self.waiting.add(node.id)
-            self.tell(Event(node.id, "waiting", (why,)))
+    def _damaged(self, node: Node) -> list[str]:
+        """Name the nodes that this one needs and whose stored object is not what its digest says any more."""
+        return [name for name in node.needs if not self.store.check(self.progress.result.artifacts[name])]
 
-    def _rebuild(self, damaged: list[str]) -> None:
-        """A stored object is not what it claims to be: it has been set aside; make it again."""
-        for name in damaged:
-            self.tell(found_damaged(name))
-            self.built.artifacts.pop(name)
-            self.pending = {n: node for n, node in self.plan.nodes.items() if n in self.pending or n == name}
-        # What is made again may come out different: keys that hang on it are made anew, too.
-        self.needed = {n: needed for n, needed in self.needed.items() if n not in self.pending}
-
-    def _run(self, node: Node, key: str, lock: BaseFileLock) -> None:
-        needed = self.needed[node.id]
-        before = self.store.last(f"{self.plan.name}/{node.id}")
-        why = ("asked to measure again",) if self.store.action(key) is not None and self.store.find(key) else None
-        self.tell(Event(node.id, "building", why or reasons(before, needed)))
-        work, log = self.lease.work(key), self.store.log(key)
-        log.unlink(missing_ok=True)
-        formats = self.plan.formats(node)
-        where = home_environment(node.stage, formats)
-        places = {name: environments.interpreter(name) for name in {DEFAULT, *environments_of(node.stage, formats)}}
-        child = self._child(places[where], node.stage.online)
-        context = self.plan.context
-        # Not a share of the cores: sums of floats follow the number of threads, and no output may follow --jobs.
-        threads = context.threads if node.stage.alone else host.cores()
-        task = context.task
-        child.ask(
-            request(
-                node.use,
-                # What was set, and nothing else: a stage may refuse an option that is of no use beside another.
-                node.stage.model_dump(mode="json", exclude_unset=True),
-                {name: self.built.artifacts[source] for name, source in node.inputs.items()},
-                work,
-                task=None if task is None else {"use": context.task_name, "with": task.model_dump(mode="json")},
-                data={role: str(self.built.artifacts[n].path / "rows.jsonl") for role, n in node.data.items()},
-                scratch=str(self.store.scratch(key)),
-                threads=threads,
-                isa=list(context.isa),
-                allow=sorted(context.allow),
-                log=str(log),
-                environment=where,
-                interpreters={name: {"python": p.python, "paths": list(p.paths)} for name, p in places.items()},
-            )
+    def _run(self, node: Node, keyed: Keyed) -> tuple[Path, Handle]:
+        """Hand a node to the executor; return the directory that it writes, and the executor's handle."""
+        self.progress.start(node, self._why(node, keyed))
+        store, work = self.store, self.lease.work(keyed.key)
+        request = step_request(
+            self.plan,
+            node,
+            self.progress.result.artifacts,
+            out=work,
+            scratch=store.scratch(keyed.key),
+            log=store.log(keyed.key),
         )
-        del self.pending[node.id]
-        self.running.append(_Run(node, key, needed, child, work, log, lock, time.monotonic()))
+        return work, self.executor.start(request)
 
-    def _watch(self) -> None:
-        """Wait a moment for any child; take in what has ended."""
-        with selectors.DefaultSelector() as ready:
-            for run in self.running:
-                ready.register(run.child.replies, selectors.EVENT_READ, run)
-            ended: list[_Run] = [key.data for key, _ in ready.select(TICK)]
-        look = time.monotonic() - self.sampled > SAMPLE
-        self.sampled = time.monotonic() if look else self.sampled
-        for run in list(self.running):
-            if run in ended:
-                self._finish(run)
-                continue
-            if look:
-                run.child.sample()
-            if run.node.timeout is not None and time.monotonic() - run.began > run.node.timeout:
-                run.child.stop()
-                self._over(run)
-                says = f"stopped: it ran longer than its timeout of {run.node.timeout:g} s"
-                self._fail(run.node, StageFailed(_with_log(f"{run.node.label}: {says}", run.log)))
+    def _why(self, node: Node, keyed: Keyed) -> tuple[str, ...]:
+        if self.store.find(keyed.key) is not None:
+            return ("asked to measure again",)
+        return reasons(self.store.last(f"{self.plan.name}/{node.id}"), keyed.ingredients)
 
-    def _finish(self, run: _Run) -> None:
-        seconds = time.monotonic() - run.began
+    def _finish(self, outcome: StepOutcome) -> None:
+        """Store what a step wrote, or note why it failed."""
+        started = self.running[outcome.handle]
         try:
-            said = run.child.answer()
+            artifact = _commit(started, outcome, self.lease)
         except PipelineError as error:
-            run.child.kill()
-            self._over(run)
-            text = f"{run.node.label}: {error}"
-            self._fail(run.node, type(error)(_with_log(text, run.log) if error.exit_code == 1 else text))
+            self._release(outcome.handle)
+            self.progress.fail(started.node, error)
             return
-        self._keep_child(run.child)
-        info = {
-            "seconds": round(seconds, 3),
-            "peak_memory": said["peak_memory"],
-            "when": round(time.time()),
-        }
-        try:
-            if run.node.stage.identity(sources.find) != run.needed["identity"]:
-                raise StageFailed("what it reads changed during the build; run again once it rests")
-            made = self.lease.commit(run.key, run.needed, run.node.gives, said["facts"], info, run.work)
-            self.store.drop_scratch(run.key)
-        except PipelineError as error:
-            self._over(run)
-            self._fail(run.node, type(error)(f"{run.node.label}: {error}"))
-            return
-        self._over(run)
-        self.built.made.append(run.node.id)
-        self._done(run.node, run.key, made)
-        self.tell(Event(run.node.id, "built", seconds=seconds))
+        self._release(outcome.handle)
+        self.progress.result.made.append(started.node.id)
+        self._settle(started.node, artifact)
+        self.progress.tell(Event(started.node.id, "built", seconds=outcome.seconds))
 
-    def _child(self, interpreter: Interpreter, online: bool) -> WorkerProcess:
-        """Take a child that is idle, or start one; those that are online never run anything but fetches."""
-        for child in self.idle:
-            if child.online == online and child.interpreter == interpreter:
-                self.idle.remove(child)
-                return child
-        return WorkerProcess(interpreter, online)
-
-    def _keep_child(self, child: WorkerProcess) -> None:
-        heavy = True
-        with contextlib.suppress(psutil.Error):
-            heavy = psutil.Process(child.process.pid).memory_info().rss > HEAVY
-        if heavy:
-            child.close()
-        else:
-            self.idle.append(child)
-
-    def _over(self, run: _Run) -> None:
-        self.running.remove(run)
-        run.lock.release()
-        self.machine.leave()
-
-    def _done(self, node: Node, key: str, artifact: Artifact) -> None:
-        self.pending.pop(node.id, None)
-        if (record := self.store.action(key)) is None:
-            self._fail(
-                node, TryAgain("its record was removed from the store during the build; run the same command again")
-            )
-            return
-        self.built.artifacts[node.id] = artifact
-        self.built.keys[node.id] = key
-        self.built.records[node.id] = record
-        self.store.remember(f"{self.plan.name}/{node.id}", key)
-        if verdicts := node.stage.judge(node.stage.parse_facts(artifact.facts)):
-            self.built.verdicts[node.id] = verdicts
-
-    def _fail(self, node: Node, error: PipelineError) -> None:
-        self.pending.pop(node.id, None)
-        text = str(error) if node.label in str(error) else f"{node.label}: {error}"
-        self.built.errors[node.id] = type(error)(text)
-        self.tell(Event(node.id, "failed", tuple(text.splitlines()[:1])))
-        if isinstance(error, TryAgain):
-            for other in list(self.pending.values()):
-                self._drop(other, node.id)
+    def _release(self, handle: Handle) -> None:
+        self.running.pop(handle).locks.close()
 
 
-def _with_log(text: str, log: Path) -> str:
-    lines = "".join(f"\n    {line}" for line in tail(log))
-    return f"{text}; its log is {log}" + (f", which ends:{lines}" if lines else "")
+def _commit(started: _Started, outcome: StepOutcome, lease: Lease) -> StoredArtifact:
+    """Store what a step wrote.
+
+    Raises:
+        PipelineError: the step failed, or what it wrote cannot be stored.
+    """
+    if isinstance(outcome.result, PipelineError):
+        raise outcome.result
+    node, keyed, ran = started.node, started.keyed, outcome.result
+    if node.stage.identity(sources.find) != keyed.ingredients["identity"]:
+        raise StageFailed("what it reads changed during the build; run again once it rests")
+    run = {"seconds": round(outcome.seconds, 3), "peak_memory": ran.peak_memory, "when": round(time.time())}
+    artifact = lease.commit(keyed.key, keyed.ingredients, node.gives, ran.facts, run, started.work)
+    lease.store.drop_scratch(keyed.key)
+    return artifact
+
+
+def _warn(plan: Plan, tell: Tell) -> None:
+    """Tell what everybody who uses an environment of the plan has to know."""
+    used = {name for node in plan.nodes.values() for name in environments_of(node.stage, plan.formats(node))}
+    for name in sorted(used - {DEFAULT}):
+        if warning := environments.read(name).warning:
+            tell(Event(f"environment `{name}`", "warning", (warning,)))
+
+
+def _require(plan: Plan, node: Node) -> None:
+    """Check that what a node runs with is installed, before anything is locked.
+
+    Raises:
+        BackendMissing: names what is missing, and how to install it.
+    """
+    formats = plan.formats(node)
+    if absent := missing(sorted(packages_of(node.stage, formats, plan.context.task))):
+        raise BackendMissing(f"{node.label}: {', '.join(absent)} not installed; pip install 'cpu-pipeline[build]'")
+    for name in environments_of(node.stage, formats):
+        environments.interpreter(name)

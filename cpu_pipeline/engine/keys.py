@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from cpu_pipeline import backends, sources
 from cpu_pipeline.core import host
-from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.core.artifact import Artifact, digest_json
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
 from cpu_pipeline.engine.packages import installed
@@ -119,14 +119,39 @@ def _host(stage: Stage, context: Context) -> Any:
             return {**host.machine(), "threads": context.threads}
 
 
-def reasons(before: Any, needed: dict[str, Any]) -> tuple[str, ...]:
+def reasons(before: Any, needed: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say why a step is built: what changed since the record `before`, None where there is none."""
     if before is None:
         return ("never built",)
     return tuple(differences(before.ingredients, needed)) or ("its object is gone",)
 
 
-def needs(plan: Plan, node: Node, known: dict[str, Artifact]) -> dict[str, Any]:
-    return ingredients(
+class Keyed(NamedTuple):
+    """The key of a node, and the ingredients that it is the digest of."""
+
+    key: str
+    ingredients: Mapping[str, Any]
+
+
+class Visit(NamedTuple):
+    """One node of a walk over a plan."""
+
+    node: Node
+    keyed: Keyed | None
+    """None where the content of an input is unknown."""
+    artifact: Artifact | None
+    """What was found for the key; None where nothing was, or where there is no key."""
+
+
+def key_of(plan: Plan, node: Node, known: Mapping[str, Artifact]) -> Keyed:
+    """Compute the key of a node.
+
+    Args:
+        plan: the plan that the node is part of.
+        node: the node.
+        known: node id -> artifact, of at least every node that it reads.
+    """
+    needed = ingredients(
         node.use,
         node.stage,
         plan.formats(node),
@@ -134,3 +159,26 @@ def needs(plan: Plan, node: Node, known: dict[str, Artifact]) -> dict[str, Any]:
         {role: known[source].digest for role, source in node.data.items()},
         plan.context,
     )
+    return Keyed(digest_json(needed), needed)
+
+
+def walk(plan: Plan, find: Callable[[Node, str], Artifact | None]) -> Iterator[Visit]:
+    """Go through a plan in order, and compute the key of every node whose inputs are known.
+
+    Args:
+        plan: the plan.
+        find: returns what a node with this key came to, None where that is unknown. What it returns decides the keys
+            of the nodes that read this one.
+
+    Yields:
+        Every node, once; a node comes after those that it reads.
+    """
+    known: dict[str, Artifact] = {}
+    for node in plan.nodes.values():
+        if any(source not in known for source in node.reads):
+            yield Visit(node, None, None)
+            continue
+        keyed = key_of(plan, node, known)
+        if (found := find(node, keyed.key)) is not None:
+            known[node.id] = found
+        yield Visit(node, keyed, found)

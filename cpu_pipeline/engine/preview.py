@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cpu_pipeline.core.artifact import Artifact, digest_json
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
-from cpu_pipeline.engine.keys import needs, reasons
+from cpu_pipeline.engine.keys import reasons, walk
 from cpu_pipeline.engine.requirements import environments_of
 from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.store.local import Store
@@ -26,26 +26,25 @@ class Outlook:
 
 def look(plan: Plan, store: Store) -> Iterator[Outlook]:
     """Say what a build would keep and what it would make, and why. Writes nothing."""
-    known: dict[str, Artifact] = {}
-    changed: set[str] = set()
-    for node in plan.nodes.values():
-        before = store.last(f"{plan.name}/{node.id}")
-        waits = [n for n in (*node.inputs.values(), *node.data.values()) if n in changed]
-        if waits:
-            changed.add(node.id)
-            if before is None:
-                yield Outlook(node, "build", ("never built",))
-            else:
-                yield Outlook(node, "depends", tuple(f"on what `{n}` becomes" for n in waits))
+    remote = set[str]()
+    unknown = set[str]()
+
+    def find(node: Node, key: str) -> Artifact | None:
+        if (found := store.find(key)) is None:
+            found = store.find_remote(key)
+            remote.add(node.id)
+        return found if found is not None and node.fits(found) else None
+
+    for node, keyed, found in walk(plan, find):
+        if found is not None:
+            yield Outlook(node, "kept", ("in the remote store",) if node.id in remote else ())
             continue
-        needed = needs(plan, node, known)
-        key = digest_json(needed)
-        if (found := store.foresee(key)) is not None and node.fits(found):
-            known[node.id] = found
-            yield Outlook(node, "kept", () if store.find(key) is not None else ("in the remote store",))
+        before = store.last(f"{plan.name}/{node.id}")
+        if keyed is None and before is not None:
+            yield Outlook(node, "depends", tuple(f"on what `{n}` becomes" for n in node.reads if n in unknown))
         else:
-            changed.add(node.id)
-            yield Outlook(node, "build", reasons(before, needed))
+            yield Outlook(node, "build", reasons(before, keyed.ingredients if keyed is not None else {}))
+        unknown.add(node.id)
 
 
 def lacking(plan: Plan, store: Store) -> list[str]:

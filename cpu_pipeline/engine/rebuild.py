@@ -37,6 +37,7 @@ def repeatable(plan: Plan) -> Plan:
 def rebuild(
     plan: Plan,
     store: Store,
+    *,
     tell: Tell = lambda _: None,
     jobs: int = 1,
     hold: Callable[[BuildResult], None] = lambda _: None,
@@ -55,10 +56,10 @@ def rebuild(
     """
     wanted = repeatable(plan)
     with leased(store) as lease:
-        kept = _whole(build.build(wanted, store, tell, jobs, lease=lease))
+        kept = _whole(build.build(wanted, store, tell=tell, jobs=jobs, lease=lease))
         hold(kept)
         # In the lease's own room: whoever comes next sweeps it if this one is killed.
-        cold = _whole(build.build(wanted, Store(lease.room / "cold"), tell, jobs))
+        cold = _whole(build.build(wanted, Store(lease.room / "cold"), tell=tell, jobs=jobs))
         return list(compare(kept, cold))
 
 

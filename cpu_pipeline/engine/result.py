@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import PipelineError, Refused
 from cpu_pipeline.core.events import Event, Tell
-from cpu_pipeline.graph.plan import Plan
+from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.stages._base import Verdict
-from cpu_pipeline.store.record import Action
+from cpu_pipeline.store.record import Action, StoredArtifact
 
+B = TypeVar("B")
 T = TypeVar("T")
 
 
@@ -31,6 +32,20 @@ class BuildResult:
     """Nodes that ran; the others were kept."""
     errors: dict[str, PipelineError] = field(default_factory=dict)
     """Node id -> why it failed."""
+
+    def add(self, node: Node, key: str, artifact: StoredArtifact) -> None:
+        """Note what a node came to: its artifact, key and record, and what its checks say of it."""
+        self.artifacts[node.id] = artifact
+        self.keys[node.id] = key
+        self.records[node.id] = artifact.record
+        if verdicts := node.stage.judge(node.stage.parse_facts(artifact.facts)):
+            self.verdicts[node.id] = verdicts
+
+    def discard(self, name: str) -> None:
+        """Forget what a node came to, because it is to be built again."""
+        for noted in (self.artifacts, self.keys, self.records, self.verdicts):
+            noted.pop(name, None)
+        self.made = [made for made in self.made if made != name]
 
     @property
     def passed(self) -> bool:
@@ -58,9 +73,7 @@ class Damaged(Refused):
         self.node = node
 
 
-def repaired(
-    building: Callable[[], BuildResult], using: Callable[[BuildResult], T], tell: Tell
-) -> tuple[BuildResult, T]:
+def repaired(building: Callable[[], B], using: Callable[[B], T], tell: Tell) -> tuple[B, T]:
     """Build, and use what was built; when an object turns out to be damaged, tell, build it anew and go on.
 
     Args:

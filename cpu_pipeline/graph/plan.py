@@ -41,9 +41,14 @@ class Node:
         return self.stage.gives()
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Return every node whose artifact this one reads."""
+        return (*self.inputs.values(), *self.data.values())
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Return every node that comes before this one."""
-        return tuple(dict.fromkeys((*self.inputs.values(), *self.data.values(), *self.after)))
+        return tuple(dict.fromkeys((*self.reads, *self.after)))
 
     def fits(self, artifact: Artifact) -> bool:
         """Report whether this stage can have written what a record describes: its format, and facts of its class."""
@@ -83,8 +88,7 @@ class Plan:
         while waiting:
             if (here := waiting.pop()) not in found:
                 found.add(here)
-                node = self.nodes[here]
-                waiting += [*node.inputs.values(), *node.data.values()]
+                waiting += self.nodes[here].reads
         return found
 
     def until(self, step: str) -> Plan:

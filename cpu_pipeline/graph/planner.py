@@ -172,7 +172,7 @@ class Planner:
         keys: Keys = tuple(name.split("."))
         source = next(s for s in sources.names(want) if s in place)
         fields = dict(place)
-        for key in ("folder", "file"):
+        for key in ("folder", "file", "media"):
             if key in fields:
                 fields[key] = below_recipe(fields[key], (*keys, key), self.recipe)
         fields |= {k: v for k, v in (options or {}).items() if k in sources.get(source).model_fields}

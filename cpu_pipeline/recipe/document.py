@@ -27,6 +27,8 @@ MAX_DIGITS = 64
 Keys = tuple[int | str, ...]
 """Where a value stands: mapping keys and list positions from the root."""
 
+_LIBYAML_DEPTH = "exceeded maximum nesting depth"
+"""How libyaml (PyYAML 6.0.4 and later) words its own limit, which is above ours."""
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -106,13 +108,13 @@ def read(path: Path) -> Document:
 
 def parse(text: str, path: Path) -> Document:
     """Read YAML text; `path` is for messages."""
-    document, problems = Document(path), list[Problem]()
+    document = Document(path)
     try:
         text.encode()  # bytes of a command line that are not UTF-8 arrive as lone surrogates
     except UnicodeEncodeError as error:
         raise RecipeError(f"{path}:1:1: not UTF-8; write it as UTF-8") from error
     try:
-        _Builder(document, problems).build(text)
+        document, problems = _build(text, path)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         says = " ".join(filter(None, (error.context, error.problem)))
@@ -125,6 +127,19 @@ def parse(text: str, path: Path) -> Document:
     if problems:
         raise document.error(problems)
     return document
+
+
+def _build(text: str, path: Path) -> tuple[Document, list[Problem]]:
+    document, problems = Document(path), list[Problem]()
+    try:
+        _Builder(document, problems).build(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        if _LIBYAML_DEPTH not in (error.problem or ""):
+            raise
+        # libyaml reads ahead and meets its own limit first. The parser in Python has none: it reaches our limit.
+        document, problems = Document(path), []
+        _Builder(document, problems).build(text, yaml.SafeLoader)
+    return document, problems
 
 
 def scalar(text: str) -> Any:
@@ -163,8 +178,7 @@ class _Builder:
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.open_anchors: set[str] = set()
 
-    def build(self, text: str) -> None:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    def build(self, text: str, loader: Any) -> None:
         self.events = yaml.parse(text, Loader=loader)
         documents = 0
         for event in self.events:

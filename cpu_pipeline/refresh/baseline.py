@@ -1,4 +1,4 @@
-"""What is in service, taken up again, so that what would take its place is compared with it and not with memory."""
+"""What is in service, loaded again: the baseline that a candidate is compared with."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from cpu_pipeline import stages
 from cpu_pipeline.core.artifact import Artifact, list_tree
 from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.engine.result import BuildResult
-from cpu_pipeline.graph.plan import Node, Plan
+from cpu_pipeline.graph.plan import CHECKS, Node, Plan
 from cpu_pipeline.release.lockfile import Lock
-from cpu_pipeline.release.manifest import artifact_files, edited, read_manifest
+from cpu_pipeline.release.manifest import artifact_files
+from cpu_pipeline.release.standing import Standing
 from cpu_pipeline.store.lease import Lease
 
 MARK = "@service"
-"""Ends the names of nodes that stand for what is in service, or compare with it."""
+"""Ends the names of nodes that load what is in service, or compare with it."""
 PREDICTIONS = "predictions"
 
 
@@ -32,65 +33,73 @@ class ReleasedArtifact:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model answered when it was let out."""
+class Predictions:
+    """The predictions of a model that were published with it."""
 
-    of: ReleasedArtifact
+    artifact: ReleasedArtifact
     rows: str
-    """Digest of the rows that were asked."""
+    """Digest of the rows that were predicted."""
     task: Any
     """The task as the recipe had it."""
 
 
 @dataclass(frozen=True)
-class Service:
+class Baseline:
     """What is in service under a recipe's name."""
 
     version: str | None
-    """None when no version is here, and only lock and store tell."""
+    """None when this machine has no version, and it was loaded from lock and store."""
     models: Mapping[str, ReleasedArtifact]
     """Output -> its artifact."""
-    answers: Mapping[str, Answers] = field(default_factory=dict)
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
     """Node that predicted -> its predictions."""
 
 
-def of_version(version: Path) -> Service:
-    """Take up a version's folder.
+def of_version(standing: Standing) -> Baseline | None:
+    """Load the version in service; None when there is none.
 
     Raises:
         Refused: it was edited since it was written.
     """
-    if changed := edited(version):
+    version, manifest = standing.folder, standing.manifest
+    if version is None:
+        return None
+    if standing.edited or manifest is None:
         raise Refused(
-            f"{version} is in service and was edited ({', '.join(changed[:5])}): put it right, name another version "
-            "with `cpu-pipeline rollback`, or overwrite it with `run --force`"
+            f"{version} is in service and was edited ({', '.join(standing.edited[:5])}): put it right, name another "
+            "version with `cpu-pipeline rollback`, or overwrite it with `run --force`"
         )
-    manifest = read_manifest(version)
     steps, files = manifest["steps"], manifest["files"]
     models = {
         name: ReleasedArtifact(said["format"], said["digest"], version / name, tuple(artifact_files(manifest, name)))
         for name, said in manifest["outputs"].items()
     }
-    answers = {}
+    predictions = {}
     for gate in manifest["checks"]:
         for side, source in steps[gate]["inputs"].items():
             step = steps.get(source, {})
             if step.get("format") != PREDICTIONS:
                 continue
-            place = f"checks/{gate}/{side}/"
-            names = tuple(name.removeprefix(place) for name in files if name.startswith(place))
+            folder = f"{CHECKS}/{gate}/{side}/"
+            names = tuple(name.removeprefix(folder) for name in files if name.startswith(folder))
             rows = steps[step["inputs"]["data.validation"]]["digest"]
-            kept = ReleasedArtifact(PREDICTIONS, step["digest"], version / place, names)
-            answers[source] = Answers(kept, rows, manifest["recipe"]["task"])
-    return Service(manifest["version"], models, answers)
+            released = ReleasedArtifact(PREDICTIONS, step["digest"], version / folder, names)
+            predictions[source] = Predictions(released, rows, manifest["recipe"]["task"])
+    return Baseline(manifest["version"], models, predictions)
 
 
-def of_lock(lock: Lock, plan: Plan, lease: Lease) -> tuple[Service, list[str]]:
-    """Take up what a lock names of a plan's outputs, on a machine that has no artifacts of its own.
+def of_lock(lock: Lock, plan: Plan, lease: Lease) -> tuple[Baseline, list[str]]:
+    """Load the outputs of a plan that a lock names, on a machine that has no artifacts of its own.
 
-    Returns what the store has, or its remote, and the names of those that neither has.
+    Args:
+        lock: the recipe's lock.
+        plan: names the outputs.
+        lease: of this refresh; `gc` leaves alone what is found.
+
+    Returns:
+        What the store or its remote has, and the names of the outputs that neither has.
     """
-    models, lacking = {}, []
+    models, missing = {}, []
     for name in plan.outputs:
         step = lock["steps"].get(name, {})
         if (digest := step.get("output")) is None:
@@ -102,15 +111,15 @@ def of_lock(lock: Lock, plan: Plan, lease: Lease) -> tuple[Service, list[str]]:
         if lease.store.check(artifact):
             models[name] = ReleasedArtifact(format, digest, artifact.path, tuple(list_tree(artifact.path)))
         else:
-            lacking.append(name)
-    return Service(None, models), lacking
+            missing.append(name)
+    return Baseline(None, models), missing
 
 
-def against(service: Service, built: BuildResult) -> Plan:
-    """Add to a plan the gates that hold its outputs against what is in service.
+def against(baseline: Baseline, built: BuildResult) -> Plan:
+    """Add to a plan the gates that compare its outputs with what is in service.
 
-    What was answered when the version was let out is taken as it was, where the same rows were asked for the same task;
-    otherwise the artifact in service answers again.
+    Published predictions are used again where rows and task are the same; otherwise the artifact in service predicts
+    anew.
     """
     plan = built.plan
     added: dict[str, Node] = {}
@@ -120,11 +129,11 @@ def against(service: Service, built: BuildResult) -> Plan:
             continue
         between = plan.nodes[node.inputs["candidate"]] if "candidate" in node.stage.through else None
         model = judged(plan, node)
-        if model not in service.models or built.artifacts[model].digest == service.models[model].digest:
+        if model not in baseline.models or built.artifacts[model].digest == baseline.models[model].digest:
             continue
-        reference = _take_up(f"{model}{MARK}", service.models[model], node, added)
+        reference = _load(f"{model}{MARK}", baseline.models[model], node, added)
         if between is not None:
-            reference = _answers(service, built, between, reference, added)
+            reference = _predict(baseline, built, between, reference, added)
         inputs = {**node.inputs, "reference": reference}
         added[f"{gate}{MARK}"] = replace(node, id=f"{gate}{MARK}", stage=after, inputs=inputs)
     return replace(plan, nodes={**plan.nodes, **added})
@@ -138,21 +147,25 @@ def judged(plan: Plan, gate: Node) -> str:
     return next(iter(plan.nodes[candidate].inputs.values()))  # its predictions lie between
 
 
-def _take_up(name: str, kept: ReleasedArtifact, beside: Node, added: dict[str, Node]) -> str:
+def _load(name: str, released: ReleasedArtifact, beside: Node, added: dict[str, Node]) -> str:
+    """Add a node that loads an artifact of the version in service; return its name."""
     if name not in added:
-        options = {"format": kept.format, "digest": kept.digest, "folder": str(kept.folder), "files": kept.files}
+        options = {
+            "format": released.format, "digest": released.digest, "folder": str(released.folder),
+            "files": released.files,
+        }  # fmt: skip
         stage = stages.get("load.kept")(**options)
         added[name] = Node(name, "load.kept", stage, after=beside.after, where=beside.where)
     return name
 
 
-def _answers(service: Service, built: BuildResult, ours: Node, model: str, added: dict[str, Node]) -> str:
-    """Name the node of what the service answers: as it was recorded, or anew."""
-    recorded = service.answers.get(ours.id)
+def _predict(baseline: Baseline, built: BuildResult, ours: Node, model: str, added: dict[str, Node]) -> str:
+    """Add a node for the baseline's predictions, published or anew; return its name."""
+    recorded = baseline.predictions.get(ours.id)
     rows = built.artifacts[ours.data["validation"]].digest
     task = built.plan.recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)["task"]
     name = f"{ours.id}{MARK}"
     if recorded is not None and recorded.rows == rows and recorded.task == task:
-        return _take_up(name, recorded.of, ours, added)
+        return _load(name, recorded.artifact, ours, added)
     added[name] = replace(ours, id=name, inputs={next(iter(ours.inputs)): model})
     return name

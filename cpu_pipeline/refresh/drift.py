@@ -1,4 +1,4 @@
-"""How a recipe stands: what has moved since its lock, and whether what is in service is what the lock says."""
+"""What a recipe differs in from its lock, and what is in service from both: the reasons to refresh it."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.recipe.reader import RecipeFile, load_recipe
 from cpu_pipeline.recipe.spec import Recipe, Trigger
 from cpu_pipeline.refresh import upstream
-from cpu_pipeline.release import lockfile, promotions
-from cpu_pipeline.release.standing import differs, rejects, wrong
+from cpu_pipeline.release import lockfile, standing
+from cpu_pipeline.release.standing import Standing
 
 TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
 
 
 @dataclass(frozen=True)
 class DriftReport:
-    """How a recipe stands: what has moved since its lock, and what a refresh would build."""
+    """What has changed since a recipe's lock, what is in service, and what a refresh would build."""
 
     recipe: RecipeFile[Recipe]
-    """As it would read after the followed branches' moves."""
+    """With the newest revisions of the branches that it follows."""
     plan: Plan
-    held: lockfile.Lock | None
+    lock: lockfile.Lock | None
+    standing: Standing
+    """What is in service, read once for the whole refresh."""
     moves: Sequence[upstream.Move]
     causes: Sequence[str]
-    """Why it is to be refreshed; nothing when it is fresh."""
+    """Why it is to be refreshed; empty when it is fresh."""
     ignored: Sequence[str]
-    """What has moved too, and is none of what this refresh reacts to."""
+    """Other changes, to which this refresh does not react."""
     rolled_back: bool
-    """True when somebody has put an earlier version back into service by hand."""
+    """True when a rollback put an earlier version back into service, and it stays there."""
 
 
 def find_drift(path: Path, out: Path, only: Collection[Trigger] = ()) -> DriftReport:
-    """Say how a recipe stands; writes nothing.
+    """Find out what changed since a recipe's lock, and read what is in service. Writes nothing.
 
     Args:
         path: the recipe.
@@ -50,29 +52,28 @@ def find_drift(path: Path, out: Path, only: Collection[Trigger] = ()) -> DriftRe
     recipe = load_recipe(path)
     wanted = recipe.value.refresh
     kinds = set(only or (wanted.on if wanted else ()) or TRIGGERS)
-    place = lockfile.place(recipe.path)
-    held = lockfile.read(place) if place.exists() else None
-    drift = lockfile.drift(held, planner.make_plan(recipe)) if held is not None else []
+    path_of_lock = lockfile.lock_path(recipe.path)
+    lock = lockfile.read(path_of_lock) if path_of_lock.exists() else None
+    drift = lockfile.drift(lock, planner.make_plan(recipe)) if lock is not None else []
     found = upstream.moves(recipe, kinds)
     if found:
         recipe, _ = upstream.moved(recipe, found)
     plan = planner.make_plan(recipe)
-    causes = [move.says for move in found] + [one.cause for one in drift if one.kind in kinds]
-    if held is None:
+    causes = [move.says for move in found] + [change.cause for change in drift if change.kind in kinds]
+    if lock is None:
         causes.append("it was never locked")
-    home = out / plan.name
-    order = promotions.promoted(home)
+    now = standing.read(out / plan.name)
     back = False
-    if plan.outputs and (fault := wrong(home)):
+    if plan.outputs and (fault := now.fault):
         causes.append(fault)
-    elif plan.outputs and held is not None:
-        # Where the recipe was edited since, its outputs may be others: those of the version are looked at.
-        edited = any(one.kind == "recipe" for one in drift)
-        if other := differs(home, held, None if edited else plan.outputs):
-            back = bool(order) and order[-1].by == "rollback" and rejects(home, held)
-            causes += [] if back else [other]
-    ignored = [one.cause for one in drift if one.kind not in kinds]
-    if causes:  # what is built is built of all that is here
-        causes += [f"{says} (no reason by itself)" for says in ignored]
+    elif plan.outputs and lock is not None:
+        # An edited recipe may name other outputs: then those of the version are compared.
+        edited = any(change.kind == "recipe" for change in drift)
+        if difference := now.differs(lock, None if edited else plan.outputs):
+            back = now.rolled_back and now.rejects(lock)
+            causes += [] if back else [difference]
+    ignored = [change.cause for change in drift if change.kind not in kinds]
+    if causes:  # a build takes every change, not only those that were the reason for it
+        causes += [f"{change} (no reason by itself)" for change in ignored]
         ignored = []
-    return DriftReport(recipe, plan, held, found, causes, ignored, back)
+    return DriftReport(recipe, plan, lock, now, found, causes, ignored, back)

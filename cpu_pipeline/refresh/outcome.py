@@ -1,4 +1,4 @@
-"""What came of a refresh."""
+"""The outcome of a refresh."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Refreshed:
     says: str = ""
 
 
-def begin(seen: DriftReport, out: Path) -> Refreshed:
-    version = latest.in_service(out / seen.plan.name)
-    label = latest.label(version.name) if version else None
+def begin(seen: DriftReport) -> Refreshed:
+    """Return the outcome of a refresh that has found out what changed, and has done nothing yet."""
+    label = seen.standing.version
     moved = [
         {"what": ".".join(map(str, m.keys[:-1])), "repo": m.repo, "branch": m.branch, "from": m.old, "to": m.new}
         for m in seen.moves

@@ -1,84 +1,80 @@
-"""Make what is in service fresh: see what moved since the lock, rebuild what depends on it, promote what proves itself.
+"""Keep one recipe's release fresh: find what changed since the lock, rebuild it, compare it, and promote or refuse it.
 
-Level-triggered: it looks at how things stand, never at what happened, so that it may be called whenever and however
-often; a refresh that died anywhere is finished by the next one.
+The loop is level-triggered: it looks at the current state, never at events. It may be called at any time and as often
+as wanted; the next refresh finishes what a killed one left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.core.errors import GateFailed, Interrupted, PipelineError, Stale, TryAgain
 from cpu_pipeline.core.events import Event, Tell
-from cpu_pipeline.engine import build, preview
-from cpu_pipeline.engine.result import BuildResult, repaired
-from cpu_pipeline.graph.plan import Plan
+from cpu_pipeline.engine import preview
+from cpu_pipeline.engine.result import repaired
 from cpu_pipeline.recipe.spec import Trigger
-from cpu_pipeline.refresh import baseline, upstream
-from cpu_pipeline.refresh.baseline import MARK, Service
+from cpu_pipeline.refresh import baseline, compare, upstream
+from cpu_pipeline.refresh.baseline import Baseline
+from cpu_pipeline.refresh.decide import Decision, Verdicts, decide, fails_by_cached_measurement, measured
 from cpu_pipeline.refresh.drift import DriftReport, find_drift
 from cpu_pipeline.refresh.outcome import Refreshed, begin, failed, rests
-from cpu_pipeline.release import candidate, latest, lockfile, manifest, promotions, publish, versions
-from cpu_pipeline.stages._base import Verdict
-from cpu_pipeline.store.lease import Lease, leased
+from cpu_pipeline.release import candidate, lockfile, publish, versions
+from cpu_pipeline.release.candidate import Builder, Candidate
+from cpu_pipeline.release.standing import Overtaken
+from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs import recorder
+from cpu_pipeline.store.runs.recorder import RunRecorder
 
-Tell = Tell
 TRIES = 3
-"""Looks again so often when another version is put into service meanwhile."""
-
-
-class Overtaken(TryAgain):
-    """Another version was put into service since it was looked at: what was rebuilt was compared with the wrong one."""
+"""How often a refresh begins again because another version was put into service meanwhile."""
 
 
 def refresh(
     path: Path,
     store: Store,
     out: Path,
+    *,
     only: Collection[Trigger] = (),
     jobs: int = 1,
     create_envs: bool = False,
     dry_run: bool = False,
     tell: Tell = lambda _: None,
 ) -> Refreshed:
-    """Make one recipe's artifacts fresh: survey, rebuild, gate against the float model and what is in service, promote.
+    """Refresh one recipe. A gate's refusal is an outcome, and so is an error: what is in service stays then.
 
     Args:
-        path: the recipe; its revisions and its lock are rewritten when, and only when, what came of it is promoted.
-        store: where built steps are kept.
-        out: where `NAME/<version>/` and `NAME/latest` are.
-        only: react to these alone.
+        path: the recipe; its revisions and its lock are rewritten only when a candidate is promoted.
+        store: where built steps are cached.
+        out: the directory of `NAME/<version>/` and `NAME/latest`.
+        only: react to these triggers alone.
         jobs: how many steps may run at once.
-        create_envs: make the environments that steps need and that are not here.
-        dry_run: say what would be done, and do nothing.
+        create_envs: create the environments that steps need and that do not exist.
+        dry_run: report what would be done, and do nothing.
         tell: called with every event.
-
-    A gate's refusal is an outcome, and so is what keeps it from being done: what is in service stays then.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM.
-        PipelineError: a dry run can't tell; the disk is too full to begin.
+        PipelineError: a dry run can't find out what changed; the disk is too full to begin.
     """
     if dry_run:
-        return _outlook(find_drift(path, out, only), store, out)
+        return _preview(find_drift(path, out, only), store)
     with recorder.recording(store, "refresh", path.stem, path, tell) as run:
         run.note(out=str(out.absolute()))
         begun: Refreshed | None = None
         try:
-            # Two refreshes of one recipe at once: the second waits, and then finds it fresh.
+            # Of two refreshes of one recipe at once, the second waits, and then finds it fresh.
             # The lease holds what is built until the roots name it: no `gc` comes between.
             with store.lock(digest_json(["refresh", str(path.resolve())])), leased(store) as lease:
+                builder = Builder(store, lease, _both(tell, run.tell), jobs)
                 for left in reversed(range(TRIES)):
-                    work = Reconciler(find_drift(path, out, only), store, lease, out, jobs, create_envs, tell, run)
-                    begun = work.done
+                    reconciler = Reconciler(find_drift(path, out, only), builder, out, run)
+                    begun = reconciler.result
                     try:
-                        done = work.go()
+                        result = reconciler.reconcile(create_envs=create_envs)
                         break
                     except Overtaken:
                         if not left:
@@ -86,264 +82,208 @@ def refresh(
         except Interrupted:
             raise
         except PipelineError as error:
-            done = failed(path, out, error, begun)
-        run.note(version=done.version, exit_code=done.exit_code, refresh=vars(done))
-        if done.exit_code:
-            run.note(error={"name": done.error, "says": done.says})
+            result = failed(path, out, error, begun)
+        run.note(version=result.version, exit_code=result.exit_code, refresh=vars(result))
+        if result.exit_code:
+            run.note(error={"name": result.error, "says": result.says})
     if run.lost:
-        done.warnings.append(f"this run is not recorded: {run.lost}")
-    return done
+        result.warnings.append(f"this run is not recorded: {run.lost}")
+    return result
 
 
-def _outlook(seen: DriftReport, store: Store, out: Path) -> Refreshed:
-    done = begin(seen, out)
-    if not seen.causes:
-        done.says = rests(done)
+def _both(*listeners: Tell) -> Tell:
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell
+
+
+def _preview(drift: DriftReport, store: Store) -> Refreshed:
+    result = begin(drift)
+    if not drift.causes:
+        result.says = rests(result)
     else:
-        states = [one.state for one in preview.look(seen.plan, store)]
-        done.outcome, done.built, done.kept = "stale", len(states) - states.count("kept"), states.count("kept")
-        done.says = f"{done.built} steps would be built, {done.kept} kept"
-    return done
+        states = [step.state for step in preview.look(drift.plan, store)]
+        result.outcome, result.kept = "stale", states.count("kept")
+        result.built = len(states) - result.kept
+        result.says = f"{result.built} steps would be built, {result.kept} kept"
+    return result
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A candidate and the verdicts of every gate."""
+
+    candidate: Candidate
+    verdicts: Verdicts
 
 
 class Reconciler:
-    """The work of `refresh`, once a recipe has been surveyed."""
+    """Brings one recipe's release up to date: candidate, compare, decide, then promote, hold or refuse.
 
-    def __init__(
-        self,
-        seen: DriftReport,
-        store: Store,
-        lease: Lease,
-        out: Path,
-        jobs: int,
-        create_envs: bool,
-        tell: Tell,
-        run: recorder.RunRecorder,
-    ) -> None:
-        self.seen, self.store, self.lease, self.out, self.jobs = seen, store, lease, out, jobs
-        self.create_envs, self.told, self.run = create_envs, tell, run
-        self.home = out / seen.plan.name
-        self.done = begin(seen, out)
-        self.made = set[str]()
-        """Nodes that were built by this refresh."""
+    Args:
+        drift: what changed, and what is in service.
+        builder: builds the candidate and runs the gates.
+        out: the directory of artifacts.
+        run: the run that is recorded.
+    """
 
-    def go(self) -> Refreshed:
-        done, seen = self.done, self.seen
-        if not seen.causes:
-            done.says = rests(done)
-            return self._tidied()
-        self._rooted()  # also where a gate refuses, or a step fails
-        if self.create_envs:
-            candidate.create_environments(seen.plan, self.store, self.tell)
-        kept = self._service()
-        repaired(lambda: self._judged(kept), self._promote, self.tell)
-        return self._refuse() if done.failed else done
+    def __init__(self, drift: DriftReport, builder: Builder, out: Path, run: RunRecorder) -> None:
+        self.drift, self.builder, self.out, self.run = drift, builder, out, run
+        self.standing = drift.standing
+        self.result = begin(drift)
+        """Filled step by step; what is in it counts even if an error ends the refresh."""
+        self.ran = set[str]()
+        """Steps that ran in this refresh; the others were cached."""
 
-    def _judged(self, kept: Service | None) -> BuildResult:
-        """Build, and note what the gates that refuse it say."""
-        built, verdicts = self._build(kept)
-        if self._failed_by_an_old_measurement(built.plan, verdicts):
-            # A measurement that a busy machine spoilt must not refuse for ever what is asked for again.
-            before = {gate: found for gate, found in verdicts.items() if not all(v.passed for v in found)}
-            built, after = self._build(kept, remeasure=True)
-            verdicts = before | after  # what failed and can't be run again has failed
-        self.done.failed = [f"{gate}: {v.says}" for gate, found in verdicts.items() for v in found if not v.passed]
-        return built
-
-    def _build(self, kept: Service | None, remeasure: bool = False) -> tuple[BuildResult, dict[str, list[Verdict]]]:
-        """Build, and compare with what is in service; return every gate's verdicts.
+    def reconcile(self, *, create_envs: bool) -> Refreshed:
+        """Do what the drift report asks for; return the outcome.
 
         Raises:
-            PipelineError: a step failed, or nothing could be compared.
+            PipelineError: a step failed, or an output could not be compared.
+            Overtaken: another version was put into service meanwhile; begin again with a new report.
         """
-        done = self.done
-        built = build.build(self.seen.plan, self.store, self.tell, self.jobs, remeasure, self.lease)
-        self.made |= set(built.made)
-        candidate.record(self.run, built, self.store)
-        for error in built.errors.values():
-            raise error
-        done.built = sum(name in self.made for name in built.artifacts)
-        done.kept = len(built.artifacts) - done.built
-        compared = self._compare(kept, built, remeasure) if kept is not None else {}
-        return built, {**built.verdicts, **compared}
+        if not self.drift.causes:
+            self.result.says = rests(self.result)
+            self._tidy()
+            return self.result
+        self._register_roots()  # also for a candidate that fails or is refused
+        if create_envs:
+            candidate.create_environments(self.drift.plan, self.builder.store, self.builder.tell)
+        released = self._baseline()
+        repaired(lambda: self._judge(released), self._settle, self.builder.tell)
+        return self.result
 
-    def _failed_by_an_old_measurement(self, plan: Plan, verdicts: Mapping[str, Sequence[Verdict]]) -> bool:
-        """Say whether a gate that measures this machine fails by what an earlier run measured."""
-        failed = [
-            gate for gate, found in verdicts.items() if not all(v.passed for v in found) and gate not in self.made
-        ]
-        return any(plan.nodes[gate.removesuffix(MARK)].stage.host() == "machine" for gate in failed)
-
-    def _service(self) -> Service | None:
-        """Take up what is in service; a machine that has no artifacts knows it from lock and store."""
-        version = latest.in_service(self.home)
-        self._require_still()
-        if version is not None:
-            return baseline.of_version(version)
-        if self.seen.held is None:
+    def _baseline(self) -> Baseline | None:
+        """Load what is in service; a machine without artifacts loads it from lock and store."""
+        self.standing.require_unmoved()
+        if self.standing.folder is not None:
+            return baseline.of_version(self.standing)
+        if self.drift.lock is None:
             return None
-        found, lacking = baseline.of_lock(self.seen.held, self.seen.plan, self.lease)
-        remote = self.store.remote
-        if lacking and remote is not None and remote.down:
-            raise TryAgain(
-                f"what is in service ({', '.join(lacking)}) is not here, and the remote store does not answer"
-            )
-        for name in lacking:
-            self._warn(f"`{name}` as the lock has it is neither here nor in the store: not compared with it")
+        found, missing = baseline.of_lock(self.drift.lock, self.drift.plan, self.builder.lease)
+        remote = self.builder.store.remote
+        if missing and remote is not None and remote.down:
+            names = ", ".join(missing)
+            raise TryAgain(f"what is in service ({names}) is not here, and the remote store does not answer")
+        self._warn(
+            [f"`{name}` as the lock has it is neither here nor in the store: not compared with it" for name in missing]
+        )
         return found
 
-    def _require_still(self) -> None:
-        """Go on only while that is in service with which it is compared.
+    def _judge(self, released: Baseline | None) -> _Judged:
+        """Build the candidate and run every gate; measure again where a cached measurement alone refuses it."""
+        first = self._attempt(released)
+        if not fails_by_cached_measurement(first.candidate.built.plan, first.verdicts, self.ran):
+            return first
+        # A busy machine may have spoilt a measurement; it must not refuse every later refresh.
+        failures = {gate: found for gate, found in first.verdicts.items() if not all(v.passed for v in found)}
+        second = self._attempt(released, remeasure=True)
+        # A gate that failed, and that can't run now, has failed.
+        return replace(second, verdicts={**failures, **second.verdicts})
 
-        Raises:
-            Overtaken: it is something else by now.
-        """
-        if (now := latest.label(latest.latest(self.home))) != self.done.version_before and latest.in_service(self.home):
-            raise Overtaken(f"{self.done.recipe}: {now} was put into service meanwhile; refresh again")
+    def _attempt(self, released: Baseline | None, *, remeasure: bool = False) -> _Judged:
+        found = candidate.build_candidate(self.drift.plan, self.builder, self.run, remeasure=remeasure)
+        self.ran |= set(found.built.made)
+        self.result.built = sum(name in self.ran for name in found.built.artifacts)
+        self.result.kept = len(found.built.artifacts) - self.result.built
+        if released is None:
+            return _Judged(found, found.built.verdicts)
+        comparison = compare.prepare(released, found.built)
+        self._warn(comparison.warnings)
+        compared = compare.run(comparison, found.built, self.builder, remeasure=remeasure)
+        self.ran |= compared.ran
+        self.result.changes = dict(compared.changes)
+        if compared.error is not None:
+            raise compared.error
+        self._warn(compared.warnings)
+        return _Judged(found, {**found.built.verdicts, **compared.verdicts})
 
-    def _compare(self, kept: Service, built: BuildResult, remeasure: bool) -> dict[str, list[Verdict]]:
-        """Run the gates against what is in service; return their verdicts.
-
-        Raises:
-            PipelineError: of an output that comes out different, none of the gates could be run.
-        """
-        self.done.changes = {}
-        plan = baseline.against(kept, built)
-        gates = {
-            name: node for name, node in plan.nodes.items() if name not in built.plan.nodes and node.stage.successor()
-        }
-        of = {
-            name: {gate for gate, node in gates.items() if baseline.judged(plan, node) == name}
-            for name in built.plan.outputs
-        }
-        for name in of:
-            if name not in kept.models:
-                self._warn(f"`{name}` is not in service yet: nothing to compare it with")
-            elif kept.models[name].digest != built.artifacts[name].digest and not any(
-                name in plan.ancestors(gate) for gate in gates
-            ):
-                self._warn(f"no gate of this recipe compares `{name}` with what is in service")
-        if not gates:
-            return {}
-        # Without the gates that were just judged: what was measured for them is not to be measured again.
-        plan = replace(plan, nodes={name: node for name, node in plan.nodes.items() if name not in built.verdicts})
-        wider = build.build(plan, self.store, self._only_new(built.plan), self.jobs, remeasure, self.lease)
-        self.made |= set(wider.made)
-        for gate in gates:
-            if gate in wider.artifacts:
-                stage = gates[gate].stage
-                self.done.changes[gate] = stage.changes(stage.parse_facts(wider.artifacts[gate].facts))
-        alone = [name for name, own in of.items() if own and own.isdisjoint(wider.artifacts)]
-        for node, error in wider.errors.items():
-            if alone or isinstance(error, TryAgain):
-                raise error
-            self._warn(f"`{node}` could not be compared with what is in service: {str(error).splitlines()[0]}")
-        return {gate: found for gate, found in wider.verdicts.items() if gate in gates}
-
-    def _only_new(self, before: Plan) -> Tell:
-        return lambda event: None if event.node in before.nodes else self.tell(event)
-
-    def _refuse(self) -> Refreshed:
-        done = self.done
-        done.outcome, done.exit_code, done.error = "refused", GateFailed.exit_code, GateFailed.__name__
-        stays = f"{done.version} stays in service" if done.version else "nothing is put into service"
-        lines = [f"{done.recipe}: {stays}; what was rebuilt is refused: {done.failed[0]}"]
-        lines += [f"  and {says}" for says in done.failed[1:]]
-        lines += [f"  because {says}" for says in done.causes]
-        lines += [f"  {gate}: {says}" for gate, found in done.changes.items() for says in found]
-        done.says = "\n".join(lines)
-        return done
-
-    def _promote(self, built: BuildResult) -> None:
-        """Put what no gate refuses into service, move the recipe, and write the lock.
+    def _settle(self, judged: _Judged) -> None:
+        """Decide, and carry the decision out.
 
         Raises:
             Damaged: an object is not what it was any more; nothing has been changed by then.
         """
-        done, seen = self.done, self.seen
-        if done.failed:
+        found = judged.candidate
+        decision = decide(judged.verdicts, self.standing, found.manifest, measured(found.built.plan))
+        if decision.action == "refuse":
+            self._refuse(decision)
             return
-        locked = lockfile.make(built, self.store)
-        if seen.plan.outputs:
-            described = manifest.describe(built, self.store)
-            if (rejected := self._rejected(described)) is not None:
-                done.outcome = "held"
-                done.says = (
-                    f"{rejected} was taken out of service by hand, and what came out is not promoted again; "
-                    f"`cpu-pipeline rollback {done.recipe} {rejected}` would"
-                )
-                if done.version is None:  # a recipe with nothing in service is not well
-                    done.exit_code, done.error = Stale.exit_code, Stale.__name__
-                return
-            if not self._is_in_service(described, built.plan):
-                published = publish.publish(built, self.store, self.out, by="refresh", consent=self._consent)
-                done.version = published[0].name if published else done.version
-        # Each of these is found undone, and done, by the next refresh if this one dies here.
-        self._move()
-        lockfile.write(locked, lockfile.place(seen.recipe.path))
-        done.outcome = "unchanged" if done.version == done.version_before else "promoted"
-        done.says = (
-            f"{done.version_before or 'nothing'} → {done.version}"
-            if done.outcome == "promoted"
-            else "the same came out"
+        lock = lockfile.make(found.built, self.builder.store)
+        self.standing.require_unmoved()  # the decision compares with what was in service when this refresh began
+        if decision.action == "hold":
+            self._hold(decision)
+            return
+        if decision.action == "promote":
+            self._publish(found)
+        self._update(lock)
+
+    def _refuse(self, decision: Decision) -> None:
+        result = self.result
+        result.outcome, result.exit_code, result.error = "refused", GateFailed.exit_code, GateFailed.__name__
+        result.failed = list(decision.reasons)
+        stays = f"{result.version} stays in service" if result.version else "nothing is put into service"
+        lines = [f"{result.recipe}: {stays}; what was rebuilt is refused: {result.failed[0]}"]
+        lines += [f"  and {failure}" for failure in result.failed[1:]]
+        lines += [f"  because {cause}" for cause in result.causes]
+        lines += [f"  {gate}: {figure}" for gate, figures in result.changes.items() for figure in figures]
+        result.says = "\n".join(lines)
+
+    def _hold(self, decision: Decision) -> None:
+        result, [rejected] = self.result, decision.reasons
+        result.outcome = "held"
+        result.says = (
+            f"{rejected} was taken out of service by hand, and what came out is not promoted again; "
+            f"`cpu-pipeline rollback {result.recipe} {rejected}` would"
         )
-        self._tidied()
+        if result.version is None:  # a recipe with nothing in service is not well
+            result.exit_code, result.error = Stale.exit_code, Stale.__name__
 
-    def _consent(self) -> None:
-        """Go on when what is in service is what was compared with, and the recipe can say what is promoted."""
-        self._require_still()
-        self._move()
-
-    def _move(self) -> None:
-        if self.seen.moves:
-            upstream.rewrite(self.seen.recipe.path, self.seen.moves)
-
-    def _rejected(self, described: Mapping[str, Any]) -> str | None:
-        """Name the version that a rollback took out of service, if this is that: its bytes, whatever was measured."""
-        puts = {name: said["digest"] for name, said in described["outputs"].items()}
-        now = latest.in_service(self.home)
-        if now is not None and manifest.output_digests(now) == puts:
-            return None
-        rejected = sorted(promotions.rejected(self.home))
-        return next(
-            (n for n in rejected if n == described["version"] or manifest.output_digests(self.home / n) == puts),
-            None,
+    def _publish(self, found: Candidate) -> None:
+        # The recipe moves inside `publish`: under its lock, once everything is written, before `latest` moves.
+        published = publish.publish(
+            found.built,
+            self.builder.store,
+            self.out,
+            by="refresh",
+            standing=self.standing,
+            consent=self._advance_recipe,
         )
+        self.result.version = published[0].name if published else self.result.version
 
-    def _is_in_service(self, described: Mapping[str, Any], plan: Plan) -> bool:
-        """Say whether nothing but what this machine measured tells it from the version in service."""
-        now = latest.in_service(self.home)
-        if now is None or manifest.edited(now):
-            return False
-        measured = {name for name, node in plan.nodes.items() if node.stage.host() == "machine"}
+    def _update(self, lock: lockfile.Lock) -> None:
+        """Write recipe and lock, and tidy up: the next refresh does what this one leaves undone if it dies here."""
+        result = self.result
+        self._advance_recipe()
+        lockfile.write(lock, lockfile.lock_path(self.drift.recipe.path))
+        if result.version == result.version_before:
+            result.outcome, result.says = "unchanged", "the same came out"
+        else:
+            result.outcome, result.says = "promoted", f"{result.version_before or 'nothing'} → {result.version}"
+        self._tidy()
 
-        def meant(said: Mapping[str, Any]) -> str:
-            steps = {name: step | ({"digest": ""} if name in measured else {}) for name, step in said["steps"].items()}
-            return manifest.version_of({**said, "steps": steps})
+    def _advance_recipe(self) -> None:
+        if self.drift.moves:
+            upstream.rewrite(self.drift.recipe.path, self.drift.moves)
 
-        return meant(manifest.read_manifest(now)) == meant(described)
-
-    def _rooted(self) -> None:
-        """Keep from `gc` what lock and versions name; a refresh that died may have left them without."""
-        for root in (lockfile.place(self.seen.recipe.path), self.home):
+    def _register_roots(self) -> None:
+        """Keep from `gc` what lock and versions name; a refresh that died may not have done it."""
+        for root in (lockfile.lock_path(self.drift.recipe.path), self.standing.home):
             if root.exists():
-                self.store.root_at(root)
+                self.builder.store.root_at(root)
 
-    def _tidied(self) -> Refreshed:
-        """Remove the versions beyond `keep`: after a promotion, and where one died before it came to this."""
-        self._rooted()
-        wanted = self.seen.recipe.value.refresh
-        if wanted is not None and wanted.keep is not None and self.home.is_dir():
-            self.done.removed = versions.keep(self.home, wanted.keep)
-        return self.done
+    def _tidy(self) -> None:
+        """Register the roots and remove the versions beyond `keep`, also where an earlier refresh died before that."""
+        self._register_roots()
+        wanted = self.drift.recipe.value.refresh
+        if wanted is not None and wanted.keep is not None and self.standing.home.is_dir():
+            self.result.removed = versions.keep(self.standing.home, wanted.keep)
 
-    def tell(self, event: Event) -> None:
-        """Tell who watches, and who remembers."""
-        self.told(event)
-        self.run.tell(event)
-
-    def _warn(self, says: str) -> None:
-        if says in self.done.warnings:
-            return
-        self.done.warnings.append(says)
-        self.tell(Event(self.done.recipe, "warning", (says,)))
+    def _warn(self, warnings: Sequence[str]) -> None:
+        """Report each warning once."""
+        for warning in warnings:
+            if warning not in self.result.warnings:
+                self.result.warnings.append(warning)
+                self.builder.tell(Event(self.result.recipe, "warning", (warning,)))

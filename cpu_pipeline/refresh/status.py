@@ -80,7 +80,7 @@ def recipes(out: Path, folder: Path = FOLDER) -> list[Path]:
 
 
 def _is_meant(path: Path) -> bool:
-    if lockfile.place(path).exists():
+    if lockfile.lock_path(path).exists():
         return True
     try:
         return load_recipe(path).value.refresh is not None
@@ -163,7 +163,7 @@ def _lock(path: Path) -> tuple[Literal["fresh", "stale", "missing", "unknown"], 
     """Hold a recipe against its lock; return how that went, and what keeps it from being told."""
     try:
         loaded = load_recipe(path)
-        place = lockfile.place(loaded.path)
+        place = lockfile.lock_path(loaded.path)
         if not place.exists():
             return "missing", ""
         return ("stale" if lockfile.drift(lockfile.read(place), planner.make_plan(loaded)) else "fresh"), ""

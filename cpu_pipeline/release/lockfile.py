@@ -21,13 +21,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_json, digest_listing, list_tree
-from cpu_pipeline.core.errors import RecipeError, Stale
+from cpu_pipeline.core.errors import RecipeError, Stale, newer_format
 from cpu_pipeline.core.files import write_file, writing
 from cpu_pipeline.core.jsonl import ROWS
 from cpu_pipeline.core.jsonl import read as read_rows
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
-from cpu_pipeline.engine.keys import differences, needs
+from cpu_pipeline.engine.keys import differences, walk
 from cpu_pipeline.engine.packages import installed, made_with
 from cpu_pipeline.engine.result import BuildResult, Damaged
 from cpu_pipeline.graph.plan import Node, Plan
@@ -70,8 +70,8 @@ class _Shape(BaseModel):
     gates: dict[str, Any]
 
 
-def place(recipe: Path) -> Path:
-    """Name a recipe's lock: the file beside it."""
+def lock_path(recipe: Path) -> Path:
+    """Return the path of a recipe's lock: the file beside it."""
     return recipe.with_suffix(".lock")
 
 
@@ -118,24 +118,25 @@ def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
 
     A step whose inputs `outputs` does not name has no key here.
     """
-    known: dict[str, Artifact] = {}
+
+    def promised(node: Node, _: str) -> Artifact | None:
+        return Artifact(node.gives, Path(), outputs[node.id], {}) if node.id in outputs else None
+
     steps: dict[str, dict[str, Any]] = {}
     packages: dict[str, str] = {}
     places: dict[str, str] = {}
-    for node in plan.nodes.values():
+    for node, keyed, _ in walk(plan, promised):
         steps[node.id] = {"use": node.use, "version": node.stage.version}
-        if any(source not in known for source in (*node.inputs.values(), *node.data.values())):
+        if keyed is None:
             continue
-        needed = needs(plan, node, known)
-        used, elsewhere = made_with(needed)
+        used, elsewhere = made_with(keyed.ingredients)
         packages |= used
         places |= {place: environments.read(place).digest for place in elsewhere}
-        if needed["task"] is not None and needed["environment"] == DEFAULT:
-            packages |= needed["task"].get("packages", {})
+        task = keyed.ingredients["task"]
+        if task is not None and keyed.ingredients["environment"] == DEFAULT:
+            packages |= task.get("packages", {})
         if node.stage.host() != "machine":
-            steps[node.id]["key"] = digest_json(needed)
-        if node.id in outputs:
-            known[node.id] = Artifact(node.gives, Path(), outputs[node.id], {})
+            steps[node.id]["key"] = keyed.key
     # The options that were set: one that a later version adds is no change of the recipe.
     meant = {name: [node.use, dict(node.inputs), dict(node.data), _options(node)] for name, node in plan.nodes.items()}
     written = plan.recipe.model_dump(mode="json", by_alias=True, exclude={"about", "refresh"}, exclude_defaults=True)
@@ -267,10 +268,7 @@ def read(path: Path) -> Lock:
     if not isinstance(said, dict) or not isinstance(said.get("lock"), int):
         raise RecipeError(f"{path}:1:1: not a lock: it does not say `lock: {FORMAT}`; {again}")
     if said["lock"] > FORMAT:
-        raise RecipeError(
-            f"{path}: written by a newer cpu-pipeline (its format is {said['lock']}, this one reads {FORMAT}); "
-            f"install that version, or {again}"
-        )
+        raise newer_format(path, said["lock"], FORMAT, f"install that version, or {again}")
     try:
         _Shape.model_validate(said)
     except ValidationError as error:

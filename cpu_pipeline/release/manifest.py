@@ -14,14 +14,16 @@ from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.packages import installed, made_with
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.recipe.spec import Recipe
-from cpu_pipeline.store.local import Store
 
 FORMAT = 1
 """Of the manifest: raised when a reader of the one before would misread it."""
 
 
-def describe(built: BuildResult, store: Store) -> dict[str, Any]:
-    """Say what was asked, what it was made of and what came out, on which machine, without times or places of it."""
+def describe(built: BuildResult) -> dict[str, Any]:
+    """Return the manifest of a version without its files: recipe, steps, outputs, checks, packages and this machine.
+
+    `run` of a step holds the time of its run; nothing else names a time, and nothing names a path of this machine.
+    """
     plan = built.plan
     steps: dict[str, Any] = {}
     distributions: set[str] = set()
@@ -29,8 +31,8 @@ def describe(built: BuildResult, store: Store) -> dict[str, Any]:
     isa: dict[str, None] = {}
     for node in plan.nodes.values():
         artifact = built.artifacts[node.id]
-        action = store.action(built.keys[node.id])
-        ingredients = dict(action.ingredients) if action else {}
+        record = built.records[node.id]
+        ingredients = record.ingredients
         packages, elsewhere = made_with(ingredients)
         distributions |= packages.keys()
         places |= elsewhere
@@ -43,7 +45,7 @@ def describe(built: BuildResult, store: Store) -> dict[str, Any]:
             "digest": artifact.digest,
             "format": artifact.format,
             "facts": artifact.facts,
-            "run": dict(action.run) if action else {},
+            "run": dict(record.run),
         }
     outputs = {n: {"format": built.artifacts[n].format, "digest": built.artifacts[n].digest} for n in plan.outputs}
     checks = {
@@ -118,7 +120,7 @@ def edited(version: Path) -> list[str]:
     try:
         said = read_manifest(version)
         files = dict(said["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return [MANIFEST]
     if VERSION.fullmatch(version.name) and said.get("version", version.name) != version.name:
         return [f"{MANIFEST} of another version"]

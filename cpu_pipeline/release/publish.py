@@ -19,6 +19,7 @@ from cpu_pipeline.graph.plan import CHECKS
 from cpu_pipeline.release.documents import model_card, origins, provenance, report, sbom
 from cpu_pipeline.release.latest import point
 from cpu_pipeline.release.manifest import MANIFEST, describe, edited
+from cpu_pipeline.release.standing import Standing
 from cpu_pipeline.release.versions import announce, moving, promote, sweep
 from cpu_pipeline.store.local import Store
 
@@ -30,19 +31,32 @@ def publish(
     built: BuildResult,
     store: Store,
     out: Path,
+    *,
     force: bool = False,
     by: str = "run",
+    standing: Standing | None = None,
     consent: Callable[[], None] = lambda: None,
 ) -> tuple[Path, bool] | None:
-    """Put the outputs of a build into `out`, for the command `by`; return the version's folder, and whether it is new.
+    """Write the outputs of a build as a version, and put it into service.
 
-    Nothing is put into service when `consent` raises, which is called when nobody else can move `latest` any more.
+    Args:
+        built: the build; its plan names the outputs.
+        store: holds the objects that are copied.
+        out: the version becomes `out/NAME/<version>/`.
+        force: overwrite a version that was edited by hand.
+        by: the command that publishes; promotions.jsonl names it.
+        standing: what the build was compared with; it must still be in service.
+        consent: called under the lock of `latest`, before it moves; nothing is put into service when it raises.
+
+    Returns:
+        The version's directory, and whether it was written now; None for a plan without outputs.
 
     Raises:
         PipelineError: the first error of the build, if it has any.
-        GateFailed: a check says no; nothing is put out, and the earlier version stays.
-        Refused: the version is there, and was edited by hand.
+        GateFailed: a check failed; nothing is published, and the earlier version stays.
+        Refused: the version exists, and was edited by hand.
         Damaged: an object is not what it was.
+        Overtaken: something else than `standing` is in service by now.
     """
     require_passed(built)
     if not built.plan.outputs:
@@ -50,12 +64,15 @@ def publish(
     name = built.plan.name
     if not _NAME.fullmatch(name):
         raise RecipeError(f"{built.plan.path}: the file's name becomes a folder's; use letters, digits, . _ and -")
-    manifest = describe(built, store)
+    manifest = describe(built)
     home, version = out / name, str(manifest["version"])
     for path in (home, home / version):
         if path.is_symlink():
             raise Refused(f"{path} is a symbolic link; remove it, or choose another --out")
-    changed = edited(home / version) if (home / version).exists() else []
+    if standing is not None and standing.folder == home / version:
+        changed = list(standing.edited)  # hashed already
+    else:
+        changed = edited(home / version) if (home / version).exists() else []
     if changed and not force:
         raise Refused(
             f"{home / version} was edited since it was written ({', '.join(changed[:5])}"
@@ -73,6 +90,8 @@ def publish(
             if fresh:
                 _write(built, store, manifest, work)
             with moving(home):
+                if standing is not None:
+                    standing.require_unmoved()  # from here on nobody else can move `latest`
                 consent()
                 said = announce(home, version, by)
                 if fresh:
@@ -110,21 +129,21 @@ def _write(built: BuildResult, store: Store, manifest: dict[str, Any], work: Pat
         if not store.check(built.artifacts[source]):
             raise Damaged(source)
         _copy_tree(built.artifacts[source].path, work / CHECKS / node)
-    _say(built, store, manifest, work)
+    _write_documents(built, manifest, work)
     _sync_tree(work)
 
 
-def _say(built: BuildResult, store: Store, manifest: dict[str, Any], work: Path) -> None:
-    """Write what is said about a version: each file names those before it by digest, the manifest all of them."""
-    made_of = origins.origins(built, store)
+def _write_documents(built: BuildResult, manifest: dict[str, Any], work: Path) -> None:
+    """Write the documents of a version: each file names those before it by digest, the manifest all of them."""
+    made_of = origins.origins(built)
     # An artifact that has a README.md of its own keeps it: it is part of its digest.
     cards = {name: model_card.FILE for name in built.plan.outputs if not (work / name / model_card.FILE).exists()}
     for name, file in cards.items():
-        _put(work / name / file, model_card.render(built, store, manifest, made_of, name))
+        _put(work / name / file, model_card.render(built, manifest, made_of, name))
     _put(work / REPORT, report.render(built, manifest))
     files = {p.relative_to(work).as_posix(): _listed(p) for p in sorted(work.rglob("*")) if p.is_file()}
     whole = {**manifest, "cards": cards, "files": files}
-    _put(work / sbom.FILE, sbom.render(built, store, whole, made_of))
+    _put(work / sbom.FILE, sbom.render(built, whole, made_of))
     files[sbom.FILE] = _listed(work / sbom.FILE)
     _put(work / provenance.FILE, provenance.dump(provenance.make(whole, made_of)))
     files[provenance.FILE] = _listed(work / provenance.FILE)
@@ -181,7 +200,8 @@ def _swap(work: Path, version: Path) -> None:
         return
     if not version.is_dir():
         raise Refused(f"{version} is in the way; move it away, or choose another --out")
-    if edited(version):  # otherwise another build has just put the same there
+    # Hashed again, under the lock: another build may have put the same version there while this one was writing.
+    if edited(version):
         stand_in = work.with_name(f"{work.name}.copy")
         _copy_tree(work, stand_in)
         _sync_tree(stand_in)

@@ -7,15 +7,15 @@ may name anything, so it stops a collection; one that is gone names nothing any 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.core.artifact import Artifact, digest_json
+from cpu_pipeline.core.artifact import DIGEST
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.engine.keys import needs
+from cpu_pipeline.core.files import UnchangedFiles
+from cpu_pipeline.engine.keys import walk
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.release import lockfile
 from cpu_pipeline.release.manifest import MANIFEST, read_manifest
@@ -23,29 +23,26 @@ from cpu_pipeline.store.gc import Roots
 from cpu_pipeline.store.local import Store, root_name
 from cpu_pipeline.store.sync import Find, StepRef
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
 Named = tuple[frozenset[str], frozenset[str]]
 """Keys, and digests of objects."""
 
 
-KnownFiles = dict[Path, tuple[object, Named]]
-"""Locks and manifests read already: path -> (what tells whether the file changed, what it names)."""
-
-
 def reader(store: Store) -> Callable[[], Roots]:
     """Return a function that reads the roots of a store; it reads a lock or manifest again only if that changed."""
-    return partial(read, store, KnownFiles())
+    return partial(read, store, UnchangedFiles(_named_in))
 
 
-def read(store: Store, known: KnownFiles | None = None) -> Roots:
-    """Read every root; what `known` has is read again only if it changed.
+def read(store: Store, named_in: Callable[[Path], Named] | None = None) -> Roots:
+    """Read every root of a store.
+
+    Args:
+        store: the store.
+        named_in: returns the keys and digests that a lock or a manifest names; reads the file when None.
 
     Raises:
         RecipeError: one can't be read.
     """
-    known = {} if known is None else known
+    named_in = named_in or _named_in
     found = Roots()
     room = store.root / "roots"
     for note in sorted(room.iterdir()) if room.is_dir() else []:
@@ -60,15 +57,11 @@ def read(store: Store, known: KnownFiles | None = None) -> Roots:
         found.paths.append(place)
         for path in files:
             try:
-                about = path.stat()
-                stamp = (about.st_ino, about.st_mtime_ns, about.st_size)
-                if path not in known or known[path][0] != stamp:
-                    known[path] = (stamp, _manifest(path) if path.name == MANIFEST else _lock(path))
+                keys, digests = named_in(path)
             except RecipeError as error:
                 raise _stopped(place, note, str(error)) from error
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise _stopped(place, note, f"{path} can't be read") from error
-            keys, digests = known[path][1]
             found.keys |= keys
             found.digests |= digests
     return found
@@ -93,6 +86,10 @@ def _files(place: Path) -> Iterator[Path] | list[Path]:
     return [path / MANIFEST for path in sorted(versions) if path.is_dir()]
 
 
+def _named_in(path: Path) -> Named:
+    return _manifest(path) if path.name == MANIFEST else _lock(path)
+
+
 def _lock(path: Path) -> Named:
     steps = lockfile.read(path)["steps"].values()
     keys = [step["key"] for step in steps if step.get("key") is not None]
@@ -107,7 +104,7 @@ def _manifest(path: Path) -> Named:
 
 
 def _digests(said: list[Any]) -> frozenset[str]:
-    if not all(isinstance(each, str) and _DIGEST.fullmatch(each) for each in said):
+    if not all(isinstance(each, str) and DIGEST.fullmatch(each) for each in said):
         raise ValueError(said)
     return frozenset(said)
 
@@ -127,25 +124,22 @@ def _named(plans: Iterable[Plan], find: Find) -> Iterator[StepRef]:
     """Name every step that these plans and their locks have a key for, once, as far as `find` knows their inputs."""
     seen = set[str]()
     for plan in plans:
-        for step in itertools.chain(_walk(plan, find), _locked(plan)):
+        for step in itertools.chain(_planned(plan, find), _locked(plan)):
             if step.key not in seen:
                 seen.add(step.key)
                 yield step
 
 
-def _walk(plan: Plan, find: Find) -> Iterator[StepRef]:
-    known: dict[str, Artifact] = {}
-    for node in plan.nodes.values():
-        if all(source in known for source in (*node.inputs.values(), *node.data.values())):
-            key = digest_json(needs(plan, node, known))
-            if (found := find(key)) is not None:
-                known[node.id] = found
-            yield StepRef(key, f"{plan.name}/{node.id}")
+def _planned(plan: Plan, find: Find) -> Iterator[StepRef]:
+    """Name the steps of a plan as far as `find` knows their inputs."""
+    for node, keyed, _ in walk(plan, lambda _, key: find(key)):
+        if keyed is not None:
+            yield StepRef(keyed.key, f"{plan.name}/{node.id}")
 
 
 def _locked(plan: Plan) -> Iterator[StepRef]:
     """Name what the lock beside the recipe names: what is in service may differ from what would be built now."""
-    place = lockfile.place(plan.path)
+    place = lockfile.lock_path(plan.path)
     if place.exists():
         steps: Mapping[str, Mapping[str, str]] = lockfile.read(place)["steps"]
         for name, step in steps.items():

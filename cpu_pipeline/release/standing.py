@@ -1,39 +1,123 @@
-"""How the version in service stands against the lock and a candidate."""
+"""What is in service under a name, read once, and how it compares with the lock and with a candidate."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from cpu_pipeline.core.errors import TryAgain
 from cpu_pipeline.release import latest, lockfile, manifest, promotions
+from cpu_pipeline.release.promotions import Promotion
 
 
-def wrong(home: Path) -> str | None:
-    """Say what is wrong with what is in service, whatever the lock says."""
-    version = latest.in_service(home)
-    if version is None:
-        return f"nothing is in service in {home}"
-    if changed := manifest.edited(version):
-        return f"{version} is in service and was edited ({', '.join(changed[:5])})"
-    return None
+class Overtaken(TryAgain):
+    """Another version was put into service since it was looked at: what was built was compared with the wrong one."""
 
 
-def differs(home: Path, held: lockfile.Lock, names: Collection[str] | None) -> str | None:
-    """Say that the version in service is not what the lock says: of these outputs, or of the version's own."""
-    version = home / (latest.latest(home) or "")
-    outputs = manifest.output_digests(version) or {}
-    locked = _locked(held, outputs if names is None else names)
-    return None if outputs == locked else f"{version} is in service, and is not what the lock says"
+@dataclass(frozen=True)
+class Standing:
+    """A snapshot of what is in service. Its files were hashed once, when it was read."""
+
+    home: Path
+    """The artifact's directory, `artifacts/NAME`."""
+    folder: Path | None
+    """The directory that `latest` names; None when nothing is in service."""
+    version: str | None
+    """The version in it."""
+    manifest: Mapping[str, Any] | None
+    """Its manifest; None when there is none that can be read."""
+    outputs: Mapping[str, str] | None
+    """Output -> digest; None when the manifest does not name them."""
+    edited: tuple[str, ...]
+    """Files that are not as the manifest lists them."""
+    promotions: tuple[Promotion, ...]
+    """Oldest first."""
+    rejected: Mapping[str, Mapping[str, str] | None]
+    """Version that a rollback took out of service -> its outputs' digests; None when they can't be read."""
+
+    @property
+    def fault(self) -> str | None:
+        """Say what is wrong with what is in service, whatever the lock says."""
+        if self.folder is None:
+            return f"nothing is in service in {self.home}"
+        if self.edited:
+            return f"{self.folder} is in service and was edited ({', '.join(self.edited[:5])})"
+        return None
+
+    @property
+    def rolled_back(self) -> bool:
+        """Say whether a rollback put it into service."""
+        return bool(self.promotions) and self.promotions[-1].by == "rollback"
+
+    def differs(self, lock: lockfile.Lock, names: Collection[str] | None) -> str | None:
+        """Compare the version in service with the lock: its outputs of these names, or all of its own when None."""
+        outputs = self.outputs or {}
+        if outputs == _locked(lock, outputs if names is None else names):
+            return None
+        return f"{self.folder or self.home} is in service, and is not what the lock says"
+
+    def rejects(self, lock: lockfile.Lock) -> bool:
+        """Say whether the lock names what a rollback took out of service; where its version is gone, it is taken to."""
+        return any(outputs is None or outputs == _locked(lock, outputs) for outputs in self.rejected.values())
+
+    def rejected_as(self, candidate: Mapping[str, Any]) -> str | None:
+        """Name the version that a rollback took out of service and that has the outputs of this manifest."""
+        outputs = output_digests(candidate)
+        if self.folder is not None and self.outputs == outputs:
+            return None
+        same = (name for name, had in sorted(self.rejected.items()) if name == candidate["version"] or had == outputs)
+        return next(same, None)
+
+    def holds(self, candidate: Mapping[str, Any], measured: Collection[str]) -> bool:
+        """Say whether the version in service differs from this manifest in nothing but what these steps measured."""
+        if self.folder is None or self.manifest is None or self.edited:
+            return False
+
+        def version(said: Mapping[str, Any]) -> str:
+            steps = {name: step | ({"digest": ""} if name in measured else {}) for name, step in said["steps"].items()}
+            return manifest.version_of({**said, "steps": steps})
+
+        return version(self.manifest) == version(candidate)
+
+    def require_unmoved(self) -> None:
+        """Go on only while the same version is in service. Reads the link and the log, and no file of the version.
+
+        Raises:
+            Overtaken: another one was put into service, or none is any more.
+        """
+        now = latest.in_service(self.home)
+        label = latest.label(now.name) if now is not None else None
+        if label != self.version or tuple(promotions.promoted(self.home)) != self.promotions:
+            raise Overtaken(f"{self.home.name}: {label or 'nothing'} was put into service meanwhile; refresh again")
 
 
-def rejects(home: Path, held: lockfile.Lock) -> bool:
-    """Say whether the lock names what a rollback took out of service; where its version is gone, it is taken to."""
-    for name in promotions.rejected(home):
-        outputs = manifest.output_digests(home / name)
-        if outputs is None or outputs == _locked(held, outputs):
-            return True
-    return False
+def read(home: Path) -> Standing:
+    """Read what is in service, and hash its files."""
+    folder = latest.in_service(home)
+    found: Mapping[str, Any] | None = None
+    if folder is not None:
+        try:
+            found = manifest.read_manifest(folder)
+        except (OSError, ValueError, RecursionError):
+            found = None
+    return Standing(
+        home,
+        folder,
+        latest.label(folder.name) if folder is not None else None,
+        found,
+        None if folder is None else manifest.output_digests(folder),
+        () if folder is None else tuple(manifest.edited(folder)),
+        tuple(promotions.promoted(home)),
+        {name: manifest.output_digests(home / name) for name in promotions.rejected(home)},
+    )
 
 
-def _locked(held: lockfile.Lock, names: Collection[str]) -> dict[str, str | None]:
-    return {name: held["steps"].get(name, {}).get("output") for name in names}
+def output_digests(described: Mapping[str, Any]) -> dict[str, str]:
+    """Map the outputs of a manifest to their digests."""
+    return {name: said["digest"] for name, said in described["outputs"].items()}
+
+
+def _locked(lock: lockfile.Lock, names: Collection[str]) -> dict[str, str | None]:
+    return {name: lock["steps"].get(name, {}).get("output") for name in names}

@@ -17,9 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import CARD, Card, digest_listing
-from cpu_pipeline.core.errors import RecipeError, Refused
+from cpu_pipeline.core.errors import RecipeError, Refused, newer_format
 from cpu_pipeline.release.documents import provenance
 from cpu_pipeline.release.manifest import FORMAT, MANIFEST, VERSION, artifact_files, edited, version_of
+from cpu_pipeline.store import contents
+from cpu_pipeline.store.contents import StoreProblem
+from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.record import MOST
 
 
@@ -121,6 +124,38 @@ def verify(folder: Path) -> Verified:
     return Verified(manifest["name"], version, len(manifest["files"]), lacking)
 
 
+@dataclass(frozen=True)
+class ForeignObject:
+    """An object of a store that this CPU can't run."""
+
+    object: str
+    stage: str
+    lacks: list[str]
+    """Instruction sets that it needs and this CPU lacks."""
+
+
+def verify_store(store: Store, *, repair: bool = False) -> tuple[list[StoreProblem], list[ForeignObject]]:
+    """Read every object and record of a store whole; return what is wrong, and what this CPU can't run.
+
+    Args:
+        store: the store.
+        repair: set damaged objects aside, and drop records of nothing.
+    """
+    problems = contents.verify(store, repair)
+    damaged = {problem.path for problem in problems}
+    foreign = []
+    for entry in contents.entries(store):
+        if (path := store.path_of(entry.object)) in damaged:
+            continue
+        try:
+            if lacks := missing(path, entry.format):
+                foreign.append(ForeignObject(entry.object, entry.stage, lacks))
+        except Refused as error:  # the object is as it was written: its stage wrote nonsense
+            damaged.add(path)
+            problems.append(StoreProblem("damaged", path, str(error)))
+    return problems, foreign
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     where = folder / MANIFEST
     try:
@@ -130,10 +165,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError, AttributeError) as error:
         raise Refused(f"{where}: damaged: it is no JSON object") from error
     if isinstance(number, int) and number > FORMAT:
-        raise RecipeError(
-            f"{where}: written by a newer cpu-pipeline (its format is {number}, this one reads {FORMAT}); "
-            "install that version"
-        )
+        raise newer_format(where, number, FORMAT)
     try:
         _Shape.model_validate_json(text)
     except ValidationError as error:

@@ -18,14 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cpu_pipeline.core.errors import RecipeError, Refused, TryAgain
-from cpu_pipeline.core.files import remove_tree, write_file, writing
+from cpu_pipeline.core.files import hold_lock, remove_tree, write_file, writing
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.release.latest import label, latest, point, require_link
 from cpu_pipeline.release.manifest import MANIFEST, edited
 from cpu_pipeline.release.promotions import Promotion, append, missing_line, promoted, read_lines
-
-PATIENCE = 120.0
-"""Seconds to wait for the lock of a home, held for a few renames, or a copy where an edited version is replaced."""
 
 
 def keep(home: Path, count: int) -> list[str]:
@@ -105,24 +102,13 @@ def moving(home: Path) -> Iterator[None]:
         Refused: `latest` is a folder.
         TryAgain: somebody else holds the lock for long.
     """
-    from filelock import FileLock, Timeout
-
-    with writing(home.parent):
-        lock = FileLock(home.parent / f".{home.name}.lock", timeout=PATIENCE, poll_interval=0.02)
-        try:
-            lock.acquire()
-        except Timeout:
-            says = f"{lock.lock_file} is held for {PATIENCE:.0f} s; end the process that holds it"
-            raise TryAgain(says) from None
-        try:
-            require_link(home)
-            if missing := missing_line(home, read_lines(home)):
-                append(home, missing)
-            for name in (".promoting", ".promoting.new"):
-                (home / name).unlink(missing_ok=True)
-            yield
-        finally:
-            lock.release()
+    with writing(home.parent), hold_lock(home.parent / f".{home.name}.lock", poll=0.02):
+        require_link(home)
+        if missing := missing_line(home, read_lines(home)):
+            append(home, missing)
+        for name in (".promoting", ".promoting.new"):
+            (home / name).unlink(missing_ok=True)
+        yield
 
 
 def announce(home: Path, version: str, by: str) -> Promotion | None:

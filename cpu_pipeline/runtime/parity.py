@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpu_pipeline.core.artifact import Facts
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.runtime.batching import pad, pad_id
+from cpu_pipeline.runtime.batching import Kinds, call, pad
 from cpu_pipeline.tasks._base import Feature
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.model_io import Session
     from cpu_pipeline.tasks._base import Task
-
-SHAPES = ((1, 6), (2, 17), (3, 40), (1, 128), (4, 64))
-"""(batch, longest sequence in tokens): one sequence is as long as that, the others are shorter and padded."""
-
-OFFSET = frozenset(["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "xmod", "data2vec-text", "mpnet", "esm"])
-"""Model types whose first position is pad_token_id + 1."""
-
-
-def synthetic(model: Path, shapes: Sequence[tuple[int, int]] = SHAPES, seed: int = 0) -> list[list[Feature]]:
-    """Draw batches of random tokens that the model in a directory can take, each with its special tokens at the ends.
-
-    Shapes longer than the model's positions are cut; equal arguments give equal batches.
-    """
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    rng = random.Random(seed)
-    first, last = _ends(model, config)
-    longest = _positions(config)
-    segments = config.get("type_vocab_size", 1) > 1
-    batches = []
-    for size, wanted in shapes:
-        top = max(3, min(wanted, longest))
-        lengths = [top, *(rng.randint(3, top) for _ in range(size - 1))]
-        rng.shuffle(lengths)
-        batches.append([_feature(rng, length, first, last, config["vocab_size"], segments) for length in lengths])
-    return batches
 
 
 def compare(
-    candidate: Session, reference: Session, batches: Sequence[Sequence[Feature]], padding: int, per_token: bool
+    candidate: Session, reference: Session, batches: Sequence[Sequence[Feature]], kinds: Kinds, per_token: bool
 ) -> Facts:
-    """Run both sessions on the same right-padded batches; padded positions do not count when outputs are per token.
+    """Run both sessions on the same padded batches; padded positions do not count when outputs are per token.
 
     Returns max_abs and mean_abs (differences in the outputs' own unit, over values that are finite on both sides),
     cosine_min and cosine_mean (per sequence and output), same_top (share of equal arg max: over positions where an
     output has one number per token, otherwise over the last axis), nonfinite (values of either side that are NaN or
-    infinite), values (how many were compared) and shapes.
+    infinite), values (how many were compared) and shapes (of the first input of each batch, such as [4, 64] tokens).
     """
     import numpy as np
 
@@ -62,9 +35,10 @@ def compare(
     tops: list[bool] = []
     shapes = []
     for batch in batches:
-        ours = candidate(pad(batch, candidate.inputs, padding))
-        theirs = reference(pad(batch, reference.inputs, padding))
-        shapes.append([len(batch), max(len(f.inputs["input_ids"]) for f in batch)])
+        ours = call(candidate, pad(batch, candidate.inputs, kinds))
+        arrays = pad(batch, reference.inputs, kinds)
+        theirs = call(reference, arrays)
+        shapes.append(list(arrays[reference.inputs[0]].shape))
         for name, expected in theirs.items():
             if ours[name].shape != expected.shape:
                 raise StageFailed(
@@ -72,7 +46,7 @@ def compare(
                     f"not {list(expected.shape)}: the model keeps a shape it was built with"
                 )
             for place, feature in enumerate(batch):
-                length = len(feature.inputs["input_ids"]) if per_token else None
+                length = feature.length if per_token else None
                 a, b = (np.asarray(x[name][place][:length], dtype=np.float64) for x in (ours, theirs))
                 known = np.isfinite(a) & np.isfinite(b)
                 broken += int(known.size - known.sum())
@@ -94,14 +68,14 @@ def compare(
 
 
 def parity(candidate: Session, reference: Session, model: Path, task: Task, tolerance: float, where: str) -> Facts:
-    """Compare on synthetic batches, at several lengths and with padding, and fail beyond `tolerance` (absolute).
+    """Compare on the task's examples, at several sizes and with padding, and fail beyond `tolerance` (absolute).
 
-    `model` is a directory with config.json and the tokenizer.
+    `model` is a directory with config.json and the tokenizer or processor.
 
     Raises:
         StageFailed: the answers differ, or are not finite.
     """
-    facts = compare(candidate, reference, synthetic(model), pad_id(model), task.per_token)
+    facts = compare(candidate, reference, task.examples(model), task.input_kinds(model), task.per_token)
     require_parity(facts, tolerance, where)
     return facts
 
@@ -117,7 +91,7 @@ def require_parity(facts: Facts, tolerance: float, where: str) -> None:
     if facts["nonfinite"]:
         raise StageFailed(f"{where}: {facts['nonfinite']} of {facts['values']} answers are NaN or infinite")
     if not facts["max_abs"] <= tolerance:
-        shapes = ", ".join(f"{size}x{length}" for size, length in facts["shapes"])
+        shapes = ", ".join("x".join(map(str, shape)) for shape in facts["shapes"])
         raise StageFailed(
             f"{where}: answers differ from the original by up to {facts['max_abs']:.3g} (mean {facts['mean_abs']:.3g}, "
             f"same top answer {facts['same_top']:.1%}) where {tolerance:.3g} is allowed, on padded batches of "
@@ -133,31 +107,3 @@ def _cosine(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
     if norms == 0.0:
         return 1.0 if not a.any() and not b.any() else 0.0
     return float(np.sum(a * b)) / norms
-
-
-def _feature(rng: random.Random, length: int, first: int, last: int, vocabulary: int, segments: bool) -> Feature:
-    ids = [first, *(rng.randrange(vocabulary) for _ in range(length - 2)), last]
-    inputs = {"input_ids": ids, "attention_mask": [1] * length}
-    inputs["token_type_ids"] = [int(segments and i > length // 2) for i in range(length)]
-    return Feature(row=0, inputs=inputs)
-
-
-def _ends(model: Path, config: dict[str, Any]) -> tuple[int, int]:
-    """Say which tokens the tokenizer puts around a text, or what the configuration says."""
-    file = model / "tokenizer.json"
-    if file.is_file():
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(file))
-        tokenizer.no_padding()
-        if ids := tokenizer.encode("").ids:
-            return ids[0], ids[-1]
-    first = config.get("bos_token_id") or 0
-    return first, config.get("eos_token_id") or first
-
-
-def _positions(config: dict[str, Any]) -> int:
-    """Count the tokens a model can take; RoBERTa and its kin number positions from after the padding token."""
-    positions = int(config.get("max_position_embeddings", 512))
-    offset = (config.get("pad_token_id") or 0) + 1 if str(config.get("model_type")) in OFFSET else 0
-    return positions - offset

@@ -1,8 +1,8 @@
-"""Rows in files of this machine, known by their content."""
+"""Rows in files of this machine, and the images or recordings that they name, known by their content."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from cpu_pipeline.core.artifact import digest_file, digest_listing
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.repo_files import DATA, Want, check_name
 from cpu_pipeline.sources._base import Source
-from cpu_pipeline.sources.folder import copy_unchanged
+from cpu_pipeline.sources.folder import copy_unchanged, list_folder
 
 
 class File(Source):
@@ -21,6 +21,10 @@ class File(Source):
 
     file: Path | tuple[Path, ...]
     """Path of the file, or of several with different names (read in the order of these), relative to the recipe's."""
+    media: Path | None = None
+    """Directory with the files that the rows name (images, recordings), relative to the recipe's file; it must lie
+    beside or below the rows' file, and a row names a file by its path from there. All of it counts, but for hidden
+    files and files of rows: when one changes, what was built from the rows is built anew."""
 
     def identity(self, want: Want) -> object:
         """Return the digest of the files' names and contents: what `digest_tree` says of a fetched copy."""
@@ -48,4 +52,16 @@ class File(Source):
                 raise RecipeError(f"{path}: no such file; paths are relative to the recipe's file")
             if found.setdefault(check_name(path.name), path) != path:
                 raise RecipeError(f"{path}: two files are called {path.name}; rename one")
-        return found
+        return found if self.media is None else {**self._media(self.media, paths), **found}
+
+    def _media(self, media: Path, paths: Sequence[Path]) -> dict[str, Path]:
+        """List the files that rows may name, by their paths from the directory of the rows."""
+        homes = {path.parent.resolve() for path in paths}
+        if len(homes) > 1:
+            raise RecipeError(f"media: {media}: the rows lie in {len(homes)} directories; put them into one")
+        [home] = homes
+        if not media.resolve().is_relative_to(home):
+            raise RecipeError(f"media: {media}: it does not lie below the rows' directory, {home.name}; move it there")
+        below = media.resolve().relative_to(home)
+        names = {(below / name).as_posix(): path for name, path in list_folder(media, deep=True).items()}
+        return {check_name(name): path for name, path in names.items() if Path(name).suffix.lower() not in DATA}

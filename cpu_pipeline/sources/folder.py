@@ -60,8 +60,10 @@ class Folder(Source):
         return {name: names[name] for name in chosen}
 
 
-def list_folder(folder: Path) -> dict[str, Path]:
-    """List a folder's plain files, two levels deep, hidden ones left out: relative POSIX name -> path without links.
+def list_folder(folder: Path, *, deep: bool = False) -> dict[str, Path]:
+    """List a folder's plain files, hidden ones left out: relative POSIX name -> path without links.
+
+    Two levels deep, as far as models go, or with `deep` all of them.
 
     Raises:
         RecipeError: there is no such folder.
@@ -80,7 +82,7 @@ def list_folder(folder: Path) -> dict[str, Path]:
                     f"{folder}: {path.relative_to(home)} is a link that leads outside the folder; "
                     f"put the file itself there (`cp -rL` copies a folder so)"
                 )
-        folders[:] = [] if here != home else [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".")] if deep or here == home else []
         for name in files:
             path = (here / name).resolve()
             if not name.startswith(".") and path.exists() and stat.S_ISREG(path.stat().st_mode):

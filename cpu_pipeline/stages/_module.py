@@ -25,7 +25,7 @@ def example(module: Any, names: Sequence[str]) -> dict[str, Any]:
 
     Args:
         module: a transformers model; its configuration names padding, end token and size of the vocabulary.
-        names: inputs that it takes, of `hf.INPUTS`.
+        names: inputs that it takes, of `model_io.TOKENS`.
 
     Returns:
         Name -> int64 tensor of shape `SHAPE` (batch, sequence), right-padded to `LENGTHS`.
@@ -55,7 +55,8 @@ def with_names(module: Any, names: Sequence[str], outputs: tuple[str, ...]) -> A
 
     Args:
         module: what `hf.checkpoint` returned, or a module with the same keyword arguments.
-        names: its inputs, as `hf.inputs_of` lists them; int64 tensors of shape (batch, sequence).
+        names: its inputs, as `hf.inputs_of` lists them: token ids are int64 tensors of shape (batch, sequence), others
+            as the task makes them; floats are cast to the type of the weights.
         outputs: what the task reads; the order of the tuple that the wrapper returns.
 
     Returns:
@@ -63,13 +64,17 @@ def with_names(module: Any, names: Sequence[str], outputs: tuple[str, ...]) -> A
     """
     import torch
 
+    def cast(value: Any) -> Any:
+        """Bring floats, such as pixels, to the type of the weights; leave no trace of it where they have it."""
+        return value.to(module.dtype) if value.is_floating_point() and value.dtype != module.dtype else value
+
     class Named(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
         def __init__(self) -> None:
             super().__init__()
             self.model = module
 
         def forward(self, **arrays: Any) -> tuple[Any, ...]:
-            answers = hf.outputs_of(self.model(**arrays), outputs).values()
+            answers = hf.outputs_of(self.model(**{n: cast(v) for n, v in arrays.items()}), outputs).values()
             # Not `.float()` on all: the trace would note it where there is nothing to do.
             return tuple(answer if answer.dtype == torch.float32 else answer.float() for answer in answers)
 

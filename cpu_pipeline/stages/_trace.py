@@ -6,7 +6,7 @@ import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,13 @@ NUMBERED = re.compile(rb"___torch_mangle_(\d+)")
 """How TorchScript tells classes apart: with a counter of the process."""
 
 
-def trace(module: Any, names: Sequence[str], outputs: tuple[str, ...], warned: list[str] | None = None) -> Any:
+def trace(
+    module: Any,
+    names: Sequence[str],
+    outputs: tuple[str, ...],
+    warned: list[str] | None = None,
+    arrays: Mapping[str, Any] | None = None,
+) -> Any:
     """Trace a transformers model into a torch.jit.ScriptModule that takes keyword tensors and gives a tuple.
 
     The tracer's own check is off: it runs the model a second time on the same example, which shows no shape that was
@@ -32,6 +38,7 @@ def trace(module: Any, names: Sequence[str], outputs: tuple[str, ...], warned: l
         outputs: what the task reads; the order of the tuple.
         warned: gets one line for each warning of the tracer: the source file's name and the warning. Not all are
             true: every architecture here makes a mask under a condition that only asks whether it is being traced.
+        arrays: name -> numpy array to trace with, for a model that takes no tokens.
 
     Raises:
         Exception: one of `_module.FAILURES`, where the model does something that a trace cannot hold.
@@ -42,7 +49,7 @@ def trace(module: Any, names: Sequence[str], outputs: tuple[str, ...], warned: l
         warnings.simplefilter("always")
         traced = torch.jit.trace(
             with_names(module, names, outputs),
-            example_kwarg_inputs=example(module, names),
+            example_kwarg_inputs=_tensors(arrays) if arrays else example(module, names),
             strict=False,
             check_trace=False,
         )
@@ -51,6 +58,12 @@ def trace(module: Any, names: Sequence[str], outputs: tuple[str, ...], warned: l
         lines = (f"{Path(w.filename).name}: {' '.join(str(w.message).split())[:200]}" for w in tracers)
         warned.extend(dict.fromkeys(lines))
     return traced
+
+
+def _tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    import torch
+
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def write(module: Any, path: Path, where: str) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.core.jsonl import PREDICTIONS, read, write
-from cpu_pipeline.runtime.batching import answer, pad_id
+from cpu_pipeline.core.jsonl import PREDICTIONS, write
+from cpu_pipeline.runtime.batching import answer
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
-from cpu_pipeline.tasks._base import Feature, Prediction
+from cpu_pipeline.tasks._base import Feature, Prediction, Row
+
+if TYPE_CHECKING:
+    from cpu_pipeline.core.model_io import Session
+    from cpu_pipeline.runtime.batching import Kinds
+    from cpu_pipeline.tasks._base import Task
 
 BATCH = 8
 """Features in a batch: part of the answer, for a model quantized dynamically takes its scales from the whole batch."""
@@ -63,27 +68,37 @@ class Predict(Stage):
         if job.task is None:
             raise StageFailed("predicting needs the recipe's task")
         task, model = job.task, inputs["model"]
-        rows = read(job.data["validation"])
-        features = task.encode(rows, model.path)
-        session, padding = job.load(model), pad_id(model.path)
-        predictions: list[Prediction] = [{}] * len(rows)
-        for group in _groups(features, len(rows)):
-            part = [replace(features[i], row=place) for place, (_, own) in enumerate(group) for i in own]
-            answers = answer(session, part, padding, BATCH, task.per_token)
-            decoded = task.decode([rows[number] for number, _ in group], part, answers, model.path)
-            for (number, _), prediction in zip(group, decoded, strict=True):
-                predictions[number] = prediction
+        rows = task.read_rows(job.data["validation"])
+        session, kinds = job.load(model), task.input_kinds(model.path)
+        predictions: list[Prediction] = []
+        lengths: list[int] = []
+        step = task.rows_at_once or max(1, len(rows))
+        for first in range(0, len(rows), step):
+            chunk = rows[first : first + step]
+            features = task.encode(chunk, model.path)
+            lengths += [feature.length for feature in features]
+            predictions += _predict(task, model.path, session, kinds, chunk, features)
         write(out / PREDICTIONS, predictions)
         return PredictFacts(
             rows=len(rows),
-            features=len(features),
-            tokens=sum(_length(feature) for feature in features),
+            features=len(lengths),
+            tokens=sum(lengths),
             nan=sum(bool(prediction.get("nan")) for prediction in predictions),
         )
 
 
-def _length(feature: Feature) -> int:
-    return len(feature.inputs["input_ids"])
+def _predict(
+    task: Task, model: Path, session: Session, kinds: Kinds, rows: Sequence[Row], features: Sequence[Feature]
+) -> list[Prediction]:
+    """Answer rows with the features made of them, in groups of rows of similar length."""
+    predictions: list[Prediction] = [{}] * len(rows)
+    for group in _groups(features, len(rows)):
+        part = [replace(features[i], row=place) for place, (_, own) in enumerate(group) for i in own]
+        answers = answer(session, part, task, kinds, BATCH)
+        decoded = task.decode([rows[number] for number, _ in group], part, answers, model)
+        for (number, _), prediction in zip(group, decoded, strict=True):
+            predictions[number] = prediction
+    return predictions
 
 
 def _groups(features: Sequence[Feature], rows: int) -> Iterator[list[tuple[int, list[int]]]]:
@@ -91,12 +106,12 @@ def _groups(features: Sequence[Feature], rows: int) -> Iterator[list[tuple[int, 
     own: list[list[int]] = [[] for _ in range(rows)]
     for number, feature in enumerate(features):
         own[feature.row].append(number)
-    order = sorted(range(rows), key=lambda row: (-max((_length(features[i]) for i in own[row]), default=0), row))
+    order = sorted(range(rows), key=lambda row: (-max((features[i].length for i in own[row]), default=0), row))
     group: list[tuple[int, list[int]]] = []
     tokens = 0
     for row in order:
         group.append((row, own[row]))
-        tokens += sum(_length(features[i]) for i in own[row])
+        tokens += sum(features[i].length for i in own[row])
         if tokens >= TOKENS:
             yield group
             group, tokens = [], 0

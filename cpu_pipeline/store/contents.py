@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,12 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from cpu_pipeline.core.artifact import DIGEST
 from cpu_pipeline.core.files import tree_bytes
 from cpu_pipeline.store.local import Store, intact
 from cpu_pipeline.store.record import Action, parse_record
-
-KnownRecords = dict[Path, tuple[object, Action | None]]
-"""Records read already: path -> (what tells whether the file changed, the record)."""
 
 
 @dataclass(frozen=True)
@@ -108,17 +105,22 @@ def verify(store: Store, repair: bool = False) -> list[StoreProblem]:
     return problems
 
 
-def records(store: Store, known: KnownRecords | None = None) -> dict[Path, Action | None]:
-    """Read every record; None for one that can't be trusted. What `known` has is read again only if it changed."""
-    known = {} if known is None else known
+def read_record(path: Path) -> Action | None:
+    """Read the record in a file; None for one that can't be trusted."""
+    return parse_record(path.stem, path.read_bytes())
+
+
+def records(store: Store, read: Callable[[Path], Action | None] = read_record) -> dict[Path, Action | None]:
+    """Read every record of a store; None for one that can't be trusted.
+
+    Args:
+        store: the store.
+        read: reads one file, such as `UnchangedFiles(read_record)` where records are read twice.
+    """
     found: dict[Path, Action | None] = {}
     for path in below(store.root / "actions"):
         with contextlib.suppress(OSError):
-            about = path.stat()
-            stamp = (about.st_ino, about.st_mtime_ns, about.st_size)
-            if path not in known or known[path][0] != stamp:
-                known[path] = (stamp, parse_record(path.stem, path.read_bytes()))
-            found[path] = known[path][1]
+            found[path] = read(path)
     return found
 
 
@@ -136,7 +138,7 @@ def below(room: Path) -> list[Path]:
 
 
 def _wrong_object(path: Path) -> StoreProblem | None:
-    if not re.fullmatch(r"[0-9a-f]{64}", path.name) or path.parent.name != path.name[:2]:
+    if not DIGEST.fullmatch(path.name) or path.parent.name != path.name[:2]:
         return StoreProblem("unknown", path, f"{path} is nothing that a store writes")
     if intact(path, path.name) or not os.path.lexists(path):
         return None
@@ -144,7 +146,7 @@ def _wrong_object(path: Path) -> StoreProblem | None:
 
 
 def _wrong_record(store: Store, path: Path) -> StoreProblem | None:
-    if not re.fullmatch(r"[0-9a-f]{64}\.json", path.name) or path.parent.name != path.name[:2]:
+    if not DIGEST.fullmatch(path.stem) or path.suffix != ".json" or path.parent.name != path.name[:2]:
         return StoreProblem("unknown", path, f"{path} is nothing that a store writes")
     if (action := store.action(path.stem)) is None:
         return StoreProblem("unreadable", path, f"the record {path} can't be read") if os.path.lexists(path) else None

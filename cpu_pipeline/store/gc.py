@@ -15,10 +15,11 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from cpu_pipeline.core.errors import RecipeError, TryAgain
-from cpu_pipeline.core.files import remove_tree, tree_bytes, writing
-from cpu_pipeline.store.contents import KnownRecords, below, modified, records
+from cpu_pipeline.core.files import UnchangedFiles, remove_tree, tree_bytes, writing
+from cpu_pipeline.store.contents import below, modified, read_record, records
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.record import Action
 
 DAY = 86_400
 
@@ -66,7 +67,7 @@ def collect(
     if not store.root.is_dir():
         return []
     with _alone(store):
-        known = KnownRecords()
+        known = UnchangedFiles(read_record)
         records(store, known)  # read now, so that little is left to read inside the lock
         read_roots()
         if dry_run:
@@ -87,7 +88,9 @@ def collect(
             return removed
 
 
-def _plan(store: Store, living: set[str], rooted: Roots, keep_days: float, known: KnownRecords) -> list[Removal]:
+def _plan(
+    store: Store, living: set[str], rooted: Roots, keep_days: float, known: UnchangedFiles[Action | None]
+) -> list[Removal]:
     """List what may go, records before the objects they name. The caller holds the store's lock."""
     held_keys, held_digests = store.held(living)
     # Objects too: a lock names what came out, which has to stay even where its record is lost.

@@ -15,7 +15,7 @@ from cpu_pipeline.core.artifact import Artifact, Facts, digest_listing
 from cpu_pipeline.core.errors import PipelineError, StageFailed
 from cpu_pipeline.core.files import make_dir, remove_tree, seal, sync_dir, write_file, writing
 from cpu_pipeline.store.local import RemoteStore, Store
-from cpu_pipeline.store.record import Action, plain, record_text
+from cpu_pipeline.store.record import Action, StoredArtifact, plain, record_text
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ class Lease:
         with self.store.locked():
             self._note(key=key)
 
-    def find(self, key: str) -> Artifact | None:
+    def find(self, key: str) -> StoredArtifact | None:
         """Find and hold in one, and note the use; the remote is asked once for what is not here."""
         with self.store.locked():
             found = self.store.find(key)
@@ -98,7 +98,7 @@ class Lease:
         facts: Facts,
         run: Mapping[str, Any],
         work: Path,
-    ) -> Artifact:
+    ) -> StoredArtifact:
         """Seal `work` as an object, then record it under `key`. A crash anywhere in between loses only time.
 
         Raises:
@@ -115,12 +115,12 @@ class Lease:
         except (TypeError, ValueError, RecursionError) as error:
             raise StageFailed(f"its facts, or the names of its files, are not plain JSON: {error}") from error
         action = Action(ingredients, format, digest_listing(files), files, facts, run)
-        artifact = Artifact(format, store.path_of(action.object), action.object, facts)
+        artifact = StoredArtifact.of(action, store.path_of(action.object))
         self._settle(key, artifact, work)
         self._record(key, action)
         return artifact
 
-    def bring(self, key: str, remote: RemoteStore) -> Artifact | None:
+    def bring(self, key: str, remote: RemoteStore) -> StoredArtifact | None:
         """Take what a remote has for `key` into the store, verified and recorded as what is built here.
 
         Returns None when it has nothing, or nothing that holds.
@@ -131,11 +131,10 @@ class Lease:
         if (action := remote.action(key)) is None:
             return None
         store = self.store
-        artifact = Artifact(action.format, store.path_of(action.object), action.object, action.facts)
+        artifact = StoredArtifact.of(action, store.path_of(action.object))
         with store.locked():
             self._note(key=key, digest=artifact.digest)
-        store._checked.discard(artifact.digest)  # it may be gone since it was read
-        if not store.check(artifact):
+        if not store.check(artifact, again=True):
             work = self.work(key)
             try:
                 with writing(store.root):
@@ -180,8 +179,7 @@ class Lease:
     def _settle(self, key: str, artifact: Artifact, work: Path) -> None:
         """Make a sealed directory an object of the store."""
         while not self._place(key, artifact, work):
-            self.store._checked.discard(artifact.digest)  # what was whole earlier may have been damaged since
-            if self.store.check(artifact):  # the same content is there already
+            if self.store.check(artifact, again=True):  # the same content is there already
                 remove_tree(work)
                 break
 
@@ -200,7 +198,7 @@ class Lease:
             make_dir(artifact.path.parent)
             work.rename(artifact.path)
             sync_dir(artifact.path.parent)
-        self.store._checked.add(artifact.digest)
+        self.store.trust(artifact.digest)
         return True
 
     def _note(self, **uses: str) -> None:

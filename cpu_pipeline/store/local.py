@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import urllib.parse
 from collections.abc import Iterator
@@ -28,21 +27,18 @@ from pathlib import Path
 from typing import Protocol
 
 import platformdirs
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from cpu_pipeline.core.artifact import Artifact, digest_json, digest_tree
-from cpu_pipeline.core.errors import RecipeError, TryAgain
-from cpu_pipeline.core.files import at_home, disk_error, make_dir, remove_tree, sizes, write_file, writing
-from cpu_pipeline.store.record import Action, parse_record
+from cpu_pipeline.core.artifact import DIGEST, Artifact, digest_json, digest_tree
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.files import at_home, disk_error, hold_lock, make_dir, remove_tree, sizes, write_file, writing
+from cpu_pipeline.store.record import Action, StoredArtifact, parse_record
 
 __all__ = ["Action", "RemoteStore", "Store", "default_root", "disk_error"]
 
 ROOMS = ("actions", "objects", "last", "logs", "scratch", "work", "leases", "locks", "damaged", "roots")
 TAG = "CACHEDIR.TAG"
 """The first file of a store: it tells a store from any other directory, and backups to leave it out."""
-PATIENCE = 120.0
-"""Seconds to wait for `store.lock`, which nobody holds for longer than a few renames."""
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def default_root() -> Path:
@@ -93,7 +89,7 @@ class Store:
 
     def keys(self) -> list[str]:
         """List the keys that have a record, whole or not."""
-        return sorted(p.stem for p in (self.root / "actions").glob("??/*.json") if _DIGEST.fullmatch(p.stem))
+        return sorted(p.stem for p in (self.root / "actions").glob("??/*.json") if DIGEST.fullmatch(p.stem))
 
     def action(self, key: str) -> Action | None:
         """Return the record of `key`; one that is damaged in any way counts as none."""
@@ -103,7 +99,7 @@ class Store:
             return None
         return parse_record(key, text)
 
-    def find(self, key: str) -> Artifact | None:
+    def find(self, key: str) -> StoredArtifact | None:
         """Return what was built for `key` if its object is there, file by file; only `check` reads the contents."""
         action = self.action(key)
         if action is None:
@@ -111,20 +107,20 @@ class Store:
         path = self.path_of(action.object)
         if sizes(path) != {name: size for name, (size, _) in action.files.items()}:
             return None
-        return Artifact(action.format, path, action.object, action.facts)
+        return StoredArtifact.of(action, path)
 
-    def foresee(self, key: str) -> Artifact | None:
-        """Return what a build would find for `key`: here, or by its record in the remote. Moves nothing."""
-        if (found := self.find(key)) is not None or self.remote is None:
-            return found
-        if (action := self.remote.action(key)) is None:
+    def find_remote(self, key: str) -> StoredArtifact | None:
+        """Return what a build would bring for `key`, as the remote's record describes it. Moves nothing."""
+        if self.remote is None or (action := self.remote.action(key)) is None:
             return None
-        return Artifact(action.format, self.path_of(action.object), action.object, action.facts)
+        return StoredArtifact.of(action, self.path_of(action.object))
 
     def check(self, artifact: Artifact, again: bool = False) -> bool:
-        """Read an object whole, once per `Store`; if it is not what its digest says, set it aside and say False.
+        """Read an object whole, once per `Store`; if it is not what its digest says, set it aside and return False.
 
-        `again` reads it though it was whole earlier.
+        Args:
+            artifact: the object.
+            again: read it though it was whole earlier: it may be gone or damaged since.
         """
         if again:
             self._checked.discard(artifact.digest)
@@ -143,6 +139,10 @@ class Store:
             if os.path.lexists(path) and path.lstat().st_ino == seen:
                 self.set_aside(path)
         return False
+
+    def trust(self, digest: str) -> None:
+        """Take an object for whole without reading it: it was sealed and has just been put in its place."""
+        self._checked.add(digest)
 
     def set_aside(self, path: Path) -> Path:
         """Move a damaged thing to `damaged/`; the caller holds `locked()`."""
@@ -184,7 +184,7 @@ class Store:
             key = self._label_path(label).read_text(encoding="ascii")
         except (OSError, ValueError):
             return None
-        return self.action(key) if _DIGEST.fullmatch(key) else None
+        return self.action(key) if DIGEST.fullmatch(key) else None
 
     def remember(self, label: str, key: str) -> None:
         """Note that `label` now stands at `key`."""
@@ -216,18 +216,8 @@ class Store:
     def locked(self) -> Iterator[None]:
         """Hold `store.lock`, for moments only: adding to a lease, placing and removing objects."""
         self.prepare()
-        lock = FileLock(self.root / "store.lock", timeout=PATIENCE, poll_interval=0.01)
-        with writing(self.root):
-            try:
-                lock.acquire()
-            except Timeout:
-                raise TryAgain(
-                    f"{lock.lock_file} is held for {PATIENCE:.0f} s; end the process that holds it"
-                ) from None
-            try:
-                yield
-            finally:
-                lock.release()
+        with writing(self.root), hold_lock(self.root / "store.lock"):
+            yield
 
     def living(self) -> set[str]:
         """Name the leases whose process lives; the caller holds `locked()`."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.core.artifact import Facts, canonical, digest_json, digest_listing
+from cpu_pipeline.core.artifact import Artifact, Facts, canonical, digest_json, digest_listing
 
 MOST: Mapping[str, float] = {"when": 1e11, "seconds": 1e9, "peak_memory": 1e18}
 """Figure of a run -> what it stays below, so that dates and sums can be made of it."""
@@ -31,6 +32,18 @@ class Action:
     def size(self) -> int:
         """Add up the bytes of the object."""
         return sum(size for size, _ in self.files.values())
+
+
+@dataclass(frozen=True)
+class StoredArtifact(Artifact):
+    """An artifact in a store, with the record that names it."""
+
+    record: Action
+
+    @classmethod
+    def of(cls, record: Action, path: Path) -> StoredArtifact:
+        """Describe the object of a record; `path` is its directory."""
+        return cls(record.format, path, record.object, record.facts, record)
 
 
 def record_text(key: str, action: Action) -> str:

@@ -69,16 +69,16 @@ def push(
     done = Moved()
     with leased(store) as lease:
         for step in steps(lease.find) if steps else _all(store.keys()):
-            found, action = lease.find(step.key), store.action(step.key)
-            if found is None or action is None:
+            found = lease.find(step.key)
+            if found is None:
                 done.lacking.append(step)
-            elif (files := remote.lacks(step.key, action, force)) is None:
+            elif (files := remote.lacks(step.key, found.record, force)) is None:
                 done.there.append(step)
             elif not store.check(found):
                 done.lacking.append(step)
             else:
-                remote.put(step.key, action, found.path, files)
-                done.take(step, action, sum(files.values()), tell)
+                remote.put(step.key, found.record, found.path, files)
+                done.take(step, found.record, sum(files.values()), tell)
     return done
 
 
@@ -95,13 +95,13 @@ def pull(store: Store, remote: Remote, steps: Steps | None = None, tell: Tell = 
     with leased(here) as lease:
         for step in steps(lease.find) if steps else _all(remote.keys()):
             # That all of a remote is pulled says nothing about what is used here: what is here keeps its age.
-            found, action = here.find(step.key) or lease.find(step.key), here.action(step.key)
-            if found is None or action is None:
+            found = here.find(step.key) or lease.find(step.key)
+            if found is None:
                 done.lacking.append(step)
             elif step.key not in lease.brought:
                 done.there.append(step)
             else:
-                done.take(step, action, action.size, tell)
+                done.take(step, found.record, found.record.size, tell)
     return done
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from cpu_pipeline.core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from cpu_pipeline.core.model_io import Arrays
+    import numpy as np
+
+    from cpu_pipeline.core.model_io import Arrays, InputKind, Session
 
 Row = Mapping[str, Any]
 """One line of a rows file: JSON, always with a unique string `id`, otherwise the task's own columns."""
@@ -24,14 +26,20 @@ Prediction = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Feature:
-    """One sequence of tokens to run; a row may need several (long contexts, pairs of sentences)."""
+    """What a model is run on once: a sequence of tokens, an image, a recording. A row may need several."""
 
     row: int
     """Index of its row."""
-    inputs: Mapping[str, list[int]]
-    """input_ids, attention_mask, token_type_ids: all of one length, unpadded."""
+    inputs: Mapping[str, Sequence[int] | np.ndarray[Any, Any]]
+    """Input name -> its value without a batch axis, unpadded: lists of integers (input_ids, attention_mask,
+    token_type_ids: all of one length) or arrays of any shape, of the types that `Task.input_kinds` gives."""
     extra: Any = None
     """What `decode` needs besides: offsets, word numbers."""
+
+    @property
+    def length(self) -> int:
+        """Count its first input along the first axis: tokens, samples of sound."""
+        return len(next(iter(self.inputs.values())))
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,15 @@ class Task(BaseModel, ABC):
     """True when the field prints its metrics in percent; inside they are fractions all the same."""
     pipeline_tag: ClassVar[str]
     """The Hub's name for it."""
+    files: ClassVar[Set[str]] = frozenset()
+    """Columns whose values name a file beside the rows (an image, a recording). `row` checks that it is a text; the
+    file itself goes with the rows, and `encode` gets its path."""
+    unit: ClassVar[str] = "tokens"
+    """What `Feature.length` counts."""
+    shapes: ClassVar[Sequence[tuple[int, int | None]]] = ((1, 6), (2, 17), (3, 40), (1, 128), (4, 64))
+    """(batch, length of the longest) of the examples on which a built model is compared with the original."""
+    rows_at_once: ClassVar[int | None] = None
+    """How many rows are encoded at once; all unless given. Bounds what the arrays of images and recordings hold."""
 
     @abstractmethod
     def row(self, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +97,41 @@ class Task(BaseModel, ABC):
 
     @abstractmethod
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
-        """Tokenise rows with the tokenizer in the model's directory; truncation is set here, padding is not."""
+        """Make features of rows with the tokenizer or processor in the model's directory; cut, but do not pad."""
+
+    def input_kinds(self, model: Path) -> Mapping[str, InputKind]:
+        """List what `encode` gives for the model in a directory, in the order in which exported models take it.
+
+        By default tokens: int64, right-padded, ids with the padding id of config.json (0 where it names none).
+        """
+        from cpu_pipeline.core.model_io import TOKENS, InputKind
+        from cpu_pipeline.tasks._tokens import pad_id
+
+        return {**TOKENS, "input_ids": InputKind(fill=pad_id(model))}
+
+    def examples(
+        self, model: Path, shapes: Sequence[tuple[int, int | None]] | None = None, seed: int = 0
+    ) -> list[list[Feature]]:
+        """Draw batches of random inputs that the model in a directory can take; equal arguments give equal batches.
+
+        Args:
+            model: The model's directory.
+            shapes: (batch, length of the longest) of each batch, the length in the task's `unit`; None for a usual
+                length. By default those of the task.
+            seed: Of the random numbers.
+        """
+        from cpu_pipeline.tasks._synthetic import tokens
+
+        return tokens(model, self.shapes if shapes is None else shapes, seed)
+
+    def run(self, session: Session, arrays: Arrays) -> Arrays:
+        """Run one padded batch; return outputs with the batch first, as `decode` gets them of each feature.
+
+        By default one call. A task that generates overrides this: it calls the session step after step, each step on
+        what the one before gave, until it has its answer. A session with state begins each batch reset, and keeps its
+        state between the calls of one batch.
+        """
+        return session(arrays)
 
     @abstractmethod
     def decode(
@@ -107,6 +158,15 @@ class Task(BaseModel, ABC):
         from cpu_pipeline.core.jsonl import read
 
         return _by_id(read(path), path)
+
+    def read_rows(self, path: Path) -> list[Row]:
+        """Read the rows.jsonl of an artifact; values of `files` become paths of files, which lie beside it."""
+        from cpu_pipeline.core.jsonl import read
+
+        rows: list[Row] = list(read(path))
+        if not self.files:
+            return rows
+        return [{k: str(path.parent / v) if k in self.files else v for k, v in row.items()} for row in rows]
 
     def checked(self, raw: Sequence[Row], path: Path) -> list[Row]:
         """Bring raw rows with ids to this task's form.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.tasks._files import read_json
 
+HINT = "save the checkpoint again with sentence-transformers"
 PREFIX = "pooling_mode_"
 MODES = {
     "cls_token": "cls",
@@ -66,7 +67,7 @@ def read(model: Path) -> Pooling:
         return Pooling()
     modes: tuple[str, ...] = ()
     normalize = False
-    for module in _json(file, list):
+    for module in read_json(file, HINT, list, StageFailed):
         kind = str(module.get("type", "")).rpartition(".")[2]
         if kind == "Pooling":
             modes = _modes(_inside(model, str(module.get("path", ""))) / "config.json")
@@ -79,7 +80,7 @@ def read(model: Path) -> Pooling:
     if not modes:
         raise StageFailed("modules.json: no Pooling module; a sentence needs one vector")
     settings = model / "sentence_bert_config.json"
-    said = _json(settings, dict) if settings.is_file() else {}
+    said = read_json(settings, HINT, error=StageFailed) if settings.is_file() else {}
     return Pooling(modes, normalize, said.get("max_seq_length"), bool(said.get("do_lower_case")))
 
 
@@ -90,7 +91,7 @@ def _inside(model: Path, path: str) -> Path:
 
 
 def _modes(file: Path) -> tuple[str, ...]:
-    said = _json(file, dict)
+    said = read_json(file, f"modules.json names {file.parent.name}/{file.name}", error=StageFailed)
     given = said.get("pooling_mode")
     if given is not None:
         modes = [given] if isinstance(given, str) else list(given)
@@ -102,15 +103,3 @@ def _modes(file: Path) -> tuple[str, ...]:
     if not known or set(known) != set(modes):
         raise StageFailed(f"{file.parent.name}/config.json: pooling modes {modes}; supported are {[*MODES.values()]}")
     return known
-
-
-def _json(file: Path, kind: type) -> Any:
-    try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StageFailed(f"modules.json names {file.parent.name}/{file.name}, which is not there") from error
-    except ValueError as error:
-        raise StageFailed(f"{file.name} is not valid JSON: {error}") from error
-    if not isinstance(said, kind):
-        raise StageFailed(f"{file.name} is a JSON {type(said).__name__}, not a {kind.__name__}")
-    return said

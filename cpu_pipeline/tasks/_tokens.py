@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.tasks._base import Feature
+from cpu_pipeline.tasks._files import read_json
 
 CHUNK = 1000
 """Rows tokenised at once; bounds what the tokenizer holds."""
@@ -26,7 +26,14 @@ def read_config(model: Path) -> dict[str, Any]:
     Raises:
         RecipeError: it is missing or not JSON.
     """
-    return _read_json(model / "config.json", "a model's directory needs one")
+    config: dict[str, Any] = read_json(model / "config.json", "a model's directory needs one")
+    return config
+
+
+def pad_id(model: Path) -> int:
+    """Read the padding token's id from a model directory's config.json; 0 where it names none."""
+    number = read_config(model).get("pad_token_id")
+    return number if isinstance(number, int) and number >= 0 else 0
 
 
 def labels(model: Path) -> list[str]:
@@ -82,23 +89,11 @@ def tokenizer(
 def _load(file: Path, stamp: int, prefix_space: bool) -> Any:
     from tokenizers import Tokenizer, pre_tokenizers
 
-    _read_json(file, "save the checkpoint's fast tokenizer beside it (`AutoTokenizer` ... `save_pretrained`)")
+    read_json(file, "save the checkpoint's fast tokenizer beside it (`AutoTokenizer` ... `save_pretrained`)")
     found = Tokenizer.from_file(str(file))
     if prefix_space and isinstance(found.pre_tokenizer, pre_tokenizers.ByteLevel):
         found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=found.pre_tokenizer.use_regex)
     return found
-
-
-def _read_json(file: Path, hint: str) -> dict[str, Any]:
-    try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"{file.name} is not there: {hint}") from error
-    except ValueError as error:
-        raise RecipeError(f"{file.name} is not valid JSON ({error}): {hint}") from error
-    if not isinstance(said, dict):
-        raise RecipeError(f"{file.name} is not a JSON object: {hint}")
-    return said
 
 
 def inputs(encoding: Any) -> dict[str, list[int]]:

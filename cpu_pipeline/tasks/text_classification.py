@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.tasks import _tokens
-from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Task
-
-if TYPE_CHECKING:
-    from cpu_pipeline.core.model_io import Arrays
+from cpu_pipeline.tasks._base import Feature, Row
+from cpu_pipeline.tasks._labels import LabelTask, check_labels
 
 
-class TextClassification(Task):
+class TextClassification(LabelTask):
     """Choose one label for a sentence or a pair."""
 
     max_seq_length: int = Field(default=128, ge=8)
     """Tokens kept of each row; of a pair the longer sentence is cut first."""
-    labels: tuple[str, ...] | None = None
-    """Names of the data's label numbers, in order, when the model numbers them differently: then names are compared."""
-    average: Literal["binary", "macro"] = "macro"
-    """F1 of the positive label alone, or the plain mean of every label's."""
-    positive: int | str = 1
-    """The label, by number or name, that `average: binary` is about."""
 
     version = 1
     packages = ("tokenizers", "numpy")
     auto_class = "AutoModelForSequenceClassification"
-    outputs = ("logits",)
-    per_token = False
     columns: ClassVar = {"text": True, "text_pair": False, "label": False}
-    metrics = ("accuracy", "f1", "matthews")
     pipeline_tag = "text-classification"
 
     def row(self, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,28 +30,15 @@ class TextClassification(Task):
         row = {**_tokens.named(raw), "text": _tokens.text(raw, "text")}
         if raw.get("text_pair") is not None:
             row["text_pair"] = _tokens.text(raw, "text_pair")
-        label = raw.get("label")
-        if label is None:
-            return row
-        if type(label) not in (int, str):
-            raise ValueError(f"`label` is {type(label).__name__}, not a number from 0 or a name")
-        if isinstance(label, int) and label < 0:
-            raise ValueError(f"`label` is {label}: this split is not labelled")
-        if isinstance(label, int) and self.labels is not None:
-            if label >= len(self.labels):
-                raise ValueError(f"`label` is {label}, but the task's `labels` are {len(self.labels)}")
-            label = self.labels[label]
-        return {**row, "label": label}
+        return {**row, **self.label(raw)}
 
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
         """Tokenise each row into one feature.
 
         Raises:
-            RecipeError: a row's label is none of the model's.
+            RecipeError: a row's label is not one of the model's.
         """
-        names = _tokens.labels(model)
-        for row in rows:
-            _check_label(row, names)
+        check_labels(rows, model)
         tokenizer = _tokens.tokenizer(model, self.max_seq_length)
         features = []
         for first in range(0, len(rows), _tokens.CHUNK):
@@ -74,104 +47,3 @@ class TextClassification(Task):
             encoded = enumerate(tokenizer.encode_batch(texts), first)
             features += [Feature(number, _tokens.inputs(encoding)) for number, encoding in encoded]
         return features
-
-    def decode(
-        self, rows: Sequence[Row], features: Sequence[Feature], outputs: Sequence[Arrays], model: Path
-    ) -> list[Prediction]:
-        """Take the label with the largest logit (of equals the first), by number and name, with its softmax."""
-        import numpy as np
-
-        names = _tokens.labels(model)
-        predictions: list[Prediction] = []
-        for feature, answer in zip(features, outputs, strict=True):
-            logits = answer["logits"].astype(np.float64)
-            said: dict[str, Any] = {"id": rows[feature.row]["id"], "label": None, "name": None, "nan": True}
-            if np.isfinite(logits).all():
-                best = int(np.argmax(logits))
-                share = 1 / float(np.exp(logits - logits[best]).sum())
-                said = {"id": said["id"], "label": best, "name": names[best], "score": round(share, 6)}
-            predictions.append(said)
-        return predictions
-
-    def score(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
-        """Compare labels: by number where the row has a number, by name where it has a name."""
-        names = {p["label"]: p["name"] for p in predictions.values() if p.get("name") is not None}
-        scored = []
-        for row in rows:
-            if "label" not in row:
-                raise _tokens.unlabelled(row, "label")
-            gold, predicted = row["label"], _predicted(row, predictions.get(row["id"], {}))
-            entry = {"id": row["id"], "gold": gold, "predicted": predicted, "accuracy": float(gold == predicted)}
-            if self.average == "binary":
-                positive = self._positive(type(gold), names)
-                entry["outcome"] = _outcome(gold == positive, predicted is not None and predicted == positive)
-            scored.append(entry)
-        metrics = {name: self.aggregate(scored, name) for name in self.metrics}
-        return Score(metrics, scored, _tokens.counts(rows, predictions))
-
-    def _positive(self, kind: type, names: Mapping[int, str]) -> int | str | None:
-        """Say the positive label as gold labels say it; None when no prediction tells its name (so none is of it)."""
-        if isinstance(self.positive, kind):
-            return self.positive
-        if isinstance(self.positive, str):
-            return next((number for number, name in names.items() if name == self.positive), None)
-        if self.labels is not None:
-            return self.labels[self.positive] if 0 <= self.positive < len(self.labels) else None
-        return names.get(self.positive)
-
-    def aggregate(self, rows: Sequence[Mapping[str, Any]], metric: str) -> float:
-        """Compute a metric; NaN when there are no rows. A ratio of nothing to nothing is 0, as scikit-learn has it."""
-        if not rows:
-            return float("nan")
-        if metric == "accuracy":
-            return float(sum(row["accuracy"] for row in rows) / len(rows))
-        if metric == "f1" and self.average == "binary":
-            met = Counter(row["outcome"] for row in rows)
-            return _ratio(2 * met["tp"], 2 * met["tp"] + met["fp"] + met["fn"])
-        pairs = Counter((row["gold"], row["predicted"]) for row in rows)
-        gold: Counter[Any] = Counter()
-        predicted: Counter[Any] = Counter()
-        for (wanted, got), times in pairs.items():
-            gold[wanted] += times
-            predicted[got] += times
-        if metric == "f1":
-            known = [label for label in gold | predicted if label is not None]
-            return sum(_ratio(2 * pairs[x, x], gold[x] + predicted[x]) for x in known) / len(known)
-        return _matthews(len(rows), sum(pairs[x, x] for x in gold), gold, predicted)
-
-
-def _check_label(row: Row, names: Sequence[str]) -> None:
-    label = row.get("label")
-    if isinstance(label, str) and label not in names:
-        raise RecipeError(f"row {row['id']}: label {label!r} is not one of the model's: {', '.join(names)}")
-    if isinstance(label, int) and label >= len(names):
-        raise RecipeError(f"row {row['id']}: label {label}, but the model has {len(names)} labels")
-
-
-def _predicted(row: Row, said: Prediction) -> int | str | None:
-    """Take a prediction's label in the kind, number or name, of the row's; None for no prediction or NaN."""
-    wanted = type(row["label"])
-    if not said or said.get("nan"):
-        return None
-    for key in ("label", "name"):
-        if type(said.get(key)) is wanted:
-            return said[key]  # type: ignore[no-any-return]  # JSON
-    have, need = ("numbers", "names") if wanted is str else ("names", "numbers")
-    raise RecipeError(
-        f"prediction {row['id']}: labels are {have}, those of the rows {need}; name the rows' with the task's `labels`"
-    )
-
-
-def _outcome(wanted: bool, got: bool) -> str:
-    return {(True, True): "tp", (True, False): "fn", (False, True): "fp", (False, False): "tn"}[wanted, got]
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
-
-
-def _matthews(count: int, right: int, gold: Counter[Any], predicted: Counter[Any]) -> float:
-    """Compute Matthews' correlation for any number of labels (R_K; Gorodkin 2004); 0 when one side never varies."""
-    spread = count * count - sum(n * n for n in gold.values()), count * count - sum(n * n for n in predicted.values())
-    both = right * count - sum(times * predicted[label] for label, times in gold.items())
-    return _ratio(both, math.sqrt(spread[0] * spread[1]))

@@ -23,6 +23,7 @@ from cpu_pipeline.backends import _encoder, fastpath, hf
 from cpu_pipeline.backends._packed import Layout
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.tasks._base import Task
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
@@ -312,7 +313,7 @@ def artifact(tmp_path: Path) -> Path:
 
 def test_load_runs_what_the_card_says(artifact: Path) -> None:
     task = QuestionAnswering()
-    arrays = batch(hf.INPUTS)
+    arrays = batch(tuple(TOKENS))
     packed = fastpath.load(artifact, task, 1)(arrays)
     assert_same(packed, hf.load(artifact, task, 1)(arrays), arrays, task, 1e-5)
     replace(CARD, runtime={"implementation": "packed", "dtype": "bfloat16"}).write(artifact)

@@ -15,6 +15,7 @@ import transformers
 from cpu_pipeline.backends import hf
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
 from cpu_pipeline.tasks.text_classification import TextClassification
@@ -35,7 +36,7 @@ def batch(names: tuple[str, ...], size: int = 2, length: int = 9) -> dict[str, n
 @pytest.mark.parametrize(("kind", "inputs"), [("bert", 3), ("roberta", 2), ("distilbert", 2)])
 def test_inputs_and_outputs(tmp_path: Path, kind: str, inputs: int) -> None:
     session = hf.load(models.make(kind, tmp_path), TASK, 1)
-    assert session.inputs == hf.INPUTS[:inputs]
+    assert session.inputs == tuple(TOKENS)[:inputs]
     answer = session(batch(session.inputs))
     assert list(answer) == ["start_logits", "end_logits"]
     assert all(value.shape == (2, 9) and value.dtype == np.float32 for value in answer.values())
@@ -68,7 +69,7 @@ def test_a_head_that_is_not_there_is_not_made_up(model: Path) -> None:
 
 
 def test_an_encoder_needs_no_pooler(model: Path) -> None:
-    answer = hf.load(model, SentenceSimilarity(), 1)(batch(hf.INPUTS))
+    answer = hf.load(model, SentenceSimilarity(), 1)(batch(tuple(TOKENS)))
     assert answer["last_hidden_state"].shape == (2, 9, models.HIDDEN)
 
 

@@ -100,7 +100,7 @@ def test_a_graph_that_means_nothing_says_so(tmp_path: Path) -> None:
 
 
 def test_a_batch_it_cannot_take_is_a_failed_stage(tmp_path: Path) -> None:
-    with pytest.raises(StageFailed, match="does not run on a batch of 1x5"):
+    with pytest.raises(StageFailed, match=r"does not run on .*1x5"):
         backend.load(make(tmp_path), TASK, 1)({"input_ids": np.ones((1, 5), dtype=np.int64)})
 
 

@@ -77,7 +77,7 @@ def test_a_strange_member_is_refused_and_not_written(tmp_path: Path, name: str) 
 
 
 def test_the_processor_is_looked_at_before_the_archive(tmp_path: Path) -> None:
-    with pytest.raises(BackendMissing, match="compiled for sve2, which this CPU has not"):
+    with pytest.raises(BackendMissing, match="compiled for sve2, which this CPU lacks"):
         pt2.load(make(tmp_path / "m", {}, ("sve2",)), None, 1)
 
 

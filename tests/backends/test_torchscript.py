@@ -141,7 +141,9 @@ def test_a_card_of_another_module_is_refused(tmp_path: Path) -> None:
 
 def test_a_batch_it_cannot_take_is_a_failed_stage(tmp_path: Path) -> None:
     session = backend.load(make(tmp_path), TASK, 1)
-    with pytest.raises(StageFailed, match="does not run on a batch of 1x3 tokens: The size of tensor a") as caught:
+    with pytest.raises(
+        StageFailed, match=r"does not run on input_ids 1x3, attention_mask 1x2: The size of tensor a"
+    ) as caught:
         session({**ids([1, 2, 3]), "attention_mask": np.ones((1, 2), dtype=np.int64)})
     assert "\n" not in str(caught.value)
 

@@ -19,7 +19,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Let recipes come to what they are called; note which were asked for."""
     asked: list[str] = []
 
-    def pretend(path: Path, *_: Any) -> Refreshed:
+    def pretend(path: Path, *_: Any, **__: Any) -> Refreshed:
         asked.append(path.stem)
         if path.stem == "failed":
             raise StageFailed("no")

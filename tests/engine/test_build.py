@@ -66,7 +66,7 @@ def run(home: Path, store: Store) -> Run:
 
     def build(until: str = "data", jobs: int = 1) -> tuple[BuildResult, list[str]]:
         events: list[Event] = []
-        built = engine.build(planned(home, until), store, events.append, jobs)
+        built = engine.build(planned(home, until), store, tell=events.append, jobs=jobs)
         return built, [f"{e.what} {e.node}" for e in events if e.what in ("kept", "building", "failed", "skipped")]
 
     return build

@@ -110,7 +110,7 @@ def test_environments_are_made_when_asked(monkeypatch: pytest.MonkeyPatch, tmp_p
     made: list[str] = []
     monkeypatch.setattr(preview, "lacking", lambda *_: ["ipex"])
     monkeypatch.setattr(environments, "create", lambda name, _: made.append(name))
-    monkeypatch.setattr(rebuild, "rebuild", lambda *_: [Compared("one", "identical")])
+    monkeypatch.setattr(rebuild, "rebuild", lambda *_, **__: [Compared("one", "identical")])
     plan = api.plan(api.load_recipe(ROOT / "recipes" / "quickstart.yaml"))
     assert len(api.rebuild(plan, tmp_path, create_envs=True)) == 1 and made == ["ipex"]
     api.rebuild(plan, tmp_path)

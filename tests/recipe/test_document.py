@@ -124,6 +124,13 @@ def test_depth_is_capped_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
         parse(f"a: [{deep}]", HERE)
 
 
+@pytest.mark.parametrize("before", ["", "[1], " * 500])
+def test_the_limit_is_ours_where_libyaml_meets_its_own_first(before: str) -> None:
+    column = len(f"a: [{before}") + 64
+    with pytest.raises(RecipeError, match=rf"^toy.yaml:1:{column}: nested deeper than 64$"):
+        parse(f"a: [{before}" + "[" * 5000, HERE)
+
+
 def test_says_when_there_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="No such file"):
         read(tmp_path / "none.yaml")

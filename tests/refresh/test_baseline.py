@@ -10,7 +10,7 @@ from publishing import RECIPE, Made
 
 from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.refresh import baseline
-from cpu_pipeline.release import lockfile
+from cpu_pipeline.release import lockfile, standing
 from cpu_pipeline.store.lease import leased
 
 LEAST = {"id": "accuracy", "use": "validate.accuracy", "from": {"reference": "model"}, "with": {"at_least": 0.1}}
@@ -21,17 +21,23 @@ def made(tmp_path: Path) -> Made:
     return Made(tmp_path / "project")
 
 
+def loaded(version: Path) -> baseline.Baseline:
+    found = baseline.of_version(standing.read(version.parent))
+    assert found is not None
+    return found
+
+
 def uses(made: Made, version: Path, **how: Any) -> dict[str, str]:
     """Hold another build against a version; name what is added to its plan, and the stage of each."""
     built, _ = made.build(**how)
-    plan = baseline.against(baseline.of_version(version), built)
+    plan = baseline.against(loaded(version), built)
     return {name: node.use for name, node in plan.nodes.items() if name not in built.plan.nodes}
 
 
 def test_what_was_answered_is_taken_as_it_was(made: Made) -> None:
     version = made.put()
     built, _ = made.build(files={"more.txt": "more"})
-    plan = baseline.against(baseline.of_version(version), built)
+    plan = baseline.against(loaded(version), built)
     answers = plan.nodes["predict:int8@service"]
     assert (answers.use, answers.gives) == ("load.kept", "predictions")
     assert answers.stage.model_dump()["files"] == ("sub/file.txt",)
@@ -69,7 +75,7 @@ def test_the_successors_bounds_are_what_is_judged(made: Made) -> None:
     stages = [*RECIPE["stages"][:2], LEAST]
     version = made.put(stages=stages)
     built, _ = made.build(stages=stages, files={"more.txt": "more"})
-    stage = baseline.against(baseline.of_version(version), built).nodes["accuracy@service"].stage
+    stage = baseline.against(loaded(version), built).nodes["accuracy@service"].stage
     assert stage == built.plan.nodes["accuracy"].stage.successor() != built.plan.nodes["accuracy"].stage
 
 
@@ -77,14 +83,14 @@ def test_an_edited_version_is_refused(made: Made) -> None:
     version = made.put()
     (version / "int8" / "sub" / "file.txt").write_text("mine")
     with pytest.raises(Refused, match=r"is in service and was edited \(int8/sub/file.txt\)"):
-        baseline.of_version(version)
+        baseline.of_version(standing.read(version.parent))
 
 
 def test_of_a_lock_only_what_the_store_holds_whole_is_taken_up(made: Made) -> None:
     built, store = made.build()
     held = lockfile.make(built, store)
 
-    def found() -> tuple[baseline.Service, list[str]]:
+    def found() -> tuple[baseline.Baseline, list[str]]:
         with leased(store) as lease:
             return baseline.of_lock(held, built.plan, lease)
 

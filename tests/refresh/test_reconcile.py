@@ -13,6 +13,7 @@ from project import CommandResult, ProjectFixture, ended, pids_in, put_down
 from publishing import MODEL, RECIPE, ROWS, Made
 
 from cpu_pipeline.core import hub_api
+from cpu_pipeline.core.artifact import digest_file
 from cpu_pipeline.core.errors import StageFailed, TryAgain
 from cpu_pipeline.engine import build, environments, preview
 from cpu_pipeline.engine.result import BuildResult
@@ -21,7 +22,7 @@ from cpu_pipeline.recipe.reader import load_recipe
 from cpu_pipeline.recipe.spec import Trigger
 from cpu_pipeline.refresh import drift, outcome, upstream
 from cpu_pipeline.refresh import reconcile as refreshing
-from cpu_pipeline.release import latest, lockfile, manifest, promotions, references, versions
+from cpu_pipeline.release import latest, lockfile, manifest, promotions, publish, references, versions
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.local import Store
 
@@ -580,7 +581,7 @@ class Pretended:
         monkeypatch.setattr(build, "build", self.build)
         monkeypatch.setattr(hub_api, "resolve", lambda repo, want, branch: self.heads[want])
 
-    def build(self, plan: Plan, store: Store, *_: Any) -> BuildResult:
+    def build(self, plan: Plan, store: Store, **_: Any) -> BuildResult:
         built = BuildResult(plan)
         self.made.fill(built, store, content=self.content)
         for name in [name for name in plan.nodes if name in self.errors]:
@@ -592,7 +593,7 @@ class Pretended:
 
     def refresh(self, *only: Trigger, **recipe: Any) -> outcome.Refreshed:
         path = self.made.write(**recipe) if recipe else self.made.home / "toy.yaml"
-        return refreshing.refresh(path, self.store, self.out, only)
+        return refreshing.refresh(path, self.store, self.out, only=only)
 
 
 @pytest.fixture
@@ -603,7 +604,7 @@ def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretended:
 def test_a_promotion_moves_recipe_and_lock_and_a_refusal_neither(pretended: Pretended) -> None:
     assert pretended.refresh(refresh={"follow": "main"}).outcome == "promoted"
     recipe = pretended.made.home / "toy.yaml"
-    place = lockfile.place(recipe)
+    place = lockfile.lock_path(recipe)
     text, held = recipe.read_text(), place.read_bytes()
     assert lockfile.read(place)["sources"]["model:files"]["from"] == f"acme/small at {MODEL}"
     pretended.heads["model"], pretended.content, pretended.drops = "b" * 40, "poison", ["a drop"]
@@ -624,7 +625,7 @@ def test_a_dry_run_reacts_as_a_refresh_would(pretended: Pretended) -> None:
     text, pretended.heads["model"] = recipe.read_text(), "b" * 40
     wanted: list[tuple[list[Trigger], str]] = [([], "stale"), (["model"], "stale"), (["data", "recipe"], "fresh")]
     for only, expected in wanted:
-        done = refreshing.refresh(recipe, pretended.store, pretended.out, only, dry_run=True)
+        done = refreshing.refresh(recipe, pretended.store, pretended.out, only=only, dry_run=True)
         assert (done.outcome, bool(done.moved)) == (expected, expected == "stale"), only
     assert recipe.read_text() == text
 
@@ -679,3 +680,28 @@ def test_environments_are_made_only_when_asked(
     path = pretended.made.write()
     assert refreshing.refresh(path, pretended.store, pretended.out, create_envs=wanted).outcome == "promoted"
     assert made == (["ipex"] if wanted else [])
+
+
+@pytest.mark.parametrize(("content", "outcome"), [("better", "promoted"), ("weights", "unchanged")])
+def test_the_version_in_service_is_hashed_once(
+    pretended: Pretended, monkeypatch: pytest.MonkeyPatch, content: str, outcome: str
+) -> None:
+    """Its files may be many gigabytes: drift, baseline, decision and promotion share one look at them."""
+    version = latest.in_service(pretended.out / "toy") if pretended.refresh(refresh={"follow": "main"}) else None
+    assert version is not None
+    files = {version / name for name in manifest.read_manifest(version)["files"]}
+    hashed: list[Path] = []
+
+    def count(path: Path) -> str:
+        hashed.append(path)
+        return digest_file(path)
+
+    for module in (manifest, publish):
+        monkeypatch.setattr(module, "digest_file", count)
+    pretended.heads["data"], pretended.content = "d" * 40, content
+    if outcome == "unchanged":
+        pretended.heads["data"] = ROWS
+        lockfile.lock_path(pretended.made.home / "toy.yaml").unlink()
+    assert pretended.refresh().outcome == outcome
+    of_version = [path for path in hashed if version in path.parents]
+    assert sorted(of_version) == sorted(files)

@@ -207,7 +207,7 @@ def test_a_run_whose_id_is_ahead_is_not_the_last_one(bench: ProjectFixture, look
 
 def test_how_the_lock_stands(bench: ProjectFixture, look: Look) -> None:
     assert look().lock == "missing" and look(10 * DAY).problems == []
-    place = lockfile.place(bench.home / "small.yaml")
+    place = lockfile.lock_path(bench.home / "small.yaml")
     place.write_text("lock: 9\n")
     assert look().lock == "unknown" and "newer cpu-pipeline" in look().problems[0]
     place.write_text(json.dumps({"lock": 1, **EMPTY}))

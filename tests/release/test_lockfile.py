@@ -317,12 +317,12 @@ def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkey
     text = recipe.read_text()
     command = ("lock", "--upgrade", recipe, "--store", tmp_path / "store")
     assert cli(*command).code == 1
-    assert recipe.read_text() == text and not lockfile.place(recipe).exists()
+    assert recipe.read_text() == text and not lockfile.lock_path(recipe).exists()
     errors.clear()
     said = cli(*command)
     assert said.code == 0 and f"moved  model: main of acme/small moved: {MODEL[:12]} → {moved[:12]}" in said.out
     assert recipe.read_text() == text.replace(MODEL, moved)
-    assert lockfile.read(lockfile.place(recipe))["sources"]["model:files"]["from"] == f"acme/small at {moved}"
+    assert lockfile.read(lockfile.lock_path(recipe))["sources"]["model:files"]["from"] == f"acme/small at {moved}"
 
 
 def test_upgrade_needs_a_branch_to_follow(bench: ProjectFixture) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cpu_pipeline.core import files
 from cpu_pipeline.core.artifact import digest_file
 from cpu_pipeline.core.errors import RecipeError, Refused, TryAgain
 from cpu_pipeline.release import latest, versions
@@ -241,7 +242,7 @@ def test_one_moves_at_a_time(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     found = promoted(home)
     assert all(later.instead_of == earlier.version for earlier, later in itertools.pairwise(found))
     assert home / found[-1].version == in_service(home)
-    monkeypatch.setattr(versions, "PATIENCE", 0.05)
+    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.05)
     with moving(home), pytest.raises(TryAgain, match="is held for"):
         put(home, A)
 

@@ -28,6 +28,7 @@ from cpu_pipeline.release.publish import REPORT, Damaged, publish
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.record import Action
 
 RECIPE = """\
 about: {about}
@@ -71,12 +72,18 @@ def made(tmp_path: Path) -> Maker:
                 run = {"seconds": 1.5, "peak_memory": 3 << 20, "when": 0}
                 needed = {"stage": node.use, "packages": {"onnx": "1.23"}, "backends": {}}
                 built.artifacts[node.id] = lease.commit(key, needed, node.gives, said, run, work)
-                built.keys[node.id] = key
+                built.keys[node.id], built.records[node.id] = key, record_in(store, key)
                 if verdicts := node.stage.judge(node.stage.parse_facts(built.artifacts[node.id].facts)):
                     built.verdicts[node.id] = verdicts
         return built, store
 
     return make
+
+
+def record_in(store: Store, key: str) -> Action:
+    record = store.action(key)
+    assert record is not None
+    return record
 
 
 @pytest.fixture
@@ -85,7 +92,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def put(made: tuple[BuildResult, Store], out: Path, force: bool = False) -> Path:
-    found = publish(*made, out, force)
+    found = publish(*made, out, force=force)
     assert found is not None
     return found[0]
 
@@ -267,7 +274,7 @@ def test_what_was_edited_is_not_overwritten_without_force(edit: str, made: Maker
     ):
         publish(*made(), out)
     assert {f: (path / f).read_bytes() for f in files(path) if (path / f).is_file()} == before
-    assert publish(*made(), out, True) == (path, True)
+    assert publish(*made(), out, force=True) == (path, True)
     assert edited(path) == []
     assert (out / "toy" / "latest").resolve() == path.resolve()
 
@@ -295,7 +302,7 @@ def test_a_version_that_is_a_link_is_not_written_through(made: Maker, out: Path,
     shutil.move(version, tmp_path / "elsewhere")
     version.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Refused, match=f"{version} is a symbolic link"):
-        publish(*made(), out, True)
+        publish(*made(), out, force=True)
 
 
 def test_latest_names_a_folder_at_every_moment_while_an_edited_version_is_replaced(
@@ -372,6 +379,24 @@ def test_a_damaged_object_is_not_put_out(node: str, made: Maker, out: Path) -> N
     with pytest.raises(Damaged, match=f"the object of `{node}` in the store was damaged; set aside"):
         publish(built, Store(store.root), out)
     assert list((out / "toy").iterdir()) == []
+
+
+@pytest.mark.parametrize("node", ["model", "same"])
+def test_no_version_is_published_without_the_record_of_a_step(node: str, made: Maker, out: Path) -> None:
+    built, store = made()
+    del built.records[node]
+    with pytest.raises(KeyError, match=node):
+        publish(built, store, out)
+    assert not out.exists()
+
+
+def test_a_version_is_described_by_the_records_of_its_build(made: Maker, out: Path) -> None:
+    """What happens to the records in the store meanwhile changes nothing."""
+    built, store = made()
+    for key in built.keys.values():
+        store.record_of(key).unlink()
+    steps = read_manifest(put((built, store), out))["steps"]
+    assert {step["run"]["seconds"] for step in steps.values()} == {1.5}
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the names of open files")

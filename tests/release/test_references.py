@@ -205,7 +205,7 @@ def test_a_note_that_is_damaged_stops_it(data: bytes, store: Store, tmp_path: Pa
 def test_a_lock_that_changes_during_a_collection_counts_as_it_is_now(store: Store, tmp_path: Path) -> None:
     path = write_lock(tmp_path / "toy.lock", store, 1)
     store.root_at(path)
-    known = references.KnownFiles()
-    assert references.read(store, known).keys == {key(1)}
+    read = references.reader(store)
+    assert read().keys == {key(1)}
     write_lock(path, store, 2, 3)
-    assert references.read(store, known).keys == {key(2), key(3)}
+    assert read().keys == {key(2), key(3)}

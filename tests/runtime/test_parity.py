@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import models
 import numpy as np
@@ -15,8 +14,11 @@ import pytest
 from conftest import ROOT
 
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.runtime.parity import compare, parity, require_parity, synthetic
+from cpu_pipeline.core.model_io import TOKENS
+from cpu_pipeline.runtime.parity import compare, parity, require_parity
 from cpu_pipeline.tasks._base import Feature
+from cpu_pipeline.tasks._synthetic import tokens
+from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
 
 class Fake:
@@ -41,7 +43,7 @@ SAME = Fake(logits=lambda ids, mask: ids)
 
 
 def test_equal_answers_are_equal() -> None:
-    facts = compare(SAME, SAME, BATCHES, 0, per_token=True)
+    facts = compare(SAME, SAME, BATCHES, TOKENS, per_token=True)
     assert facts == {
         "max_abs": 0.0, "mean_abs": 0.0, "cosine_min": pytest.approx(1), "cosine_mean": pytest.approx(1),
         "same_top": 1.0, "nonfinite": 0, "values": 9, "shapes": [[2, 3], [1, 4]],
@@ -51,13 +53,13 @@ def test_equal_answers_are_equal() -> None:
 
 def test_padding_counts_only_where_outputs_are_per_sequence() -> None:
     noisy = Fake(logits=lambda ids, mask: np.where(mask == 1, ids, 99))
-    assert compare(noisy, SAME, BATCHES, 0, per_token=True)["max_abs"] == 0.0
-    assert compare(noisy, SAME, BATCHES, 0, per_token=False)["max_abs"] == 99.0
+    assert compare(noisy, SAME, BATCHES, TOKENS, per_token=True)["max_abs"] == 0.0
+    assert compare(noisy, SAME, BATCHES, TOKENS, per_token=False)["max_abs"] == 99.0
 
 
 def test_differences_are_measured() -> None:
     shifted = Fake(logits=lambda ids, mask: ids + (ids == 8) * 3)
-    facts = compare(shifted, SAME, BATCHES, 0, per_token=True)
+    facts = compare(shifted, SAME, BATCHES, TOKENS, per_token=True)
     assert facts["max_abs"] == 3.0 and facts["mean_abs"] == pytest.approx(3 / 9)
     assert facts["same_top"] == pytest.approx(2 / 3)
     assert facts["cosine_min"] < facts["cosine_mean"] < 1
@@ -72,18 +74,18 @@ def test_the_top_is_over_positions_for_spans_and_over_classes_for_labels() -> No
     def classes(scale: float) -> Fake:
         return Fake(logits=lambda ids, mask: np.stack([ids, scale * ids], axis=-1))
 
-    facts = compare(classes(0.5), classes(2.0), BATCHES, 0, per_token=True)
+    facts = compare(classes(0.5), classes(2.0), BATCHES, TOKENS, per_token=True)
     assert facts["same_top"] == 0.0
     sums = [Fake(logits=lambda ids, mask, s=s: np.stack([ids.sum(1), s * ids.sum(1)], axis=-1)) for s in (0.5, 2)]
-    assert compare(*sums, BATCHES, 0, per_token=False)["same_top"] == 0.0
-    assert compare(sums[0], sums[0], BATCHES, 0, per_token=False)["values"] == 6
+    assert compare(*sums, BATCHES, TOKENS, per_token=False)["same_top"] == 0.0
+    assert compare(sums[0], sums[0], BATCHES, TOKENS, per_token=False)["values"] == 6
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_never_passes(value: float) -> None:
     broken = Fake(logits=lambda ids, mask: np.where(ids == 9, value, ids))
     for pair in ((broken, SAME), (SAME, broken), (broken, broken)):
-        facts = compare(*pair, BATCHES, 0, per_token=True)
+        facts = compare(*pair, BATCHES, TOKENS, per_token=True)
         assert facts["nonfinite"] == 1 and facts["values"] == 9 and np.isfinite(facts["max_abs"])
         with pytest.raises(StageFailed, match="1 of 9 answers are NaN or infinite"):
             require_parity(facts, 1e9, "here")
@@ -91,20 +93,20 @@ def test_what_is_not_finite_never_passes(value: float) -> None:
 
 def test_nothing_compared_never_passes() -> None:
     with pytest.raises(StageFailed, match="nothing was compared"):
-        require_parity(compare(SAME, SAME, [], 0, per_token=True), 1.0, "here")
+        require_parity(compare(SAME, SAME, [], TOKENS, per_token=True), 1.0, "here")
 
 
 def test_a_baked_shape_is_named() -> None:
     baked = Fake(logits=lambda ids, mask: ids[:, :2])
     with pytest.raises(StageFailed, match=r"answer to a batch of \[2, 3\] is \[2, 2\], not \[2, 3\]"):
-        compare(baked, SAME, BATCHES, 0, per_token=True)
+        compare(baked, SAME, BATCHES, TOKENS, per_token=True)
 
 
 @pytest.mark.parametrize(("kind", "ends"), [("bert", (2, 3)), ("roberta", (0, 2))])
 def test_synthetic_batches_look_like_text(tmp_path: Path, kind: str, ends: tuple[int, int]) -> None:
     models.make(kind, tmp_path)
-    batches = synthetic(tmp_path)
-    assert batches == synthetic(tmp_path) and batches != synthetic(tmp_path, seed=1)
+    batches = tokens(tmp_path)
+    assert batches == tokens(tmp_path) and batches != tokens(tmp_path, seed=1)
     lengths = [[len(f.inputs["input_ids"]) for f in batch] for batch in batches]
     assert [(len(batch), max(batch)) for batch in lengths] == [(1, 6), (2, 17), (3, 40), (1, 128), (4, 64)]
     assert any(len(set(batch)) > 1 for batch in lengths), "no batch is padded"
@@ -116,14 +118,14 @@ def test_synthetic_batches_look_like_text(tmp_path: Path, kind: str, ends: tuple
 
 def test_synthetic_batches_fit_the_positions(tmp_path: Path) -> None:
     models.make("roberta", tmp_path, max_position_embeddings=34)
-    assert max(len(f.inputs["input_ids"]) for batch in synthetic(tmp_path) for f in batch) == 32
+    assert max(len(f.inputs["input_ids"]) for batch in tokens(tmp_path) for f in batch) == 32
     models.make("bert", tmp_path, max_position_embeddings=34)
-    assert max(len(f.inputs["input_ids"]) for batch in synthetic(tmp_path) for f in batch) == 34
+    assert max(len(f.inputs["input_ids"]) for batch in tokens(tmp_path) for f in batch) == 34
 
 
 def test_parity_judges_on_synthetic_batches(tmp_path: Path) -> None:
     models.make("bert", tmp_path)
-    task = SimpleNamespace(per_token=True)
+    task = QuestionAnswering()
     assert [4, 64] in parity(SAME, SAME, tmp_path, task, 1e-6, "here")["shapes"]
     off = Fake(logits=lambda ids, mask: ids + 0.01)
     with pytest.raises(StageFailed, match=r"up to 0\.01"):

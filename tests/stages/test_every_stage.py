@@ -64,8 +64,8 @@ def test_a_backend_is_a_module_with_its_promises_and_a_test(name: str) -> None:
     assert inspect.getfile(backend) == str(ROOT / "cpu_pipeline" / "backends" / f"{name}.py")  # type: ignore[arg-type]
     assert isinstance(backend.PACKAGES, tuple) and backend.PACKAGES
     assert isinstance(backend.VERSION, int)
-    assert list(inspect.signature(backend.load).parameters) == ["path", "task", "threads"]
-    assert list(inspect.signature(backend.usage).parameters) == ["folder", "task"]
+    assert list(inspect.signature(backend.load).parameters) == ["path", "head", "threads"]
+    assert list(inspect.signature(backend.usage).parameters) == ["folder", "head"]
     first = (inspect.getdoc(backend) or "").splitlines()[0]
     assert first.endswith(".")
     assert (TESTS / "backends" / f"test_{name}.py").is_file()

@@ -774,7 +774,7 @@ def test_threads_of_one_process_share_a_lease(store: Store) -> None:
 
 
 def test_a_store_lock_that_is_never_released_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.05)
     holder = FileLock(store.root / "store.lock")
     store.prepare()
     with holder, pytest.raises(TryAgain, match=r"store.lock is held for"):

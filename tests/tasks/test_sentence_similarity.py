@@ -100,7 +100,7 @@ def test_what_is_not_built_here_is_a_clear_failure(model: Path) -> None:
     with pytest.raises(StageFailed, match="pooling modes"):
         _pooling.read(model)
     (model / "1_Pooling" / "config.json").unlink()
-    with pytest.raises(StageFailed, match=r"names 1_Pooling/config\.json, which is not there"):
+    with pytest.raises(StageFailed, match=r"config\.json is not there: modules\.json names 1_Pooling/config\.json"):
         _pooling.read(model)
     (model / "modules.json").write_text('[{"type": "x.Pooling", "path": "../1_Pooling"}]')
     with pytest.raises(StageFailed, match="leads outside"):

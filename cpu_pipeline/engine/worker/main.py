@@ -1,7 +1,7 @@
 """Runs one node in a child process, in the interpreter its environment names: the child's end of the conversation.
 
-It reads requests as JSON lines, answers each with one (`child.py` asks), sends what libraries print to the node's
-log, and dies with its parent: by PR_SET_PDEATHSIG on Linux, by watching the parent elsewhere.
+It reads requests as JSON lines, answers each with one (`process.py` writes them), sends what libraries print to the
+node's log, and dies with its parent: by PR_SET_PDEATHSIG on Linux, by watching the parent elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,68 +28,111 @@ from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain
+from cpu_pipeline.core.model_io import StatefulSession
 from cpu_pipeline.core.text import one_line
-from cpu_pipeline.engine.environments import Interpreter
-from cpu_pipeline.engine.worker.protocol import heard
+from cpu_pipeline.engine.worker.protocol import (
+    Answer,
+    Answered,
+    Failed,
+    Open,
+    Opened,
+    Ran,
+    Reply,
+    Request,
+    Reset,
+    ResetDone,
+    Run,
+    TaskSpec,
+    Time,
+    Timed,
+    read_request,
+    write_reply,
+)
 from cpu_pipeline.engine.worker.session import RemoteSession, TimedSession
 from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.store.local import disk_error
 
 if TYPE_CHECKING:
     from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.tasks._base import Task
 
-
-NOTHING = 1 << 20
-"""Bytes left on a disk that count as none when a step fails there."""
+FULL = 1 << 20
+"""A disk with fewer free bytes counts as full when a step fails that writes to it."""
 
 
 def main() -> None:
-    """Answer requests until the parent hangs up: the child's end."""
+    """Answer requests until the parent closes the pipe. The argument is the parent's process number."""
     replies = os.fdopen(os.dup(1), "wb")
     devnull = os.open(os.devnull, os.O_RDWR)
     os.dup2(devnull, 1)
     _die_with_parent(int(sys.argv[1]))
     lines = os.fdopen(os.dup(0), "rb")
     os.dup2(devnull, 0)
-    state: dict[str, Any] = {}
+    worker = Worker()
     while line := lines.readline():
-        asked = json.loads(line)
-        reply = json.dumps(_reply(asked, state), allow_nan=False)
+        reply = write_reply(worker.reply(line))
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):  # the log's disk may be the one that is full
                 stream.flush()
-        replies.write(reply.encode() + b"\n")
+        replies.write(reply)
         replies.flush()
 
 
-def _reply(asked: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    try:
-        if "log" in asked:
-            _log_to(Path(asked["log"]))
-        match asked["do"]:
-            case "run":
-                return _run(asked)
-            case "open":
-                state["session"] = backends.get(asked["artifact"]["format"]).load(
-                    Path(asked["artifact"]["path"]), _task(asked), asked["threads"]
-                )
-                return {"inputs": list(state["session"].inputs)}
-            case "answer":
-                return _answer(asked, state["session"])
+class Worker:
+    """Answers one request after another; between them it keeps the artifact that was opened last."""
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+
+    def reply(self, line: bytes) -> Reply:
+        """Answer one request; every error becomes a reply."""
+        out = Path()
+        try:
+            request = read_request(line)
+            out = request.out if isinstance(request, Run) else out
+            return self._do(request)
+        except PipelineError as error:
+            return Failed.of(error)
+        except ModuleNotFoundError as error:
+            _trace()
+            return Failed.of(BackendMissing(f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"))
+        except Exception as error:  # the one place: whatever a library raises becomes the error of this step
+            _trace()
+            if (full := _full(error, out)) is not None:
+                return Failed.of(full)
+            text = " ".join(str(error).split())[:600]
+            return Failed.of(StageFailed(f"{type(error).__name__}: {text}"))
+
+    def _do(self, request: Request) -> Reply:
+        match request:
+            case Run():
+                _log_to(request.log)
+                return _run(request)
+            case Open():
+                if request.log is not None:
+                    _log_to(request.log)
+                backend = backends.get(request.artifact.format)
+                self.session = backend.load(request.artifact.path, _task(request.task), request.threads)
+                return Opened(tuple(self.session.inputs), isinstance(self.session, StatefulSession))
+            case Reset():
+                _reset(self._opened())
+                return ResetDone()
+            case Answer():
+                return _answer(request, self._opened())
+            case Time():
+                return _time(request, self._opened())
             case _:
-                return _time(asked, state["session"])
-    except PipelineError as error:
-        return {"error": type(error).__name__, "says": str(error)}
-    except ModuleNotFoundError as error:
-        _trace()
-        says = f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"
-        return {"error": BackendMissing.__name__, "says": says}
-    except Exception as error:  # the one place: whatever a library raises becomes the error of this step
-        _trace()
-        if (full := _full(error, Path(asked.get("out", ".")))) is not None:
-            return {"error": type(full).__name__, "says": str(full)}
-        text = " ".join(str(error).split())[:600]
-        return {"error": StageFailed.__name__, "says": f"{type(error).__name__}: {text}"}
+                raise StageFailed(f"the worker has no answer to {type(request).__name__}")
+
+    def _opened(self) -> Session:
+        if self.session is None:
+            raise StageFailed("the worker has opened no artifact")
+        return self.session
+
+
+def _reset(session: Session) -> None:
+    if isinstance(session, StatefulSession):
+        session.reset()
 
 
 def _trace() -> None:
@@ -98,7 +141,7 @@ def _trace() -> None:
 
 
 def _full(error: BaseException, out: Path) -> TryAgain | None:
-    """Say which disk is full if that is behind an error; native libraries raise what they like then."""
+    """Return the error of a full disk if that is the cause; native libraries raise other errors then."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
@@ -107,33 +150,32 @@ def _full(error: BaseException, out: Path) -> TryAgain | None:
                 return found
         cause = cause.__cause__ or cause.__context__
     with contextlib.suppress(OSError):
-        if shutil.disk_usage(out).free < NOTHING:
+        if shutil.disk_usage(out).free < FULL:
             found = disk_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), out)
             return found if isinstance(found, TryAgain) else None
     return None
 
 
-def _run(asked: Mapping[str, Any]) -> dict[str, Any]:
-    out = Path(asked["out"])
-    task, threads = _task(asked), int(asked["threads"])
+def _run(request: Run) -> Ran:
+    task, threads = _task(request.task), request.threads
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(threads)
-    stage = stages.get(asked["use"])(**asked["options"])
+    stage = stages.get(request.use)(**request.options)
     opened: list[RemoteSession] = []
     job = Job(
-        load=lambda artifact: _load(artifact, task, threads, asked, opened),
-        timer=lambda artifact: _timer(artifact, asked),
+        load=lambda artifact: _load(artifact, task, request, opened),
+        timer=lambda artifact: timer(artifact, request),
         source=sources.find,
         task=task,
-        data={role: Path(path) for role, path in asked["data"].items()},
-        scratch=Path(asked["scratch"]),
+        data=request.data,
+        scratch=request.scratch,
         threads=threads,
-        isa=tuple(asked["isa"]),
-        allow=frozenset(asked["allow"]),
+        isa=request.isa,
+        allow=frozenset(request.allow),
     )
     _forget_peak()
     try:
-        facts = stored_facts(stage.run({name: heard(said) for name, said in asked["inputs"].items()}, out, job))
+        facts = stored_facts(stage.run(request.inputs, request.out, job))
     finally:
         for session in opened:
             session.close()
@@ -146,7 +188,7 @@ def _run(asked: Mapping[str, Any]) -> dict[str, Any]:
         stage.parse_facts(found)
     except ValueError as error:  # no later build could read its record
         raise StageFailed(f"its facts are not what it declares: {one_line(error)}") from error
-    return {"facts": found, "peak_memory": peak_memory()}
+    return Ran(found, peak_memory())
 
 
 def _finite(value: Any) -> Any:
@@ -158,61 +200,63 @@ def _finite(value: Any) -> Any:
     return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _load(
-    artifact: Artifact, task: Any, threads: int, asked: Mapping[str, Any], opened: list[RemoteSession]
-) -> Session:
-    """Open an artifact where its backend lives: here, or in a child of this process in another environment."""
+def _load(artifact: Artifact, task: Task | None, request: Run, opened: list[RemoteSession]) -> Session:
+    """Open an artifact in its backend's environment: in this process, or in a child of it; `opened` takes the child."""
     backend = backends.get(artifact.format)
-    if asked["environment"] == backend.ENVIRONMENT:
-        return backend.load(artifact.path, task, threads)
-    opened.append(RemoteSession(artifact, _interpreter(artifact, asked), asked))
+    if request.environment == backend.ENVIRONMENT:
+        return backend.load(artifact.path, task, request.threads)
+    interpreter = request.interpreters[backend.ENVIRONMENT]
+    opened.append(RemoteSession(Open(artifact, request.task, request.threads, request.log), interpreter))
     return opened[-1]
 
 
-def _interpreter(artifact: Artifact, asked: Mapping[str, Any]) -> Interpreter:
-    said = asked["interpreters"][backends.get(artifact.format).ENVIRONMENT]
-    return Interpreter(said["python"], tuple(said["paths"]))
+@contextmanager
+def timer(artifact: Artifact, request: Run) -> Iterator[TimedSession]:
+    """Open an artifact in a fresh process, in its backend's environment, pinned to `threads` cores.
+
+    Args:
+        artifact: what is measured.
+        request: the step that measures; it has the task, the number of threads, the log and the interpreters.
+    """
+    interpreter = request.interpreters[backends.get(artifact.format).ENVIRONMENT]
+    opening = Open(artifact, request.task, request.threads, request.log)
+    session = TimedSession(opening, interpreter, host.pinned(request.threads))
+    try:
+        yield session
+    finally:
+        session.close()
 
 
-def _answer(asked: Mapping[str, Any], session: Session) -> dict[str, Any]:
+def _answer(request: Answer, session: Session) -> Answered:
     import numpy as np
 
-    with np.load(asked["given"]) as held:
-        arrays = {name: held[name] for name in held.files}
-    np.savez(asked["answers"], **session(arrays))  # type: ignore[arg-type]  # numpy types savez's keywords as bool
-    return {}
+    with np.load(request.inputs) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(request.outputs, **session(arrays))  # type: ignore[arg-type]  # numpy types savez's keywords as bool
+    return Answered()
 
 
-def _time(asked: Mapping[str, Any], session: Any) -> dict[str, Any]:
+def _time(request: Time, session: Session) -> Timed:
     import numpy as np
 
     batches: dict[str, dict[str, Any]] = {}
-    with np.load(asked["batches"]) as held:
-        for name in held.files:
+    with np.load(request.batches) as file:
+        for name in file.files:
             number, _, key = name.partition(".")
             if key in session.inputs:
-                batches.setdefault(number, {})[key] = held[name]
+                batches.setdefault(number, {})[key] = file[name]
     seconds = []
-    for _ in range(asked["rounds"]):
+    for _ in range(request.rounds):
         for arrays in batches.values():
+            _reset(session)
             begin = time.perf_counter()
             session(arrays)
             seconds.append(time.perf_counter() - begin)
-    return {"seconds": seconds, "peak_memory": peak_memory()}
+    return Timed(seconds, peak_memory())
 
 
-@contextmanager
-def _timer(artifact: Artifact, asked: Mapping[str, Any]) -> Iterator[TimedSession]:
-    timed = TimedSession(artifact, _interpreter(artifact, asked), asked, host.pinned(int(asked["threads"])))
-    try:
-        yield timed
-    finally:
-        timed.close()
-
-
-def _task(asked: Mapping[str, Any]) -> Any:
-    told = asked.get("task")
-    return None if told is None else tasks.get(told["use"])(**told["with"])
+def _task(spec: TaskSpec | None) -> Task | None:
+    return None if spec is None else tasks.get(spec.use)(**spec.options)
 
 
 def _log_to(path: Path) -> None:

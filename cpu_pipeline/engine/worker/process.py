@@ -1,6 +1,6 @@
 """The parent's end of a conversation with a worker: one child process, asked one thing at a time.
 
-Requests and replies are JSON lines over the child's standard input and output (`worker.py` answers them); what
+Requests and replies are JSON lines over the child's standard input and output (`main.py` answers them); what
 libraries print goes to the node's log. A child is reused while it is healthy and dies with its parent, so it must be
 started from the parent's main thread.
 """
@@ -8,19 +8,19 @@ started from the parent's main thread.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
 from cpu_pipeline.core import host
-from cpu_pipeline.core.errors import StageFailed, error_class
+from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.engine.environments import Interpreter
+from cpu_pipeline.engine.worker.protocol import R, Request, read_reply, write_request
 from cpu_pipeline.engine.worker.sandbox import variables
 
 TAIL = 15
@@ -58,24 +58,28 @@ class WorkerProcess:
             raise StageFailed("the worker has no output")
         return stream
 
-    def ask(self, request: Mapping[str, Any]) -> None:
+    def ask(self, request: Request) -> None:
         """Send one request."""
         self.peak = 0
         try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]  # always a pipe
+            self.process.stdin.write(write_request(request))  # type: ignore[union-attr]  # always a pipe
             self.process.stdin.flush()  # type: ignore[union-attr]  # always a pipe
         except BrokenPipeError:
             pass  # it has died: reading its answer says so
 
-    def answer(self) -> dict[str, Any]:
-        """Wait for the answer; raise the error that the child names, or say how it died."""
+    def answer(self, expected: type[R]) -> R:
+        """Wait for the reply to the request.
+
+        Args:
+            expected: the class of the reply.
+
+        Raises:
+            PipelineError: the error that the child reports; how the child died, if it did.
+        """
         line = self.replies.readline()
         if not line.endswith(b"\n"):
             raise StageFailed(self.epitaph())
-        said: dict[str, Any] = json.loads(line)
-        if "error" in said:
-            raise error_class(said["error"])(said["says"])
-        return said
+        return read_reply(line, expected)
 
     def epitaph(self) -> str:
         """Say how the child died."""

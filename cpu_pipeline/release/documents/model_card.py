@@ -21,7 +21,6 @@ from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Node
 from cpu_pipeline.release.documents.markdown import blocks
 from cpu_pipeline.release.documents.origins import Origin, maker, used
-from cpu_pipeline.store.local import Store
 
 FILE = "README.md"
 LIBRARIES = {"hf": "transformers"}
@@ -30,10 +29,15 @@ _PLAIN = re.compile(r"[A-Za-z]([\w ./-]*\w)?")
 """Text that is text to every reader of YAML, unless it is a word of its own (`yes`, `null`)."""
 
 
-def render(
-    built: BuildResult, store: Store, manifest: Mapping[str, Any], origins: Sequence[Origin], output: str
-) -> str:
-    """Write the card of one output."""
+def render(built: BuildResult, manifest: Mapping[str, Any], origins: Sequence[Origin], output: str) -> str:
+    """Write the model card of one output, as Markdown with a YAML header.
+
+    Args:
+        built: the build.
+        manifest: what `manifest.describe` returned for it.
+        origins: everything that was fetched.
+        output: the node whose artifact the card is about.
+    """
     ancestors = built.plan.ancestors(output)
     made_of = [origin for origin in origins if origin.node in ancestors]
     gates = {name: built.plan.nodes[name] for name in built.verdicts}
@@ -44,12 +48,12 @@ def render(
     lines += [f"# {escape(manifest['name'])}: {escape(output)}", ""]
     if about := manifest["recipe"].get("about"):
         lines += [escape(about), ""]
-    _, places = used(built, store, ancestors)
+    _, places = used(built, ancestors)
     for place in sorted(places):
         if warning := manifest["environments"][place]["warning"]:
             lines += [f"**Warning:** {escape(warning)}", ""]
     lines += _made(built, manifest, made_of, output)
-    lines += ["## How good it is", "", *_judged(built, store, output, [*own, *others])]
+    lines += ["## How good it is", "", *_judged(built, output, [*own, *others])]
     lines += _use(built, output)
     lines += _rebuild(manifest, output)
     return "\n".join(lines)
@@ -124,7 +128,7 @@ def _made(built: BuildResult, manifest: Mapping[str, Any], made_of: Sequence[Ori
     return [*lines, "", "## Made of", *table(("what", "from", "commit"), rows)]
 
 
-def _judged(built: BuildResult, store: Store, output: str, gates: Sequence[Node]) -> Iterator[str]:
+def _judged(built: BuildResult, output: str, gates: Sequence[Node]) -> Iterator[str]:
     """Tell what every check of this output and of its steps said, and what it measured beside its reference."""
     if not any(_side(gate, "candidate") == output for gate in gates):
         yield from ("No check of the recipe looked at this output: nothing here is proved.", "")
@@ -137,10 +141,10 @@ def _judged(built: BuildResult, store: Store, output: str, gates: Sequence[Node]
         yield from (f"- {escape(verdict.says)}" for verdict in built.verdicts[gate.id])
         details = gate.stage.details(gate.stage.parse_facts(built.artifacts[gate.id].facts))
         yield from ("", *blocks(details))
-        action = store.action(built.keys[gate.id])
-        where = action.ingredients.get("host") if action else None
-        if isinstance(where, Mapping) and "cpu" in where:
-            yield f"Measured on {escape(where['cpu'])}, {where.get('threads', '?')} of {where.get('cores', '?')} cores."
+        machine = built.records[gate.id].ingredients.get("host")
+        if isinstance(machine, Mapping) and "cpu" in machine:
+            threads, cores = machine.get("threads", "?"), machine.get("cores", "?")
+            yield f"Measured on {escape(machine['cpu'])}, {threads} of {cores} cores."
             yield ""
 
 

@@ -8,13 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from cpu_pipeline.core.artifact import digest_listing, list_tree
-from cpu_pipeline.core.errors import Refused
+from cpu_pipeline.core.errors import TryAgain
 from cpu_pipeline.core.repo_files import is_tokenizer
 from cpu_pipeline.engine.packages import ABSENT, made_with
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Plan
-from cpu_pipeline.store.local import Store
 
 SITE = "https://huggingface.co"
 
@@ -59,11 +57,11 @@ class Origin:
         }
 
 
-def origins(built: BuildResult, store: Store) -> list[Origin]:
+def origins(built: BuildResult) -> list[Origin]:
     """List everything that was fetched, in the plan's order; a place that several roles share is listed once.
 
     Raises:
-        Refused: it is not what it was any more.
+        TryAgain: another process replaced a record during the build.
     """
     found = []
     for node in built.plan.nodes.values():
@@ -72,19 +70,18 @@ def origins(built: BuildResult, store: Store) -> list[Origin]:
         said = node.stage.model_dump(mode="json")
         fields: Mapping[str, Any] = said["fields"]
         artifact = built.artifacts[node.id]
-        action = store.action(built.keys[node.id])
-        files = action.files if action and action.object == artifact.digest else list_tree(artifact.path)
-        if digest_listing(files) != artifact.digest:
-            raise Refused(f"the object of `{node.id}` in the store is damaged; mend it with `store verify --repair`")
+        record = built.records[node.id]
+        if record.object != artifact.digest:  # a record lists the files of its own object alone
+            raise TryAgain(f"the record of `{node.id}` was replaced during the build; run the same command again")
         found.append(
             Origin(
                 node.id,
                 said["want"],
                 str(fields.get("hub") or written(built.plan, node.id)),
                 fields.get("revision") if "hub" in fields else None,
-                _site(action.ingredients if action else {}),
+                _site(record.ingredients),
                 artifact.digest,
-                dict(files),
+                dict(record.files),
             )
         )
     return found
@@ -104,15 +101,14 @@ def written(plan: Plan, node: str) -> str:
     return ", ".join(map(str, paths)) if isinstance(paths, list | tuple) else str(paths)
 
 
-def used(built: BuildResult, store: Store, nodes: Iterable[str]) -> tuple[set[str], set[str]]:
+def used(built: BuildResult, nodes: Iterable[str]) -> tuple[set[str], set[str]]:
     """Name the distributions of the default environment, and the other environments, that nodes were made with."""
     packages: set[str] = set()
     places: set[str] = set()
     for name in nodes:
-        if (action := store.action(built.keys[name])) is not None:
-            here, elsewhere = made_with(action.ingredients)
-            packages |= here.keys()
-            places |= elsewhere
+        distributions, environments = made_with(built.records[name].ingredients)
+        packages |= distributions.keys()
+        places |= environments
     return packages, places
 
 

@@ -15,7 +15,6 @@ from cpu_pipeline.core.errors import BackendMissing
 from cpu_pipeline.engine.packages import ABSENT, installed
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.release.documents.origins import Origin, maker, pypi, times, used
-from cpu_pipeline.store.local import Store
 
 if TYPE_CHECKING:
     from cyclonedx.model import HashType, Property
@@ -35,8 +34,17 @@ def require() -> None:
         raise BackendMissing(f"{LIBRARY} is not installed; pip install 'cpu-pipeline[build]'")
 
 
-def render(built: BuildResult, store: Store, manifest: Mapping[str, Any], origins: Sequence[Origin]) -> str:
-    """Write the bill of materials of a version whose files `manifest` lists; the same store gives the same bytes."""
+def render(built: BuildResult, manifest: Mapping[str, Any], origins: Sequence[Origin]) -> str:
+    """Write the bill of materials of a version; the same build gives the same bytes.
+
+    Args:
+        built: the build.
+        manifest: the version's, with the `files` that are written by now.
+        origins: everything that was fetched.
+
+    Raises:
+        BackendMissing: the library that writes it is not installed.
+    """
     require()
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentType
@@ -66,7 +74,7 @@ def render(built: BuildResult, store: Store, manifest: Mapping[str, Any], origin
     needs: dict[str, set[str]] = {}
     for name in outputs:
         ancestors = built.plan.ancestors(name)
-        needs[name] = {node for node in sources if node in ancestors} | _made_with(built, store, ancestors, manifest)
+        needs[name] = {node for node in sources if node in ancestors} | _made_with(built, ancestors, manifest)
     parts = {**sources, **packages}
     # What no output was made of was used to check them: rows of validation, libraries that score.
     rest = parts.keys() - set[str]().union(*needs.values())
@@ -140,9 +148,9 @@ def _packages(manifest: Mapping[str, Any]) -> dict[str, Component]:
     }
 
 
-def _made_with(built: BuildResult, store: Store, nodes: Iterable[str], manifest: Mapping[str, Any]) -> set[str]:
+def _made_with(built: BuildResult, nodes: Iterable[str], manifest: Mapping[str, Any]) -> set[str]:
     """Name the package URLs of everything that nodes ran on."""
-    here, places = used(built, store, nodes)
+    here, places = used(built, nodes)
     said = [(name, version) for name, version in manifest["packages"].items() if name in here and version != ABSENT]
     said += [one for place in places for one in manifest["environments"][place]["packages"].items()]
     return {pypi(*one) for one in said}

@@ -14,7 +14,7 @@ from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.text import one_line
-from cpu_pipeline.runtime import parity
+from cpu_pipeline.runtime import batching, parity
 from cpu_pipeline.stages import _onnx
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison
@@ -67,10 +67,10 @@ class ExportOnnx(Stage):
         source = inputs["model"].path
         model = hf.checkpoint(source, job.task)
         repo_files.carry(source, out)
-        export(model, job.task, out, self.opset, self.inline)
+        export(model, job.task, source, out, self.opset, self.inline)
         Card(FORMAT).write(out)
         candidate = job.load(Artifact(FORMAT, out, "", {}))
-        reference = hf.Eager(model, job.task.outputs)
+        reference = hf.Eager(model, job.task.outputs, job.task.input_kinds(source))
         compared = parity.parity(candidate, reference, source, job.task, self.tolerance, "export.onnx")
         counts = _onnx.count_operators(out / MODEL)
         return OnnxFacts(
@@ -81,19 +81,24 @@ class ExportOnnx(Stage):
         )
 
 
-def export(model: Any, task: Task, out: Path, opset: int, inline: int = _onnx.INLINE) -> None:
-    """Write the module that `hf.checkpoint` gave as model.onnx into `out`; the bytes depend on nothing else.
+def export(model: Any, task: Task, source: Path, out: Path, opset: int, inline: int = _onnx.INLINE) -> None:
+    """Write the module that `hf.checkpoint` gave of `source` as model.onnx into `out`.
 
     Raises:
         StageFailed: the exporter does not know how.
     """
     import torch
 
-    names = hf.inputs_of(model)
-    # Two sequences of eight tokens, one padded: sizes of 0 and 1 would be taken for constants.
-    example = {name: torch.ones((2, 8), dtype=torch.int64) for name in names}
-    example["attention_mask"][1, 5:] = 0
-    shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+    names = hf.inputs_of(model, task.input_kinds(source))
+    if "input_ids" in names:
+        # Two sequences of eight tokens, one padded: sizes of 0 and 1 would be taken for constants.
+        example = {name: torch.ones((2, 8), dtype=torch.int64) for name in names}
+        example["attention_mask"][1, 5:] = 0
+        axes = {name: {0: "batch", 1: "sequence"} for name in names}
+    else:
+        arrays, axes = batching.example(task, source, names)
+        example = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    dims = {axis: torch.export.Dim(axis) for shape in axes.values() for axis in shape.values()}
     try:
         program = torch.onnx.export(
             with_names(model, names, task.outputs),
@@ -101,7 +106,7 @@ def export(model: Any, task: Task, out: Path, opset: int, inline: int = _onnx.IN
             kwargs=example,
             dynamo=True,
             opset_version=opset,
-            dynamic_shapes={name: shape for name in names},
+            dynamic_shapes={name: {n: dims[axis] for n, axis in axes[name].items()} for name in names},
             input_names=list(names),
             output_names=list(task.outputs),
             verbose=False,

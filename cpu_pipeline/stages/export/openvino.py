@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,9 +14,12 @@ from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.text import one_line
-from cpu_pipeline.runtime import parity
+from cpu_pipeline.runtime import batching, parity
 from cpu_pipeline.stages._base import Count, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison, ExportFacts
+
+if TYPE_CHECKING:
+    from cpu_pipeline.core.model_io import Arrays
 
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 """Largest absolute difference of an output from eager float32 that the weights' type explains."""
@@ -64,12 +67,14 @@ class ExportOpenvino(Stage):
             raise RecipeError("export.openvino: the recipe names no task, and it decides the model's head and outputs")
         source = inputs["model"].path
         module = hf.checkpoint(source, job.task)
-        names = hf.inputs_of(module)
-        openvino.write(_convert(module, names, job.task.outputs), out, half=self.weights == "float16")
+        kinds = job.task.input_kinds(source)
+        names = hf.inputs_of(module, kinds)
+        given = None if "input_ids" in names else batching.example(job.task, source, names)
+        openvino.write(_convert(module, names, job.task.outputs, given), out, half=self.weights == "float16")
         repo_files.carry(source, out)
         _card("f32").write(out)
 
-        eager = hf.Eager(module, job.task.outputs)
+        eager = hf.Eager(module, job.task.outputs, kinds)
         written = job.load(Artifact(openvino.FORMAT, out, "", {}))
         tolerance = self.tolerance or TOLERANCE[self.weights]
         compared = parity.parity(written, eager, source, job.task, tolerance, "export.openvino")
@@ -82,14 +87,20 @@ class ExportOpenvino(Stage):
         )
 
 
-def _convert(module: Any, names: tuple[str, ...], outputs: tuple[str, ...]) -> Any:
-    """Convert a torch module; keep the outputs that the task reads, under the task's names, and nothing else."""
+def _convert(module: Any, names: tuple[str, ...], outputs: tuple[str, ...], given: batching.Example | None) -> Any:
+    """Convert a torch module; keep the outputs that the task reads, under the task's names, and nothing else.
+
+    `given` is a batch that is not of tokens, and its axes that differ between calls; all others keep their size.
+    """
     import torch
 
     ov = openvino.runtime()
-    example = {name: torch.ones(2, 7, dtype=torch.int64) for name in names}
-    # Padding in the example: a trace without any may leave the mask out.
-    example["attention_mask"][1, 5:] = 0
+    if given is None:
+        example = {name: torch.ones(2, 7, dtype=torch.int64) for name in names}
+        # Padding in the example: a trace without any may leave the mask out.
+        example["attention_mask"][1, 5:] = 0
+    else:
+        example = {name: torch.from_numpy(array) for name, array in given[0].items()}
     with warnings.catch_warnings():
         # Every place where the trace may have frozen something; the comparison that follows finds those that matter.
         warnings.simplefilter("ignore")
@@ -114,7 +125,18 @@ def _convert(module: Any, names: tuple[str, ...], outputs: tuple[str, ...]) -> A
             raise StageFailed(f"export.openvino: the model has no output {name}")
         found[0].get_tensor().set_names({name})
         kept.append(found[0].get_node())
+    if given is not None:
+        _name_inputs(model, names, *given)
     return ov.Model(kept, model.get_parameters(), "model")
+
+
+def _name_inputs(model: Any, names: tuple[str, ...], arrays: Arrays, axes: Mapping[str, Mapping[int, str]]) -> None:
+    """Give the inputs their names, which conversion may lose, and fix the sizes that never differ."""
+    shapes = {}
+    for name, port in zip(names, model.inputs, strict=True):
+        port.get_tensor().set_names({name})
+        shapes[name] = [-1 if axis in axes[name] else size for axis, size in enumerate(arrays[name].shape)]
+    model.reshape(shapes)
 
 
 def _card(precision: str) -> Card:

@@ -16,8 +16,7 @@ from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.figures import Note
 from cpu_pipeline.core.text import one_line
-from cpu_pipeline.runtime import parity
-from cpu_pipeline.runtime.batching import pad_id
+from cpu_pipeline.runtime import batching, parity
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison
 from cpu_pipeline.stages._module import FAILURES
@@ -103,21 +102,25 @@ class ExportTorchscript(Stage):
         import torch
 
         module = hf.checkpoint(source, task)
-        names = hf.inputs_of(module)
+        kinds = task.input_kinds(source)
+        names = hf.inputs_of(module, kinds)
+        given = None if "input_ids" in names else batching.example(task, source, names)[0]
         module = module.to(getattr(torch, self.dtype))
-        write(script(module, names, task.outputs, self.optimize_for_inference, fears), out / MODEL, WHERE)
-        Card(FORMAT, runtime={"inputs": list(names), "outputs": list(task.outputs)}).write(out)
+        write(script(module, names, task.outputs, self.optimize_for_inference, fears, given), out / MODEL, WHERE)
+        runtime: dict[str, Any] = {"inputs": list(names), "outputs": list(task.outputs)}
+        if given is not None:
+            runtime["warm"] = {name: [list(array.shape), str(array.dtype)] for name, array in given.items()}
+        Card(FORMAT, runtime=runtime).write(out)
         written = job.load(Artifact(FORMAT, out, "", {}))
-        eager = hf.Eager(module, task.outputs)
+        eager = hf.Eager(module, task.outputs, kinds)
         facts: dict[str, Any] = {
             "eager": False,
             "bytes": (out / MODEL).stat().st_size,
             "parity": dict(parity.parity(written, eager, source, task, self.tolerance, WHERE)),
         }
         if self.dtype != "float32":
-            exact = hf.Eager(hf.checkpoint(source, task), task.outputs)
-            batches = parity.synthetic(source)
-            facts["rounding"] = dict(parity.compare(written, exact, batches, pad_id(source), task.per_token))
+            exact = hf.Eager(hf.checkpoint(source, task), task.outputs, kinds)
+            facts["rounding"] = dict(parity.compare(written, exact, task.examples(source), kinds, task.per_token))
         return facts
 
     def details(self, facts: TorchscriptFacts) -> list[Note]:
@@ -141,8 +144,17 @@ class ExportTorchscript(Stage):
         return [Note(text)]
 
 
-def script(module: Any, names: tuple[str, ...], outputs: tuple[str, ...], optimize: bool, fears: list[str]) -> Any:
+def script(
+    module: Any,
+    names: tuple[str, ...],
+    outputs: tuple[str, ...],
+    optimize: bool,
+    fears: list[str],
+    given: Mapping[str, Any] | None = None,
+) -> Any:
     """Trace and freeze the module that `hf.checkpoint` gave; `fears` gets the tracer's warnings.
+
+    `given` are arrays to trace with, for a model that takes no tokens.
 
     Raises:
         StageFailed: it does something that a trace cannot hold.
@@ -150,7 +162,7 @@ def script(module: Any, names: tuple[str, ...], outputs: tuple[str, ...], optimi
     import torch
 
     try:
-        frozen = torch.jit.freeze(trace(module, names, outputs, fears))
+        frozen = torch.jit.freeze(trace(module, names, outputs, fears, given))
         return torch.jit.optimize_for_inference(frozen) if optimize else frozen
     except FAILURES as error:
         raise StageFailed(f"{WHERE}: {type(module).__name__} cannot be traced: {one_line(error)}") from error
@@ -163,7 +175,7 @@ def _keep(source: Path, out: Path, job: Job, task: Task, tolerance: float) -> di
         shutil.copyfile(path, out / path.name)
     Card(FORMAT, runtime={"eager": True}).write(out)
     kept = job.load(Artifact(FORMAT, out, "", {}))
-    eager = hf.Eager(hf.checkpoint(source, task), task.outputs)
+    eager = hf.Eager(hf.checkpoint(source, task), task.outputs, task.input_kinds(source))
     return {
         "eager": True,
         "bytes": sum(path.stat().st_size for path in weights),

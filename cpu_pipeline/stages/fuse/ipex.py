@@ -18,7 +18,7 @@ from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.figures import Note
 from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import parity
-from cpu_pipeline.runtime.batching import pad, pad_id
+from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison
 from cpu_pipeline.stages._module import FAILURES
@@ -144,7 +144,7 @@ class FuseIpex(Stage):
         runtime = {"inputs": list(names), "outputs": list(job.task.outputs), "dtype": self.dtype}
         Card(FORMAT, NEEDS[self.dtype], runtime).write(out)
         candidate = job.load(Artifact(FORMAT, out, "", {}))
-        graph = executed(candidate, out)
+        graph = executed(candidate, out, job.task)
         found = fusions(graph)
         require(found, wanted)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
@@ -193,12 +193,12 @@ class FuseIpex(Stage):
             ) from error
 
 
-def executed(session: Session, model: Path) -> Any:
+def executed(session: Session, model: Path, task: Task) -> Any:
     """Run a warm session once; return the graph that torch really ran, with everything that was fused in it."""
     import torch
 
-    [batch] = parity.synthetic(model, [(2, 12)])
-    session(pad(batch, session.inputs, pad_id(model)))
+    [batch] = task.examples(model, [(2, 12)])
+    session(pad(batch, session.inputs, task.input_kinds(model)))
     return torch.jit.last_executed_optimized_graph()
 
 

@@ -14,6 +14,9 @@ from cpu_pipeline.core.repo_files import Format, copy_file, is_tokenizer, refuse
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _configs, _exported, _pickles, _safetensors, _tokenizer
 
+PROCESSOR = "preprocessor_config.json"
+"""How a model's images or recordings are prepared."""
+
 
 class ModelFacts(Facts):
     """What a checkpoint's configuration, weights and tokenizer say."""
@@ -28,8 +31,8 @@ class ModelFacts(Facts):
     """Numbers in the weights; of a checkpoint alone, as the next."""
     dtypes: dict[str, Count] | None = None
     """Type as safetensors spells it -> number of tensors of it."""
-    tokens: Count
-    """Different ids that the tokenizer can give."""
+    tokens: Count | None = None
+    """Different ids that the tokenizer can give; None for a model that reads no text."""
     vocab_size: Count | None = None
     """Rows of the embeddings, where config.json names them."""
 
@@ -65,8 +68,10 @@ class LoadModel(Stage):
             raise RecipeError("the model has no config.json; name a folder or repository that holds a model")
         _configs.screen(out, job.allow)
         weights = self._weights(out, job)
-        _tokenizer.complete(out)
         config = _configs.read_json(out / "config.json")
+        if (out / PROCESSOR).is_file() and not (out / _tokenizer.FAST).is_file():
+            return ModelFacts.model_validate({**_kind(config), **weights})  # a model of images or sound reads no text
+        _tokenizer.complete(out)
         return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.check_fit(out, config)})
 
     def _weights(self, out: Path, job: Job) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cpu_pipeline.core.jsonl import ROWS, write
 from cpu_pipeline.core.repo_files import DATA
 from cpu_pipeline.core.tables import Table, open_table
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
-from cpu_pipeline.stages.load import _splits
+from cpu_pipeline.stages.load import _media, _splits
 from cpu_pipeline.tasks._base import Task
 
 ORIGIN = "origin.json"
@@ -85,7 +85,7 @@ class LoadRows(Stage):
         if self.take and self.take > total:
             raise RecipeError(f"{self._where}: take: {self.take}, but there are {total} rows; take fewer")
         picked = sample(total, self.take, self.seed) if self.take else range(total)
-        rows = self._rows(tables, picked, job.task)
+        rows = self._rows(tables, picked, job.task, _media.Carrier(home, out))
         if any("id" not in self._places(table, job.task) for table in tables):
             origin = digest_json({name: digest_file(home / name) for name in chosen})
             (out / ORIGIN).write_text(canonical({"files": origin}) + "\n", encoding="utf-8")
@@ -103,7 +103,9 @@ class LoadRows(Stage):
     def _where(self) -> str:
         return self.role if self.role == "data" else f"data.{self.role}"
 
-    def _rows(self, tables: Sequence[Table], picked: Sequence[int], task: Task) -> list[dict[str, Any]]:
+    def _rows(
+        self, tables: Sequence[Table], picked: Sequence[int], task: Task, media: _media.Carrier
+    ) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         seen: dict[str, str] = {}
         start = 0
@@ -112,6 +114,9 @@ class LoadRows(Stage):
             here = [i - start for i in picked if start <= i < start + table.count]
             for index, raw in zip(here, table.take(here, sorted(set(places.values()))), strict=True):
                 renamed = {key: raw[place] for key, place in places.items() if place in raw}
+                for column in task.files & renamed.keys():
+                    with _media.named(f"{self._where}: {table.place(index)}: `{column}`"):
+                        renamed[column] = media(renamed[column], Path(table.name).parent)
                 made = f"{self.split or Path(table.name).stem}-{(start if self.split else 0) + index}"
                 row = self._row(renamed, made, f"{self._where}: {table.place(index)}", task)
                 if row["id"] in seen:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.jsonl import read
-from cpu_pipeline.runtime.batching import pad, pad_id
+from cpu_pipeline.runtime.batching import batches, pad
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Arrays
@@ -24,14 +23,13 @@ def feed(task: Task, model: Path, rows: Path, samples: int, batch: int, names: S
     Raises:
         RecipeError: there are no rows.
     """
-    there = read(rows)
+    there = task.read_rows(rows)
     if not there:
         raise RecipeError("quantize.onnx: data.calibration has no rows; take some")
     step = max(1.0, len(there) / samples)
     chosen = [there[int(i * step)] for i in range(min(samples, len(there)))]
-    features = sorted(task.encode(chosen, model), key=lambda feature: -len(feature.inputs["input_ids"]))
-    padding = pad_id(model)
-    return [pad(features[i : i + batch], names, padding) for i in range(0, len(features), batch)]
+    features, kinds = task.encode(chosen, model), task.input_kinds(model)
+    return [pad([features[i] for i in numbers], names, kinds) for numbers in batches(features, batch, kinds)]
 
 
 def observe(

@@ -21,9 +21,8 @@ from cpu_pipeline.backends import openvino
 from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
-from cpu_pipeline.core.jsonl import read
 from cpu_pipeline.core.text import one_line
-from cpu_pipeline.runtime.batching import pad, pad_id
+from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 
 if TYPE_CHECKING:
@@ -224,18 +223,18 @@ class QuantizeOpenvino(Stage):
         """Encode the rows; return evenly spaced sequences, each alone and unpadded, and how many of what they are."""
         if job.task is None or "calibration" not in job.data:
             raise RecipeError("quantize.openvino: `mode: full` needs `data.calibration`, and a task to encode it")
-        rows = read(job.data["calibration"])
+        rows = job.task.read_rows(job.data["calibration"])
         features = job.task.encode(rows, source)
         if not features:
             raise RecipeError("quantize.openvino: `data.calibration` has no rows; calibration needs at least one")
         taken = min(self.subset, len(features))
         chosen = [features[i * len(features) // taken] for i in range(taken)]
-        padding = pad_id(source)
-        return [pad([feature], names, padding) for feature in chosen], {
+        kinds = job.task.input_kinds(source)
+        return [pad([feature], names, kinds) for feature in chosen], {
             "rows": len(rows),
             "rows_used": len({feature.row for feature in chosen}),
             "samples": taken,
-            "tokens": sum(len(feature.inputs["input_ids"]) for feature in chosen),
+            "tokens": sum(feature.length for feature in chosen),
         }
 
 

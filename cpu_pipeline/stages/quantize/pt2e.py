@@ -18,7 +18,6 @@ from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import read
 from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import parity
-from cpu_pipeline.runtime.batching import pad_id
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison
 from cpu_pipeline.stages.compile import _inductor
@@ -137,7 +136,8 @@ class QuantizePt2e(Stage):
 
         candidate = job.load(Artifact(pt2.FORMAT, out, "", {}))
         eager = hf.Eager(model, job.task.outputs)
-        compared = parity.compare(candidate, eager, parity.synthetic(source), pad_id(source), job.task.per_token)
+        kinds = job.task.input_kinds(source)
+        compared = parity.compare(candidate, eager, job.task.examples(source), kinds, job.task.per_token)
         parity.require_parity(compared, float("inf"), WHERE)
         tokens = sum(batch["input_ids"].size for batch in batches)
         return Pt2eFacts(

@@ -9,9 +9,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from cpu_pipeline.core.jsonl import read
-from cpu_pipeline.runtime.batching import pad_id
-from cpu_pipeline.runtime.parity import compare, synthetic
+from cpu_pipeline.runtime.batching import Kinds, grouped
+from cpu_pipeline.runtime.parity import compare
 from cpu_pipeline.stages._base import Count, Host, Inputs, Job, Verdict
 from cpu_pipeline.stages._facts import Comparison
 from cpu_pipeline.stages.validate._gate import Gate, spread, task_of
@@ -71,14 +70,15 @@ class ValidateAgreement(Gate):
             StageFailed: a side can't be loaded or run.
         """
         task, reference = task_of(job, "agreement"), inputs["reference"]
+        kinds = task.input_kinds(reference.path)
         if "validation" in job.data:
-            rows = read(job.data["validation"])
+            rows = task.read_rows(job.data["validation"])
             features = task.encode(spread(rows, self.samples), reference.path)
-            batches = arrange(spread(features, self.samples))
+            batches = arrange(spread(features, self.samples), kinds)
         else:
-            batches = synthetic(reference.path)
+            batches = task.examples(reference.path)
         sessions = job.load(inputs["candidate"]), job.load(reference)
-        compared = compare(*sessions, batches, pad_id(reference.path), task.per_token)
+        compared = compare(*sessions, batches, kinds, task.per_token)
         sequences = sum(len(batch) for batch in batches)
         found = {**compared, "sequences": sequences, "on": "rows" if "validation" in job.data else "random tokens"}
         (out / "agreement.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -101,9 +101,8 @@ class ValidateAgreement(Gate):
         return verdicts
 
 
-def arrange(features: Sequence[Feature]) -> list[list[Feature]]:
-    """Make batches of one (shortest to longest) and then of mixed lengths, which are padded."""
-    order = sorted(features, key=lambda f: len(f.inputs["input_ids"]))
+def arrange(features: Sequence[Feature], kinds: Kinds) -> list[list[Feature]]:
+    """Make batches of one (shortest to longest) and then of mixed lengths, which are padded where that is allowed."""
+    order = sorted(features, key=lambda feature: feature.length)
     singles = [[feature] for feature in spread(order, SINGLES)]
-    mixed = [list(features[i : i + BATCH]) for i in range(0, len(features), BATCH)]
-    return [*singles, *mixed]
+    return [*singles, *grouped(features, BATCH, kinds)]

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.figures import BYTES, Cell, Note, Quantity, Table, number
-from cpu_pipeline.core.jsonl import read
-from cpu_pipeline.runtime.batching import pad, pad_id
+from cpu_pipeline.runtime.batching import Kinds, grouped, pad
 from cpu_pipeline.runtime.intervals import speed_up
-from cpu_pipeline.runtime.parity import synthetic
 from cpu_pipeline.stages._base import Count, Facts, Figure, Host, Inputs, Job, Timer, Verdict
 from cpu_pipeline.stages.validate._gate import SIDES, Gate, Side, spread, task_of
 from cpu_pipeline.tasks._base import Feature
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 SUCCESSOR = 1.1
 """How many times slower than what is in service its successor may be."""
-NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class SideFacts(Facts):
@@ -106,7 +103,7 @@ class ValidateLatency(Gate):
     batch: int = Field(default=1, ge=1)
     """Sequences in each call."""
     length: int | None = Field(default=None, ge=4)
-    """Tokens in each sequence; each row's own length unless given."""
+    """Tokens in each sequence, or samples in each recording; each row's own length unless given."""
     calls: int = Field(default=16, ge=1)
     """Different batches, spread over the validation rows; random tokens where the recipe has no such rows."""
     throughput: int | None = Field(default=None, ge=1)
@@ -166,7 +163,7 @@ class ValidateLatency(Gate):
             confidence=self.confidence,
             batch=self.batch,
             throughput_batch=large,
-            tokens=float(np.median([arrays["input_ids"].shape[1] for arrays in batches])),
+            tokens=float(np.median([next(iter(arrays.values())).shape[1] for arrays in batches])),
             calls=sum(len(turn) for turn in ours.turns),
             threads=job.threads,
             load_average=round(busy, 2),
@@ -199,25 +196,25 @@ class ValidateLatency(Gate):
                 seconds[side].append(timers[side].time(batches))
 
     def _batches(self, inputs: Inputs, job: Job, size: int, calls: int) -> list[Arrays]:
-        """Encode `calls` batches of `size` sequences each: int64 arrays of shape (size, longest sequence), padded.
+        """Encode `calls` batches of `size` rows each: arrays as the task's `InputKind`s say, padded to the longest.
 
         Raises:
             StageFailed: there are too few sequences for one batch.
         """
         task, model = task_of(job, "latency"), inputs["reference"].path
+        kinds = task.input_kinds(model)
         count = calls * size
         if "validation" in job.data:
-            rows = read(job.data["validation"])
+            rows = task.read_rows(job.data["validation"])
             features = spread(task.encode(spread(rows, count), model), count)
         else:
-            features = [f for batch in synthetic(model, [(size, self.length or 128)] * calls) for f in batch]
+            features = [f for batch in task.examples(model, [(size, self.length)] * calls) for f in batch]
         if self.length is not None:
-            features = [stretched(feature, self.length) for feature in features]
-        groups = [features[i : i + size] for i in range(0, len(features), size)]
-        whole = [group for group in groups if len(group) == size]
+            features = [stretched(feature, self.length, kinds) for feature in features]
+        whole = [group for group in grouped(features, size, kinds) if len(group) == size]
         if not whole:
             raise StageFailed(f"{len(features)} sequences do not fill a batch of {size}; give it more rows")
-        return [pad(group, NAMES, pad_id(model)) for group in whole]
+        return [pad(group, list(kinds), kinds) for group in whole]
 
     def judge(self, facts: LatencyFacts) -> list[Verdict]:
         """Judge the ends of the speed-up's interval, and the median; an interval that is not known fails."""
@@ -315,11 +312,17 @@ def _write(path: Path, sides: Mapping[Side, Measurement]) -> None:
     path.write_text(json.dumps(timings) + "\n", encoding="utf-8")
 
 
-def stretched(feature: Feature, length: int) -> Feature:
-    """Cut or repeat a sequence's tokens to exactly `length`, its last token kept at the end."""
-    return Feature(feature.row, {name: _stretch(ids, length) for name, ids in feature.inputs.items()})
+def stretched(feature: Feature, length: int, kinds: Kinds) -> Feature:
+    """Cut or repeat a sequence's tokens, or a recording's samples, to exactly `length`, the last kept at the end.
+
+    Raises:
+        StageFailed: the model's inputs all have one size.
+    """
+    if fixed := [name for name in feature.inputs if kinds[name].axis is None]:
+        raise StageFailed(f"length: {fixed[0]} has one size for all rows; leave `length` out")
+    return Feature(feature.row, {name: _stretch(values, length) for name, values in feature.inputs.items()})
 
 
-def _stretch(ids: Sequence[int], length: int) -> list[int]:
+def _stretch(ids: Any, length: int) -> list[Any]:
     body = list(ids[:-1])
     return [*(body * (length // len(body) + 1))[: length - 1], ids[-1]]

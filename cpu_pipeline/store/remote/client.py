@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cpu_pipeline.core.artifact import digest_json
+from cpu_pipeline.core.artifact import DIGEST, digest_json
 from cpu_pipeline.store.record import Action, parse_record, record_text
 from cpu_pipeline.store.remote.transport_folder import Transport
 from cpu_pipeline.store.remote.transport_fsspec import open_place
@@ -26,7 +26,6 @@ NAME_LIMIT = 1000
 """Bytes of a file's name within an object."""
 DEPTH = 100
 """Lists and mappings within each other, in facts; whoever writes them down again calls itself for each."""
-_HEX = re.compile(r"[0-9a-f]{64}")
 
 
 class Remote:
@@ -102,7 +101,7 @@ class Remote:
         for path in self.place.shelves("actions"):
             shelf, _, name = path.partition("/")
             key = name.removesuffix(".json")
-            if name.endswith(".json") and _HEX.fullmatch(key) and shelf == key[:2]:
+            if name.endswith(".json") and DIGEST.fullmatch(key) and shelf == key[:2]:
                 found.append(key)
         return sorted(set(found))
 
@@ -174,7 +173,7 @@ def _sound(key: str, action: Action) -> bool:
     if not action.files or digest_json(said["ingredients"]) != key or not _shallow([said["facts"], said["run"]]):
         return False
     for name, (size, sha) in said["files"].items():
-        if type(size) is not int or size < 0 or not isinstance(sha, str) or not _HEX.fullmatch(sha):
+        if type(size) is not int or size < 0 or not isinstance(sha, str) or not DIGEST.fullmatch(sha):
             return False
         if not _stays_inside(name) or any(str(above) in said["files"] for above in PurePosixPath(name).parents):
             return False

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.errors import RecipeError, newer_format
 from cpu_pipeline.store.local import Store
 
 FORMAT = 1
@@ -85,7 +85,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     if not isinstance(said, dict) or not isinstance(said.get("run"), int):
         return None
     if said["run"] > FORMAT:
-        raise RecipeError(f"{folder / RUN}: written by a newer cpu-pipeline (its format is {said['run']})")
+        raise newer_format(folder / RUN, said["run"], FORMAT)
     return said
 
 

@@ -23,7 +23,7 @@ from typing import Any, Self, TextIO
 
 from filelock import FileLock
 
-from cpu_pipeline.core.errors import PipelineError, TryAgain, interruption
+from cpu_pipeline.core.errors import BUG, PipelineError, TryAgain, interruption
 from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.core.files import make_dir, write_file, writing
 from cpu_pipeline.core.redaction import SECRET, userinfo
@@ -32,7 +32,6 @@ from cpu_pipeline.store.runs.reader import EVENTS, FORMAT, LOCK, ROOM, RUN, RunE
 
 __all__ = ["RunEntry", "RunRecorder", "recording", "runs"]
 
-BUG = 70
 _ADDRESS = re.compile(r"(?<=\w://)\S+")
 """What follows the protocol of an address: perhaps a user and a password first."""
 

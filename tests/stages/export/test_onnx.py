@@ -20,10 +20,12 @@ from cpu_pipeline.backends import hf
 from cpu_pipeline.backends import onnx as backend
 from cpu_pipeline.core.artifact import Artifact, Card, digest_file, digest_tree
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.onnx import ExportOnnx, export
 from cpu_pipeline.tasks._base import Task
+from cpu_pipeline.tasks._synthetic import tokens
 
 Built = Callable[..., Artifact]
 QA = "question-answering"
@@ -42,7 +44,8 @@ from cpu_pipeline.stages.export.onnx import export
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 task = QuestionAnswering()
 out = Path(sys.argv[1])
-export(hf.checkpoint(models.make("bert", out / "checkpoint"), task), task, out, 18)
+source = models.make("bert", out / "checkpoint")
+export(hf.checkpoint(source, task), task, source, out, 18)
 """
 
 
@@ -96,9 +99,9 @@ def test_weights_beyond_the_limit_lie_beside_the_graph(exported: Built, job: Cal
     data, graph = beside.path / "model.onnx_data", beside.path / "model.onnx"
     assert data.stat().st_nlink == 1 and data.stat().st_size > graph.stat().st_size
     assert beside.facts["bytes"] == data.stat().st_size + graph.stat().st_size
-    batches = parity.synthetic(beside.path)
+    batches = tokens(beside.path)
     task = job(QA)
-    facts = parity.compare(task.load(beside), task.load(inside), batches, 0, per_token=True)
+    facts = parity.compare(task.load(beside), task.load(inside), batches, TOKENS, per_token=True)
     assert facts["max_abs"] == 0.0
 
 
@@ -120,7 +123,7 @@ def wrong_export(source: Artifact, out: Path, task: Task, *, mask: bool, dynamic
     ("wrong", "says"),
     [
         ({"mask": False, "dynamic": True}, r"differ from the original by up to \d.*1x128, 4x64"),
-        ({"mask": True, "dynamic": False}, "does not run on a batch of 1x6"),
+        ({"mask": True, "dynamic": False}, "does not run on input_ids 1x6"),
     ],
 )
 def test_an_exporter_that_answers_wrongly_fails_the_stage(
@@ -133,7 +136,7 @@ def test_an_exporter_that_answers_wrongly_fails_the_stage(
 ) -> None:
     source, its = checkpoint("bert", QA), job(QA)
 
-    def export_wrongly(model: Any, task: Task, out: Path, opset: int, inline: int) -> None:
+    def export_wrongly(model: Any, task: Task, home: Path, out: Path, opset: int, inline: int) -> None:
         wrong_export(source, out, task, **wrong)
 
     monkeypatch.setattr("cpu_pipeline.stages.export.onnx.export", export_wrongly)
@@ -164,7 +167,7 @@ def test_what_torch_cannot_export_is_a_failed_stage(out: Path) -> None:
             return {"logits": torch.tensor([float(str(input_ids.sum().item()))])}
 
     with pytest.raises(StageFailed, match="torch cannot export Odd"):
-        export(Odd(), SimpleNamespace(outputs=("logits",)), out, 18)
+        export(Odd(), SimpleNamespace(outputs=("logits",), input_kinds=lambda model: TOKENS), out, out, 18)
 
 
 def test_export_leaves_its_input_alone(checkpoint: Built, exported: Built) -> None:

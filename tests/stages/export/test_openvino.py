@@ -6,32 +6,27 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import models
 import pytest
 from pydantic import ValidationError
 
+from cpu_pipeline import tasks
 from cpu_pipeline.backends import hf, openvino
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, Card, digest_tree
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
+from cpu_pipeline.tasks import Task
+from cpu_pipeline.tasks._synthetic import tokens
 
-TASKS: dict[str, Any] = {
-    "question-answering": SimpleNamespace(
-        outputs=("start_logits", "end_logits"), per_token=True, auto_class="AutoModelForQuestionAnswering"
-    ),
-    "text-classification": SimpleNamespace(
-        outputs=("logits",), per_token=False, auto_class="AutoModelForSequenceClassification"
-    ),
-    "token-classification": SimpleNamespace(
-        outputs=("logits",), per_token=True, auto_class="AutoModelForTokenClassification"
-    ),
-    "sentence-similarity": SimpleNamespace(outputs=("last_hidden_state",), per_token=True, auto_class="AutoModel"),
+TASKS: dict[str, Task] = {
+    name: tasks.get(name)()
+    for name in ("question-answering", "text-classification", "token-classification", "sentence-similarity")
 }
 
 
@@ -71,8 +66,8 @@ def test_it_answers_as_eager_does(tmp_path: Path, kind: str, task: str, inputs: 
     assert list(session.inputs) == inputs
     # Shapes that neither the trace nor the stage's own comparison has seen.
     eager = hf.load(checkpoint, TASKS[task], 1)
-    batches = parity.synthetic(checkpoint, [(1, 3), (5, 31), (2, 511)], seed=7)
-    seen = parity.compare(session, eager, batches, 0, TASKS[task].per_token)
+    batches = tokens(checkpoint, [(1, 3), (5, 31), (2, 511)], seed=7)
+    seen = parity.compare(session, eager, batches, TOKENS, TASKS[task].per_token)
     assert seen["max_abs"] < 1e-4
     assert seen["nonfinite"] == 0
     ports = [port.get_names() for port in session.compiled.outputs]

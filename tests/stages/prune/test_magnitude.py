@@ -19,9 +19,11 @@ from cpu_pipeline.backends import hf
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.stages.prune.magnitude import PruneFacts, PruneMagnitude
+from cpu_pipeline.tasks._synthetic import tokens
 
 JOB = Job(load=lambda _: pytest.fail("needs no model"), timer=lambda _: pytest.fail("times nothing"), isa=host.isa())
 FIRST, SECOND = "encoder.layer.0.dense.weight", "encoder.layer.1.dense.weight"
@@ -227,9 +229,9 @@ def test_a_pruned_model_runs(tmp_path: Path, kind: str) -> None:
     }
     assert set(facts.tensors) == linear
     assert len(linear) == 12
-    batches = parity.synthetic(source, [(2, 20)])
+    batches = tokens(source, [(2, 20)])
     answers = [hf.load(folder, QA, 1) for folder in (tmp_path / "out", source)]
-    seen = parity.compare(answers[0], answers[1], batches, 0, True)
+    seen = parity.compare(answers[0], answers[1], batches, TOKENS, True)
     assert seen["nonfinite"] == 0
     assert seen["max_abs"] > 0.01
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()

@@ -18,11 +18,14 @@ from onnx import numpy_helper
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, Card, Facts, digest_file, digest_tree
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.quantize import _ranges
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
 from cpu_pipeline.tasks._base import Feature
+from cpu_pipeline.tasks._synthetic import tokens
+from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
 Built = Callable[..., Artifact]
 
@@ -44,7 +47,7 @@ def weights(path: Path) -> list[np.ndarray]:
 
 def closeness(job: Callable[..., Job], candidate: Artifact, reference: Artifact) -> Facts:
     its = job(QA)
-    facts = parity.compare(its.load(candidate), its.load(reference), parity.synthetic(reference.path), 0, True)
+    facts = parity.compare(its.load(candidate), its.load(reference), tokens(reference.path), TOKENS, True)
     assert facts["nonfinite"] == 0
     return facts
 
@@ -123,7 +126,7 @@ def test_ranges_hold_what_was_seen(
 def test_rows_are_spread_over_the_file(job: Callable[..., Job], checkpoint: Built, rows: dict[str, Path]) -> None:
     seen = []
 
-    class Spy:
+    class Spy(QuestionAnswering):
         def encode(self, chosen: list[Any], model: Any) -> list[Feature]:
             seen.extend(row["id"] for row in chosen)
             return []

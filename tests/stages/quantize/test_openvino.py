@@ -17,11 +17,13 @@ from cpu_pipeline.backends import openvino
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, Card, digest_tree
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
 from cpu_pipeline.stages.quantize import openvino as quantize
 from cpu_pipeline.stages.quantize.openvino import QuantizeOpenvino
+from cpu_pipeline.tasks._synthetic import tokens
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
 TASK = QuestionAnswering(max_seq_length=64, doc_stride=16)
@@ -66,7 +68,7 @@ def run(made: Path, out: Path, job_: Job | None = None, **options: Any) -> Any:
 def distance(made: Path, out: Path) -> Any:
     """Compare with the float model."""
     candidate, reference = (openvino.load(folder, TASK, 1) for folder in (out, made / "float"))
-    return parity.compare(candidate, reference, parity.synthetic(made / "hf"), 0, True)
+    return parity.compare(candidate, reference, tokens(made / "hf"), TOKENS, True)
 
 
 def test_the_whole_model_becomes_integer(made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.stages._base import Job, Verdict, stored_facts
 from cpu_pipeline.stages.validate.agreement import AgreementFacts, ValidateAgreement, arrange, spread
 from cpu_pipeline.tasks._base import Feature
@@ -197,6 +198,6 @@ def test_samples_are_spread_over_the_rows() -> None:
 
 def test_compares_single_sequences_and_padded_batches() -> None:
     features = [Feature(0, {"input_ids": [0] * length}) for length in (9, 3, 7, 5, 11, 4, 8, 6, 10, 12)]
-    sizes = [[len(feature.inputs["input_ids"]) for feature in batch] for batch in arrange(features)]
+    sizes = [[len(feature.inputs["input_ids"]) for feature in batch] for batch in arrange(features, TOKENS)]
     assert sizes[:4] == [[3], [5], [8], [10]]
     assert sizes[4:] == [[9, 3, 7, 5, 11, 4, 8, 6], [10, 12]]

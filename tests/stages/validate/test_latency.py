@@ -15,8 +15,10 @@ import pytest
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.worker import main
+from cpu_pipeline.engine.worker.protocol import Run, TaskSpec
 from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.stages.validate.latency import LatencyFacts, SpeedupFacts, ValidateLatency, stretched
 from cpu_pipeline.tasks._base import Feature
@@ -159,9 +161,9 @@ def test_too_few_rows_for_a_batch_fail(run: Callable[..., LatencyFacts]) -> None
 
 def test_stretches_and_cuts_keeping_the_ends() -> None:
     feature = Feature(0, {"input_ids": [1, 5, 6, 2], "attention_mask": [1, 1, 1, 1]})
-    assert stretched(feature, 8).inputs["input_ids"] == [1, 5, 6, 1, 5, 6, 1, 2]
-    assert stretched(feature, 3).inputs["input_ids"] == [1, 5, 2]
-    assert stretched(feature, 8).inputs["attention_mask"] == [1] * 8
+    assert stretched(feature, 8, TOKENS).inputs["input_ids"] == [1, 5, 6, 1, 5, 6, 1, 2]
+    assert stretched(feature, 3, TOKENS).inputs["input_ids"] == [1, 5, 2]
+    assert stretched(feature, 8, TOKENS).inputs["attention_mask"] == [1] * 8
 
 
 def test_thresholds_are_not_keyed_and_measuring_is() -> None:
@@ -243,17 +245,16 @@ def test_times_real_models_in_processes_of_their_own(
 ) -> None:
     model = exported("bert", "question-answering")
     here = environments.interpreter("default")
-    asked = {
-        "task": {"use": "question-answering", "with": {}},
-        "threads": 1,
-        "log": str(tmp_path / "log"),
-        "interpreters": {"default": {"python": here.python, "paths": list(here.paths)}},
-    }
+    request = Run(
+        use="validate.latency", options={}, inputs={}, data={}, out=out, scratch=tmp_path, log=tmp_path / "log",
+        task=TaskSpec("question-answering", {}), threads=1, isa=(), allow=(), environment="default",
+        interpreters={"default": here},
+    )  # fmt: skip
     stage = ValidateLatency(min_speedup=0.01, calls=2, rounds=2, processes=1, warmup=1, length=16)
     facts = stage.run(
         {"candidate": model, "reference": model},
         out,
-        job("question-answering", timer=lambda a: main._timer(a, asked)),
+        job("question-answering", timer=lambda a: main.timer(a, request)),
     )
     for side in ("candidate", "reference"):
         said = getattr(facts, side)

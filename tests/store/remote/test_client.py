@@ -512,9 +512,9 @@ def digest_of(store: Store, number: int) -> str:
 
 def test_foreseeing_moves_nothing(far: Path, store: Store, tmp_path: Path) -> None:
     other = Store(tmp_path / "other", Remote(str(far), print))
-    found = other.foresee(key(0))
+    found = other.find_remote(key(0))
     assert found is not None and (found.digest, found.facts) == (digest(store, 0), {"n": 0})
-    assert other.foresee(key(7)) is None and not other.root.exists()
+    assert other.find_remote(key(7)) is None and not other.root.exists()
 
 
 def test_a_lenient_remote_out_of_reach_is_told_once(said: list[str], tmp_path: Path) -> None:

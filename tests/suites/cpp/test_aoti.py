@@ -13,10 +13,10 @@ import pytest
 from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.runtime import parity
-from cpu_pipeline.runtime.batching import pad, pad_id
+from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.compile.aoti import CompileAoti
+from cpu_pipeline.tasks._synthetic import tokens
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
 Program = Callable[[str], Path]
@@ -44,8 +44,8 @@ def read(said: str) -> list[np.ndarray]:
 
 def test_the_program_answers_as_the_backend_does(program: Program, compiled: Path, tmp_path: Path) -> None:
     session = pt2.load(compiled, TASK, 1)
-    for batch in parity.synthetic(compiled, [(1, 6), (3, 40), (2, 200)]):
-        arrays = pad(batch, session.inputs, pad_id(compiled))
+    for batch in tokens(compiled, [(1, 6), (3, 40), (2, 200)]):
+        arrays = pad(batch, session.inputs, TASK.input_kinds(compiled))
         shape = arrays["input_ids"].shape
         numbers = [*shape, *(value for name in session.inputs for value in arrays[name].ravel())]
         (tmp_path / "tokens.txt").write_text(" ".join(map(str, numbers)))

@@ -17,9 +17,10 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+from conftest import ROOT
 from project import until
 from safetensors.numpy import load_file, save_file
-from suites.loopback.test_recipes import ROOT, SERVE, free_port
+from suites.loopback.serving import SERVE, free_port
 
 from cpu_pipeline.release import latest, lockfile, manifest
 
@@ -131,7 +132,7 @@ def test_cron_refreshes_a_recipe_when_its_branch_has_moved(project: Path, repos:
             until(lambda: "promoted" in outcomes(project), PATIENCE)
             first = latest.in_service(home)
             assert first is not None and manifest.edited(first) == []
-            assert lockfile.place(project / "recipes" / "small.yaml").is_file()
+            assert lockfile.lock_path(project / "recipes" / "small.yaml").is_file()
             until(lambda: outcomes(project)[-1] == "fresh", PATIENCE)
         with hub(port, repos, SECOND):
             until(lambda: outcomes(project).count("promoted") == 2, PATIENCE)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import onnx
 import pytest
 import yaml
 from stages.conftest import job_for
+from suites.loopback.serving import HUB, pipeline
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.stages.export.onnx import ExportOnnx
@@ -23,7 +22,6 @@ from cpu_pipeline.stages.export.openvino import ExportOpenvino
 
 pytestmark = pytest.mark.loopback
 
-HUB = Path(__file__).resolve().parents[4] / "shared" / "hub"
 BASE, BASE_COMMIT = "deepset/roberta-base-squad2", "adc3b06f79f797d1c575d5479d6f5efe54a9e3b4"
 DATA, DATA_COMMIT = "rajpurkar/squad_v2", "3ffb306f725f7d2ce8394bc1873b24868140c412"
 COMMIT = "b" * 40
@@ -68,19 +66,9 @@ def recipe(place: Path, model: dict[str, Any], *stages: dict[str, Any], tokenize
     return path
 
 
-def run(path: Path, shelf: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run a recipe through the loopback Hub, in a store of its own; nobody sees a traceback."""
-    serve = [sys.executable, str(HUB / "serve.py"), "--repos", str(shelf), "--"]
-    command = [sys.executable, "-m", "cpu_pipeline", "run", str(path), "--out", str(path.parent / "out"), "--json"]
-    done = subprocess.run(
-        [*serve, *command, *more],
-        env={**os.environ, "HUB_HOME": str(path.parent / "home")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "\nTraceback" not in done.stderr, done.stderr[-3000:]
-    return done
+def run(path: Path, shelf: Path, home: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run a recipe through a Hub that serves these repositories, too."""
+    return pipeline(home, "run", path, "--out", path.parent / "out", "--json", *more, serve=["--repos", shelf])
 
 
 ACCURACY = {"id": "accuracy", "use": "validate.accuracy", "from": {"reference": "model"}}
@@ -92,7 +80,7 @@ INT8 = {
 
 
 @pytest.mark.parametrize("format", EXPORTED)
-def test_an_exported_model_enters_the_graph_at_its_format(shelf: Path, tmp_path: Path, format: str) -> None:
+def test_an_exported_model_enters_the_graph_at_its_format(shelf: Path, home: Path, tmp_path: Path, format: str) -> None:
     if format == "onnx":
         model = {"hub": EXPORTED[format], "revision": COMMIT, "format": format}
     else:
@@ -100,7 +88,7 @@ def test_an_exported_model_enters_the_graph_at_its_format(shelf: Path, tmp_path:
         shutil.copytree(shelf / "models" / EXPORTED[format] / COMMIT, tmp_path / "exported")
     gate = {**ACCURACY, "with": {"max_drop": 0.05, "confidence": 0.5}}
     path = recipe(tmp_path, model, INT8[format], gate)
-    done = run(path, shelf)
+    done = run(path, shelf, home)
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout)
     assert said["steps"]["model"]["facts"]["model_type"] == "roberta"
@@ -112,9 +100,9 @@ def test_an_exported_model_enters_the_graph_at_its_format(shelf: Path, tmp_path:
     assert names >= {"config.json", "tokenizer.json", "tokenizer_config.json", "cpu_pipeline.json"}
 
 
-def test_without_its_tokenizer_it_asks_for_one(shelf: Path, tmp_path: Path) -> None:
+def test_without_its_tokenizer_it_asks_for_one(shelf: Path, home: Path, tmp_path: Path) -> None:
     model = {"hub": EXPORTED["onnx"], "revision": COMMIT, "format": "onnx"}
-    done = run(recipe(tmp_path, model, INT8["onnx"], tokenizer=False), shelf, "--until", "model")
+    done = run(recipe(tmp_path, model, INT8["onnx"], tokenizer=False), shelf, home, "--until", "model")
     assert done.returncode == 2 and "say where one is: `tokenizer:" in done.stderr, done.stderr
 
 
@@ -168,7 +156,8 @@ def test_files_from_outside_are_screened_before_anything_opens_them(
     shutil.copytree(shelf / "models" / EXPORTED[format] / COMMIT, repository)
     spoil(repository)
     model = {"hub": EXPORTED[format], "revision": COMMIT, "format": format}
-    done = run(recipe(tmp_path, model, INT8[format]), tmp_path / "repos", "--until", "model")
+    # A home of its own: in the shared one the commit's good files are cached.
+    done = run(recipe(tmp_path, model, INT8[format]), tmp_path / "repos", tmp_path / "home", "--until", "model")
     assert (done.returncode, says in done.stderr) == (code, True), done.stderr
     failed = next(line for line in done.stderr.splitlines() if says in line)
     assert "model" in failed

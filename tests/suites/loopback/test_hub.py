@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from suites.loopback.serving import HUB
 
 pytestmark = pytest.mark.loopback
 
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "hub"
 COMMITS = {
     "sentence-transformers/all-MiniLM-L6-v2": "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
     "cpu-pipeline/minilm-squad": "33909e613f06417b627488ea9f9555b3ed9398eb",
@@ -70,7 +70,7 @@ class Shelf:
         order = json.dumps({"fields": said, "want": want, "out": str(out), "allow": allow})
         command = [sys.executable, "-c", FETCH, order]
         if hub:
-            command = [sys.executable, str(SHARED / "serve.py"), *faults, "--", *command]
+            command = [sys.executable, str(HUB / "serve.py"), *faults, "--", *command]
         dead = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(self.home / "hf"), "HF_TOKEN": "hf_verysecret"}
         run = subprocess.run(
             command,
@@ -92,14 +92,14 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path)
 
 
-@pytest.mark.parametrize("repo", [name for name in COMMITS if (SHARED / "repos" / "models" / name).is_dir()])
+@pytest.mark.parametrize("repo", [name for name in COMMITS if (HUB / "repos" / "models" / name).is_dir()])
 def test_models_come_whole(shelf: Shelf, repo: str) -> None:
-    filed = SHARED / "repos" / "models" / repo / COMMITS[repo]
+    filed = HUB / "repos" / "models" / repo / COMMITS[repo]
     there = {p.relative_to(filed).as_posix(): p.stat().st_size for p in filed.rglob("*") if p.is_file()}
     assert shelf.fetch(repo=repo)["files"] == there
 
 
-@pytest.mark.parametrize("repo", [name for name in COMMITS if (SHARED / "repos" / "datasets" / name).is_dir()])
+@pytest.mark.parametrize("repo", [name for name in COMMITS if (HUB / "repos" / "datasets" / name).is_dir()])
 def test_data_sets_come_by_split(shelf: Shelf, repo: str) -> None:
     names = list(shelf.fetch(repo=repo, want="data", split="validation")["files"])
     assert len(names) == 2 and "README.md" in names
@@ -189,7 +189,7 @@ def test_a_half_downloaded_snapshot_is_completed(shelf: Shelf) -> None:
 def test_what_other_tools_downloaded_is_not_downloaded_again(shelf: Shelf) -> None:
     code = f"import huggingface_hub as h; h.snapshot_download({MODEL!r}, revision={COMMITS[MODEL]!r})"
     env = {**os.environ, "HUB_HOME": str(shelf.home)}
-    subprocess.run([sys.executable, str(SHARED / "serve.py"), "--", sys.executable, "-c", code], env=env, check=True)
+    subprocess.run([sys.executable, str(HUB / "serve.py"), "--", sys.executable, "-c", code], env=env, check=True)
     assert shelf.fetch(hub=False)["code"] == 0
     assert shelf.fetch("--fail", "resolve=500")["code"] == 0
 
@@ -218,7 +218,7 @@ def test_another_endpoint_is_another_identity(shelf: Shelf) -> None:
 def overlay(home: Path, repo: str, *drop: str, **add: bytes) -> tuple[str, str]:
     """File a poisoned commit of a repository in front of the real one."""
     there = home / "overlay" / "models" / repo / COMMITS[repo]
-    shutil.copytree(SHARED / "repos" / "models" / repo / COMMITS[repo], there)
+    shutil.copytree(HUB / "repos" / "models" / repo / COMMITS[repo], there)
     there.chmod(0o755)
     for name in drop:
         (there / name).unlink()
@@ -249,6 +249,6 @@ def test_branches_are_resolved_and_small_files_read(shelf: Shelf) -> None:
         f"def read(name): return read_small({MODEL!r}, 'model', 'main', name)\n"
         "print(read('config.json')[:1], read('no'))"
     )
-    command = [sys.executable, str(SHARED / "serve.py"), "--", sys.executable, "-c", code]
+    command = [sys.executable, str(HUB / "serve.py"), "--", sys.executable, "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.split() == [COMMITS[MODEL], COMMITS["rajpurkar/squad"], "{", "None"]

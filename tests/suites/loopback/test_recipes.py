@@ -4,60 +4,53 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from conftest import ROOT
 from huggingface_hub import ModelCard
+from suites.loopback.serving import pipeline
 
 from cpu_pipeline import backends
 from cpu_pipeline.release.verify import verify
 
 pytestmark = pytest.mark.loopback
 
-ROOT = Path(__file__).parents[3]
-SERVE = ROOT.parent / "shared" / "hub" / "serve.py"
 ROWS = {"roberta-qa": 1595, "minilm-embeddings": 1500, "distilbert-sst2": 872, "minilm-squad": 1484}
 """Recipe -> validation rows that the loopback Hub has; all of them are used."""
-PLACES = {name: ROOT / "recipes" / f"{name}.yaml" for name in (*ROWS, "compare-qa")} | {
-    "minilm-squad": ROOT / "tests" / "loopback" / "minilm-squad.yaml"
+PLACES = {name: ROOT / "recipes" / f"{name}.yaml" for name in ROWS} | {
+    "minilm-squad": Path(__file__).with_name("minilm-squad.yaml")
 }
+SLICE = 320
+"""Validation rows on which every way to run one model is compared; ALL_ROWS=1, as in the nightly session: all rows."""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def run(recipe: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a recipe; built steps and downloads are shared by all tests."""
+    return pipeline(home, "run", recipe, "--out", home / "out", "--json")
 
 
-PORT = free_port()
-"""One port for all runs: the endpoint is part of what a source is, and a run from elsewhere is another one."""
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("hub")
-
-
-def run(recipe: str, home: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run a recipe through the loopback Hub; the store and HF_HOME stay in `home`."""
-    command = [sys.executable, "-m", "cpu_pipeline", "run", str(PLACES[recipe]), "--out", str(home / "out"), "--json"]
-    return subprocess.run(
-        [sys.executable, str(SERVE), "--port", str(PORT), "--", *command, *more],
-        env={**os.environ, "HUB_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def some_rows(recipe: Path, into: Path) -> Path:
+    """Write compare-qa for SLICE rows: fewer rows are less certain, so bounds and measurements are those of a trial."""
+    said = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    said["data"]["validation"] |= {"take": SLICE, "seed": 0}
+    pipe = yaml.safe_load((ROOT / "pipelines" / f"{said['pipeline']}.yaml").read_text(encoding="utf-8"))
+    trial = {
+        "validate.accuracy": {"max_drop": 0.05, "confidence": 0.5},
+        "validate.latency": {"calls": 8, "rounds": 2, "processes": 1, "warmup": 1, "min_speedup": 0.2},
+    }
+    said["with"] |= {step["id"]: trial[step["use"]] for step in pipe["stages"] if step["use"] in trial}
+    path = into / recipe.name
+    path.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+    return path
 
 
 @pytest.mark.parametrize("recipe", sorted(ROWS))
 def test_passes_its_gates_on_every_row_and_is_then_cached(recipe: str, home: Path) -> None:
-    first = run(recipe, home)
+    first = run(PLACES[recipe], home)
     assert first.returncode == 0, first.stderr[-3000:]
     result = json.loads(first.stdout)
     accuracies = [s["facts"] for s in result["steps"].values() if "metrics" in s["facts"]]
@@ -83,7 +76,7 @@ def test_passes_its_gates_on_every_row_and_is_then_cached(recipe: str, home: Pat
         ]
         scale = 100 if card.pipeline_tag == "question-answering" else 1
         assert shown == pytest.approx({name: scale * one["candidate"] for name, one in measured.items()}, abs=1e-4)
-    again = run(recipe, home)
+    again = run(PLACES[recipe], home)
     assert again.returncode == 0
     assert json.loads(again.stdout)["built"] == []
     assert json.loads(again.stdout)["path"] == result["path"]
@@ -91,7 +84,7 @@ def test_passes_its_gates_on_every_row_and_is_then_cached(recipe: str, home: Pat
 
 def test_peak_memory_stays_within_four_times_the_weights(home: Path) -> None:
     for recipe in ROWS:
-        result = run(recipe, home)
+        result = run(PLACES[recipe], home)
         manifest = json.loads((Path(json.loads(result.stdout)["path"]) / "manifest.json").read_text())
         steps = manifest["steps"]
         # Weights as float32, whatever the checkpoint stores: that is what every exporter holds.
@@ -101,8 +94,9 @@ def test_peak_memory_stays_within_four_times_the_weights(home: Path) -> None:
                 assert step["run"]["peak_memory"] <= 4 * weights + 1.5e9, f"{recipe}: {name}"
 
 
-def test_every_way_of_one_model_is_compared_by_one_harness(home: Path) -> None:
-    done = run("compare-qa", home)
+def test_every_way_of_one_model_is_compared_by_one_harness(home: Path, tmp_path: Path) -> None:
+    whole, all_rows = ROOT / "recipes" / "compare-qa.yaml", bool(os.environ.get("ALL_ROWS"))
+    done = run(whole if all_rows else some_rows(whole, tmp_path), home)
     assert done.returncode == 0, done.stderr[-3000:]
     version = Path(json.loads(done.stdout)["path"])
     manifest: dict[str, Any] = json.loads((version / "manifest.json").read_text())
@@ -116,7 +110,7 @@ def test_every_way_of_one_model_is_compared_by_one_harness(home: Path) -> None:
     }  # fmt: skip
     for name in judged:
         facts = steps[f"{name}-accuracy"]["facts"]
-        assert facts["rows"] == ROWS["roberta-qa"]
+        assert facts["rows"] == (ROWS["roberta-qa"] if all_rows else SLICE)
         assert facts["metrics"]["f1"]["candidate"] >= 0.98 * facts["metrics"]["f1"]["reference"] > 0.5
         # Every one against transformers eager, whose answers are made once.
         assert steps[f"{name}-accuracy"]["inputs"]["reference"] == "predict:model"

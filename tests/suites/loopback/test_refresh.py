@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from suites.loopback.test_recipes import SERVE, free_port
+from suites.loopback.serving import SERVE, free_port
 
 from cpu_pipeline.release import latest, lockfile, manifest
 

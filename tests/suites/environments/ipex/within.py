@@ -11,10 +11,10 @@ from cpu_pipeline import backends, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_file
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.runtime.batching import pad, pad_id
-from cpu_pipeline.runtime.parity import synthetic
+from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.stages.fuse.ipex import FuseIpex
+from cpu_pipeline.tasks._synthetic import tokens
 
 
 def fuse(case: dict[str, Any]) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def fuse(case: dict[str, Any]) -> dict[str, Any]:
     except StageFailed as error:
         return {"error": str(error)}
     session = load(Artifact("ipex", out, "", {}))
-    [batch] = synthetic(out, [(2, 20)])
-    answers = [session(pad(batch, session.inputs, pad_id(out))) for _ in range(3)]
+    [batch] = tokens(out, [(2, 20)])
+    answers = [session(pad(batch, session.inputs, task.input_kinds(out))) for _ in range(3)]
     same = all((answers[0][name] == answer[name]).all() for answer in answers for name in answer)
     kinds = sorted({str(value.dtype) for value in answers[0].values()})
     recorded = stored_facts(facts)

@@ -13,7 +13,7 @@ import pytest
 from stages.conftest import job_for, task_named
 
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.runtime.batching import pad, pad_id
+from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
 from cpu_pipeline.stages.quantize.openvino import QuantizeOpenvino
@@ -68,7 +68,7 @@ def answers(finished: Built, optimum: Callable[..., None], tmp_path_factory: pyt
             artifact = finished(task_name, way)
             features = task.encode([{**task.row(row), "id": row["id"]} for row in rows], artifact.path)
             session = job_for(task_name).load(artifact)
-            batch = pad(features, session.inputs, pad_id(artifact.path))
+            batch = pad(features, session.inputs, task.input_kinds(artifact.path))
             ours = session(batch)
             name = f"{task_name}-{way}"
             np.savez(place / f"{name}.given.npz", **batch)

@@ -1,0 +1,1 @@
+"""Where the steps of a build run: the contract, and one module for each way."""
