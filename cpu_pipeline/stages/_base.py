@@ -120,7 +120,7 @@ class Verdict:
     """What was compared, such as `f1`."""
     passed: bool
     says: str
-    """One line for people: the number, its reference, the bound."""
+    """Message on one line: the number, its reference, the bound."""
     value: float | None = None
     bound: float | None = None
 
@@ -220,7 +220,7 @@ class Stage(BaseModel, ABC):
     def successor(self) -> Self | None:
         """Give the check that compares a candidate with what is in service, as its reference; None when there is none.
 
-        It is run besides this one by `refresh`, before a rebuilt artifact takes the other's place.
+        It is run besides this one by `refresh`, before a rebuilt artifact replaces the other.
         """
         return None
 

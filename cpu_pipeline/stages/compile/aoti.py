@@ -30,7 +30,7 @@ class AotiFacts(Facts):
     needs: list[str]
     """Instruction sets that the library needs."""
     compiler: str
-    """First line of what the C++ compiler says of itself."""
+    """First line of what the C++ compiler prints about itself."""
     bytes: Count
     """Bytes of the library and its weights."""
     parity: Comparison

@@ -80,7 +80,7 @@ class ExportOptimum(Stage):
         return self
 
     def gives(self) -> str:
-        """Name the format that was asked for."""
+        """Name the format, as the option `format` has it."""
         return self.format
 
     def environment(self, backends: Mapping[str, str]) -> str:
@@ -168,7 +168,7 @@ def _write_onnx(model: Any, task: Task, out: Path, opset: int | None) -> list[st
 
         raw = Path(scratch) / onnx.MODEL
         config = _exporter("onnx", model, task)
-        with _said(model):
+        with _one_line_errors(model):
             convert.export(
                 model,
                 config,
@@ -194,15 +194,15 @@ def _write_openvino(model: Any, task: Task, out: Path, opset: int | None) -> lis
         from optimum.exporters.openvino import convert
 
         raw = Path(scratch) / openvino.XML
-        with _said(model):
+        with _one_line_errors(model):
             convert.export(model, _exporter("openvino", model, task), raw, stateful=False, library_name="transformers")
         read = ov.Core().read_model(raw, raw.with_suffix(".bin"))
         ports = {name: port for port in read.outputs for name in port.get_names()}
         if lost := [name for name in task.outputs if name not in ports]:
             raise StageFailed(f"export.optimum: the model has no output {lost[0]}; it has {', '.join(sorted(ports))}")
-        kept = ov.Model([ports[name].get_node() for name in task.outputs], read.get_parameters(), "model")
-        openvino.write(kept, out)
-        return [port.get_any_name() for port in kept.inputs]
+        chosen = ov.Model([ports[name].get_node() for name in task.outputs], read.get_parameters(), "model")
+        openvino.write(chosen, out)
+        return [port.get_any_name() for port in chosen.inputs]
 
 
 def _exporter(format: str, model: Any, task: Task) -> Any:
@@ -231,8 +231,8 @@ def _exporter(format: str, model: Any, task: Task) -> Any:
 
 
 @contextlib.contextmanager
-def _said(model: Any) -> Iterator[None]:
-    """Make one line of whatever Optimum's exporter raises; draw its example inputs from a fixed seed."""
+def _one_line_errors(model: Any) -> Iterator[None]:
+    """Write whatever Optimum's exporter raises on one line; draw its example inputs from a fixed seed."""
     import random
 
     import numpy as np

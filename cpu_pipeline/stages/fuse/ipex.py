@@ -159,9 +159,13 @@ class FuseIpex(Stage):
         )
 
     def expected(self, promise: Mapping[str, int]) -> dict[str, int]:
-        """Say how many of each fusion to insist on, given what IPEX promises for the graph."""
-        said = {name: getattr(self, name) for name in FUSIONS}
-        return {name: promise[name] if number == "all" else number for name, number in said.items()}
+        """Return how many of each fusion to require: name, as in FUSIONS -> number.
+
+        Args:
+            promise: how many IPEX promises for the graph, by the same names.
+        """
+        options = {name: getattr(self, name) for name in FUSIONS}
+        return {name: promise[name] if number == "all" else number for name, number in options.items()}
 
     def details(self, facts: IpexFacts) -> list[Note]:
         """Return how often each fusion was made."""

@@ -23,11 +23,11 @@ def feed(task: Task, model: Path, rows: Path, samples: int, batch: int, names: S
     Raises:
         RecipeError: there are no rows.
     """
-    there = task.read_rows(rows)
-    if not there:
+    available = task.read_rows(rows)
+    if not available:
         raise RecipeError("quantize.onnx: data.calibration has no rows; take some")
-    step = max(1.0, len(there) / samples)
-    chosen = [there[int(i * step)] for i in range(min(samples, len(there)))]
+    step = max(1.0, len(available) / samples)
+    chosen = [available[int(i * step)] for i in range(min(samples, len(available)))]
     features, kinds = task.encode(chosen, model), task.input_kinds(model)
     return [pad([features[i] for i in numbers], names, kinds) for numbers in batches(features, batch, kinds)]
 
@@ -37,7 +37,7 @@ def observe(
 ) -> Path:
     """Write the ranges of every activation of `operators` as ONNX Runtime's calibration cache into `work`.
 
-    Batches go through one by one: the calibrators keep every activation of what they are given at once, which for a few
+    Batches go through one by one: the calibrators keep every activation of the arrays that they get, which for a few
     hundred long sequences is tens of gigabytes.
     """
     from onnxruntime.quantization import CalibrationMethod

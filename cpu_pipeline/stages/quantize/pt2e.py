@@ -58,7 +58,7 @@ class Pt2eFacts(Facts):
     needs: list[str]
     """Instruction sets that the library needs."""
     compiler: str
-    """First line of what the C++ compiler says of itself."""
+    """First line of what the C++ compiler prints about itself."""
     bytes: Count
     """Bytes of the library and its weights."""
     compared: Comparison
