@@ -84,7 +84,15 @@ class Timer(Protocol):
         """Return the seconds from asking for the artifact to having it ready (cold start, imports included)."""
 
     def time(self, batches: Sequence[Arrays], rounds: int = 1) -> list[float]:
-        """Run every batch `rounds` times; return the seconds of each call, in order."""
+        """Run every batch `rounds` times.
+
+        Args:
+            batches: one mapping for each call: input name -> array, its first axis the batch, padded already.
+            rounds: how often the whole sequence of batches is run.
+
+        Returns:
+            Seconds of each call, in order: `rounds * len(batches)` numbers.
+        """
 
     @property
     def peak_memory(self) -> int:

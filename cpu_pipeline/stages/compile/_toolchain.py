@@ -71,7 +71,12 @@ def toolchain(where: str, isa: Sequence[str], dtype: str) -> Toolchain:
 
 
 def level(where: str, isa: Sequence[str], dtype: str) -> Level:
-    """Choose the best level of a target's instruction sets, for what matrix products are computed in.
+    """Choose the best level of a target's instruction sets.
+
+    Args:
+        where: name of the stage, for messages.
+        isa: instruction sets of the target.
+        dtype: what matrix products are computed in, `float32` or `bfloat16`.
 
     Raises:
         BackendMissing: there is none, or this machine cannot run what the target can.

@@ -82,7 +82,15 @@ class ExportOnnx(Stage):
 
 
 def export(model: Any, task: Task, source: Path, out: Path, opset: int, inline: int = _onnx.INLINE) -> None:
-    """Write the module that `hf.checkpoint` gave of `source` as model.onnx into `out`.
+    """Write a model as model.onnx, dynamic in batch and length.
+
+    Args:
+        model: what `hf.checkpoint` returned.
+        task: names the outputs, and makes an example where the model takes no tokens.
+        source: the checkpoint's directory.
+        out: directory to write into.
+        opset: ONNX operator set.
+        inline: bytes of weights that stay in model.onnx.
 
     Raises:
         StageFailed: the exporter does not know how.

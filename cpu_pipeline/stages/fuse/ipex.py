@@ -223,10 +223,18 @@ def fusions(graph: Any) -> dict[str, int]:
 
 
 def promised(counts: Mapping[str, int], kernels: str, attention_kernel: str) -> dict[str, int]:
-    """Say how many of each fusion IPEX promises for a frozen graph with these operators.
+    """Count what IPEX promises to fuse in a frozen graph.
 
     An add between a linear layer and a layer norm goes to one of them: to the linear layer with oneDNN, else to the
     norm. The sum of the embeddings goes to the norm always.
+
+    Args:
+        counts: operator -> number of nodes, before anything is fused.
+        kernels: `onednn` or `mkl`, as the option.
+        attention_kernel: `ipex` or `torch`, as the option.
+
+    Returns:
+        Name of a fusion, as in FUSIONS -> number.
     """
     layers = counts.get("aten::softmax", 0) + counts.get("aten::scaled_dot_product_attention", 0)
     inside = kernels == "onednn"

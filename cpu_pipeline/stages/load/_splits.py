@@ -21,6 +21,13 @@ def choose(names: Sequence[str], readme: Path, config: str | None, split: str | 
     README.md's header is read as the Hub documents it (`configs:` with `data_files:`),
     https://huggingface.co/docs/hub/datasets-manual-configuration
 
+    Args:
+        names: data files, relative to the data set's folder.
+        readme: its README.md, which may be missing.
+        config: configuration of the data set, where it has several.
+        split: the split's name.
+        where: what is read, for messages.
+
     Raises:
         RecipeError: there is no such split or configuration; names those there are.
     """

@@ -177,6 +177,14 @@ def sample(total: int, take: int, seed: int) -> list[int]:
     Neighbouring rows are alike (SQuAD asks five questions about each paragraph), and a spread sample calibrates better
     than a run of neighbours. Which index of its part is picked hangs on SHA-256 of seed and part: Python promises equal
     sequences across versions for `Random.random` alone, not for `Random.sample`.
+
+    Args:
+        total: number of rows.
+        take: how many to pick, at most `total`.
+        seed: other seeds pick other rows.
+
+    Returns:
+        Indices from 0, ascending.
     """
     picked = []
     for part in range(take):
