@@ -47,7 +47,7 @@ def list_backends(
 
     seen = None if model is None else support.model(model)
     found = []
-    for way in support.ways():
+    for way in support.backend_support():
         takes, why = (None, "") if seen is None else way.takes(seen)
         found.append((way, takes, why))
     if as_json:
@@ -99,10 +99,10 @@ def docs(
     code = 0
     for document in path or (Path("README.md"), Path("docs", "reproducible.md")):
         text = document.read_text(encoding="utf-8")
-        made = filled(text)
+        filled_text = filled(text)
         if write:
-            document.write_text(made, encoding="utf-8", newline="\n")
-        elif made != text:
+            document.write_text(filled_text, encoding="utf-8", newline="\n")
+        elif filled_text != text:
             typer.echo(f"{document}: its tables are out of date; run `cpu-pipeline docs --write`", err=True)
             code = 5
     return code
@@ -112,11 +112,11 @@ def options(model: type[BaseModel]) -> list[dict[str, Any]]:
     """List a class's options: name, type, default and what its docstring says."""
     from cpu_pipeline.recipe import field_docs
 
-    said, lines = model.model_json_schema(), field_docs.fields(model)
+    schema, lines = model.model_json_schema(), field_docs.fields(model)
     about = {field.alias or name: lines[name] for name, field in model.model_fields.items()}
-    needed = set(said.get("required", ()))
+    needed = set(schema.get("required", ()))
     found = []
-    for key, prop in said.get("properties", {}).items():
+    for key, prop in schema.get("properties", {}).items():
         default = "required" if key in needed else prop.get("default")
         found.append({"option": key, "type": _type(prop), "default": default, "about": about[key]})
     return found

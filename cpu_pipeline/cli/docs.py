@@ -13,8 +13,8 @@ _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL
 
 def filled(text: str) -> str:
     """Return the text with each `<!-- generated: NAME -->` block made anew."""
-    made = {"stages": _stages, "reproducible": _reproducible, "tasks": _tasks, "ways": _ways}
-    return _BLOCK.sub(lambda m: m[1] + made[m[2]]() + m[3], text)
+    tables = {"stages": _stages, "reproducible": _reproducible, "tasks": _tasks, "ways": _ways}
+    return _BLOCK.sub(lambda m: m[1] + tables[m[2]]() + m[3], text)
 
 
 def _stages() -> str:
@@ -49,11 +49,11 @@ def _tasks() -> str:
 
 def _ways() -> str:
     rows = []
-    for way in support.ways():
-        made = ", ".join(f"`{stage}`" for stage in way.stages) or "the checkpoint itself"
+    for way in support.backend_support():
+        makers = ", ".join(f"`{stage}`" for stage in way.stages) or "the checkpoint itself"
         others = "" if way.others == "refused" else ", others tried"
         cells = (
-            f"`{way.format}`", way.about, made, ", ".join(way.precisions), ", ".join(way.architectures) + others,
+            f"`{way.format}`", way.about, makers, ", ".join(way.precisions), ", ".join(way.architectures) + others,
             way.environment, way.status,
         )  # fmt: skip
         rows.append("| " + " | ".join(cells) + " |")

@@ -109,8 +109,8 @@ def gc(
     for removal in gone:
         print(f"{removal.kind:8} {removal.path.name}  {size(removal.bytes)}")
     total = size(sum(r.bytes for r in gone))
-    kept = f"; kept what {rooted} locks and artifacts name" if rooted else ""
-    print(f"{'would remove' if dry_run else 'removed'} {len(gone)} things, {total}{kept}")
+    rooted_text = f"; kept what {rooted} locks and artifacts name" if rooted else ""
+    print(f"{'would remove' if dry_run else 'removed'} {len(gone)} things, {total}{rooted_text}")
 
 
 @app.command("push")
@@ -165,18 +165,18 @@ def _line(what: str) -> Callable[[StepRef], None]:
     return tell
 
 
-def _tell(what: str, place: str, done: Moved, as_json: bool) -> None:
+def _tell(what: str, url: str, done: Moved, as_json: bool) -> None:
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.core.text import size
 
     if as_json:
         steps = {part: [vars(step) for step in getattr(done, part)] for part in ("moved", "there", "lacking")}
-        print_json({"remote": place, "bytes": done.bytes, **steps})
+        print_json({"remote": url, "bytes": done.bytes, **steps})
         return
     for step in done.lacking:
         print(f"lacking   {step.name or 'a record'}  {step.key[:12]}")
     if not (done.moved or done.there or done.lacking):
-        print(f"nothing to be {what}: {place}")
+        print(f"nothing to be {what}: {url}")
         return
     print(
         f"{what} {len(done.moved)} steps, {size(done.bytes)}; {len(done.there)} were there, {len(done.lacking)} lacking"

@@ -63,16 +63,17 @@ class Facts(BaseModel):
     """What a stage remembers of a run: counts, sizes in bytes, shares as fractions, timings in seconds.
 
     Each stage has its own class of these. Records hold it as JSON; a record that its class refuses was not written by
-    the stage. A field that is added later needs a default, so that older records can still be read.
+    the stage. A field that is added later needs a default, so that older records can still be read; what has its default is not
+    stored, so that what was recorded before is recorded the same.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, validate_by_alias=True, validate_by_name=True)
 
 
 def stored_facts(facts: Facts | Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts as records hold them: JSON values, and of a class of facts only the fields that were set."""
+    """Return facts as records hold them: JSON values, without the fields that have their default."""
     if isinstance(facts, Facts):
-        return facts.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return facts.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return dict(facts)
 
 

@@ -49,7 +49,9 @@ class LatencyFacts(Facts):
     throughput_batch: Count
     """Sequences in each call of the measurement of throughput."""
     tokens: float
-    """Tokens of a sequence, with padding: median over the batches."""
+    """Tokens of a sequence (or samples of a recording), with padding: median over the batches."""
+    unit: str = "tokens"
+    """What `tokens` counts."""
     calls: Count
     """Calls of each side."""
     threads: Count
