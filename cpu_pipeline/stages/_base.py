@@ -63,8 +63,8 @@ class Facts(BaseModel):
     """What a stage remembers of a run: counts, sizes in bytes, shares as fractions, timings in seconds.
 
     Each stage has its own class of these. Records hold it as JSON; a record that its class refuses was not written by
-    the stage. A field that is added later needs a default, so that older records can still be read; what has its default is not
-    stored, so that what was recorded before is recorded the same.
+    the stage. A field that is added later needs a default, so that older records can still be read; a field that has
+    its default is not stored, so that records stay as they were.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, validate_by_alias=True, validate_by_name=True)
