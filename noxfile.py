@@ -62,6 +62,7 @@ SUITES = {  # the longest first, so that two at a time end together
     "faults": Suite("faults", env={"KILL_EVERY_WRITE": "1"}),
     "reproducible": Suite("reproducible", environments=True),
     "compiled": Suite("compiled"),
+    "refresh": Suite("refresh"),
     "remotes": Suite("remotes"),
     "cpp": Suite("cpp"),
     "schedulers": Suite("schedulers"),
