@@ -12,7 +12,7 @@ import pytest
 
 from cpu_pipeline.backends import hf
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.core.jsonl import read_jsonl
 from cpu_pipeline.runtime.batching import answer, pad
 from cpu_pipeline.tasks.image_classification import ImageClassification, Processor
 
@@ -133,7 +133,7 @@ def test_an_image_is_turned_as_its_exif_data_says(tmp_path: Path, model: Path) -
 
 def test_rows_name_files_beside_them(tmp_path: Path) -> None:
     path = media.images(tmp_path / "rows.jsonl", 2)
-    assert [row["image"] for row in read(path)] == ["images/0-0.png", "images/0-1.png"]
+    assert [row["image"] for row in read_jsonl(path)] == ["images/0-0.png", "images/0-1.png"]
     assert all(Path(row["image"]).is_file() for row in TASK.read_rows(path))
 
 

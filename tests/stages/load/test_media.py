@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from cpu_pipeline.core.artifact import Artifact, digest_file, digest_tree
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.core.jsonl import read_jsonl
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load.rows import LoadRows
 from cpu_pipeline.tasks.image_classification import ImageClassification
@@ -24,7 +24,7 @@ def load(home: Path, out: Path, **options: Any) -> list[dict[str, Any]]:
     out.mkdir()
     job = Job(load=None, timer=None, task=TASK)  # type: ignore[arg-type]
     LoadRows(**{"role": "validation", **options}).run({"files": Artifact("files", home, "", {})}, out, job)
-    return read(out / "rows.jsonl")
+    return read_jsonl(out / "rows.jsonl")
 
 
 @pytest.fixture
