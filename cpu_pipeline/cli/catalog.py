@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -85,27 +84,6 @@ def print_schema(
         package_data.file("schema.json").write_text(made.text(), encoding="utf-8", newline="\n")
     else:
         typer.echo(made.text(), nl=False)
-
-
-def docs(
-    write: Annotated[bool, typer.Option("--write", help="Write the tables into the documents.")] = False,
-    path: Annotated[
-        list[Path] | None, typer.Option(help="A document; without any, README.md and docs/reproducible.md.")
-    ] = None,
-) -> int:
-    """Check that the generated tables of README and docs are up to date, or write them."""
-    from cpu_pipeline.cli.docs import filled
-
-    code = 0
-    for document in path or (Path("README.md"), Path("docs", "reproducible.md")):
-        text = document.read_text(encoding="utf-8")
-        made = filled(text)
-        if write:
-            document.write_text(made, encoding="utf-8", newline="\n")
-        elif made != text:
-            typer.echo(f"{document}: its tables are out of date; run `cpu-pipeline docs --write`", err=True)
-            code = 5
-    return code
 
 
 def options(model: type[BaseModel]) -> list[dict[str, Any]]:

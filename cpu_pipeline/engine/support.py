@@ -66,7 +66,7 @@ def ways() -> list[BackendSupport]:
     """List every way."""
     makers: dict[str, list[str]] = {}
     for name in stages.names():
-        for made in _made(stages.get(name)):
+        for made in formats_made(stages.get(name)):
             makers.setdefault(made, []).append(name)
     return [_way(name, tuple(makers.get(name, ()))) for name in backends.names()]
 
@@ -92,7 +92,7 @@ def _way(name: str, stages: tuple[str, ...]) -> BackendSupport:
     )
 
 
-def _made(stage: type[Stage]) -> set[str]:
+def formats_made(stage: type[Stage]) -> set[str]:
     """Name the formats that a stage gives: by default, and with each choice of an option called `format`."""
     field = stage.model_fields.get("format")
     choices = getattr(field.annotation, "__args__", ()) if field is not None else ()
