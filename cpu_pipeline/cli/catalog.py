@@ -13,6 +13,8 @@ from cpu_pipeline.cli.options import Json
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from cpu_pipeline.cli.json_outputs import CatalogEntry, OptionEntry
+
 Only = Annotated[str | None, typer.Argument(help="One name, to see its options.")]
 
 
@@ -86,14 +88,14 @@ def print_schema(
         typer.echo(made.text(), nl=False)
 
 
-def options(model: type[BaseModel]) -> list[dict[str, Any]]:
+def options(model: type[BaseModel]) -> list[OptionEntry]:
     """List a class's options: name, type, default and what its docstring says."""
     from cpu_pipeline.recipe import field_docs
 
     said, lines = model.model_json_schema(), field_docs.fields(model)
     about = {field.alias or name: lines[name] for name, field in model.model_fields.items()}
     needed = set(said.get("required", ()))
-    found = []
+    found: list[OptionEntry] = []
     for key, prop in said.get("properties", {}).items():
         default = "required" if key in needed else prop.get("default")
         found.append({"option": key, "type": _type(prop), "default": default, "about": about[key]})
@@ -118,7 +120,8 @@ def _show(found: dict[str, type[BaseModel]], whole: bool, as_json: bool) -> None
     from cpu_pipeline.cli.output import columns
 
     if as_json:
-        print_json([{"name": n, "about": _about(c), "options": options(c)} for n, c in found.items()])
+        entries: list[CatalogEntry] = [{"name": n, "about": _about(c), "options": options(c)} for n, c in found.items()]
+        print_json(entries)
         return
     if not whole:
         columns([(name, _about(model)) for name, model in found.items()])

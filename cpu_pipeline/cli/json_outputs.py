@@ -6,15 +6,15 @@ documented there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from cpu_pipeline.engine import preview
 from cpu_pipeline.engine.environments import Environment
-from cpu_pipeline.engine.preview import State
 from cpu_pipeline.engine.rebuild import Compared
 from cpu_pipeline.engine.support import BackendSupport, Takes
 from cpu_pipeline.refresh.outcome import Refreshed
@@ -65,9 +65,9 @@ class PlannedStep(_From):
     """Format of its artifact."""
     data: dict[str, str]
     """Role of data -> id of the step that reads its rows."""
-    state: State
+    state: preview.State
     """What a build would do with it; `depends` means that another step's result decides."""
-    why: list[str]
+    why: Sequence[str]
     """Why it would be built, or what it depends on."""
 
 
@@ -76,7 +76,7 @@ class PlanOutput(TypedDict):
 
     recipe: str
     """Name of the recipe."""
-    outputs: list[str]
+    outputs: Sequence[str]
     """Steps whose artifacts are published."""
     steps: list[PlannedStep]
     """Every step, in the order of a build."""
@@ -180,8 +180,11 @@ class VerifyOutput(TypedDict):
     """The version."""
     files: int
     """How many files were compared."""
-    missing_instruction_sets: dict[str, list[str]]
+    missing_instruction_sets: Mapping[str, list[str]]
     """Output -> instruction sets that it needs and this CPU lacks."""
+
+
+State = Literal["in service", "rolled back", ""]
 
 
 class VersionEntry(TypedDict):
@@ -193,7 +196,7 @@ class VersionEntry(TypedDict):
     """When it was last put into service: UTC, ISO 8601; null when that is not recorded."""
     by: str
     """The command that did it; empty when that is not recorded."""
-    state: Literal["in service", "rolled back", ""]
+    state: State
     """Whether it is in service, or was taken out of it by a rollback."""
 
 

@@ -92,7 +92,7 @@ def _errors() -> list[str]:
     from cpu_pipeline.core import errors
 
     rows = [
-        (code(name), str(value.exit_code), code(value.__base__.__name__), prose(doc(value).split("\n\n")[0]))
+        (code(name), str(value.exit_code), code(value.__mro__[1].__name__), prose(doc(value).split("\n\n")[0]))
         for name, value in vars(errors).items()
         if isinstance(value, type) and issubclass(value, errors.PipelineError)
     ]

@@ -12,9 +12,9 @@ from cpu_pipeline.cli._reference._options import default, type_name
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-INTRO = """A recipe describes what to build: a model, a task, data and a pipeline. A pipeline is a list of stages that \
-several recipes can share. Both are YAML files; `cpu-pipeline check FILE` checks them, and `cpu-pipeline schema` prints \
-their JSON Schema for editors. An unknown key is an error. Paths are relative to the recipe's directory."""
+INTRO = """A recipe describes what to build: a model, a task, data and a pipeline. A pipeline is a list of stages \
+that several recipes can share. Both are YAML files; `cpu-pipeline check FILE` checks them, and `cpu-pipeline schema` \
+prints their JSON Schema for editors. An unknown key is an error. Paths are relative to the recipe's directory."""
 SECTIONS = {
     "Recipe": ("The recipe file", "One file describes one artifact. It needs `pipeline` or `stages`, not both."),
     "Use": ("`task` with options", "`task` is a task's name, or an object with these keys."),
@@ -59,7 +59,7 @@ def _sources(want: str, title: str, definitions: Mapping[str, Any]) -> list[str]
     from cpu_pipeline import sources
     from cpu_pipeline.cli._reference._markdown import first_line
 
-    names = own(sources.registry, sources.names(want))  # type: ignore[arg-type]  # a key of PARTS
+    names = own(sources.registry, sources.names(want))
     lines = [f"## {title}", "", f"Exactly one of these keys names the source: {', '.join(map(code, names))}.", ""]
     for name in names:
         schema, examples = definitions[f"{want}.{name}"], EXAMPLES[name]

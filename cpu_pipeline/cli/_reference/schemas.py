@@ -79,12 +79,12 @@ def _of_dataclass(cls: type) -> dict[str, Any]:
     return TypeAdapter(cls).json_schema(mode="serialization", schema_generator=_generator())
 
 
-def _untitled(node: Any) -> Any:
-    """Leave out the titles and defaults that pydantic adds."""
+def _untitled(node: Any, *, names: bool = False) -> Any:
+    """Leave out the titles and defaults that pydantic adds; the keys of `properties` are `names`, not keywords."""
     if isinstance(node, list):
         return [_untitled(item) for item in node]
     if not isinstance(node, dict):
         return node
-    if "type" in node or "$ref" in node or "anyOf" in node:
-        node = {key: value for key, value in node.items() if key not in ("title", "default")}
-    return {key: _untitled(value) for key, value in node.items()}
+    left_out = () if names else ("title", "default")
+    maps = () if names else ("properties", "$defs")
+    return {key: _untitled(value, names=key in maps) for key, value in node.items() if key not in left_out}
