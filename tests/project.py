@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import yaml
@@ -33,14 +36,13 @@ class CommandResult:
     err: str
 
     @property
-    def said(self) -> dict[str, Any]:
+    def json(self) -> Any:
         """Return what `--json` printed."""
-        read: dict[str, Any] = json.loads(self.out)
-        return read
+        return json.loads(self.out)
 
     @property
     def digests(self) -> dict[str, str]:
-        return {name: step["digest"] for name, step in self.said["steps"].items()}
+        return {name: step["digest"] for name, step in self.json["steps"].items()}
 
     def expect(self, code: int, *texts: str) -> CommandResult:
         """Check the exit code, that the texts are on stderr, and that nobody sees a traceback."""
@@ -129,6 +131,59 @@ class ProjectFixture:
         found = [p for room in ("work", "leases", "scratch") for p in (self.store / room).glob("*")]
         found += [p for home in self.out.glob("*") for p in home.glob(".*")]
         return sorted(p.relative_to(self.home).as_posix() for p in found)
+
+
+class InProcessProject(ProjectFixture):
+    """Runs its commands in this process, which saves their start; steps run in children as always."""
+
+    def call(self, *arguments: object, **env: str) -> CommandResult:
+        """Run a command to its end, with the environment and the directory of a process of its own."""
+        from cpu_pipeline.cli import main
+
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="replace") for _ in range(2))
+        variables = self.environment(**env)
+        with (
+            mock.patch.dict(os.environ, variables, clear=True),
+            mock.patch.object(tempfile, "tempdir", variables["TMPDIR"]),
+            contextlib.chdir(self.home),
+            plugin_installed(version=int(variables.get("FAULTY_VERSION", "1"))),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            handler = signal.getsignal(signal.SIGTERM)
+            try:
+                code = main([str(argument) for argument in arguments])
+            finally:
+                signal.signal(signal.SIGTERM, handler)
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read())
+        return CommandResult(code, *texts)
+
+
+@contextlib.contextmanager
+def plugin_installed(version: int = 1) -> Iterator[None]:
+    """Let this process find the plug-in of the tests, at a version of its stages, for as long as it lasts."""
+    from cpu_pipeline import backends, sources, stages, tasks
+    from cpu_pipeline.core import registry
+    from cpu_pipeline.recipe import reader
+
+    def forget() -> None:
+        registry.entry_points.cache_clear()
+        reader.the_schema.cache_clear()
+        for kind in (backends, sources, stages, tasks):
+            for known in (value for value in vars(kind).values() if isinstance(value, registry.Registry)):
+                known._modules = None
+
+    sys.path.insert(0, str(PLUGIN))
+    forget()
+    try:
+        with mock.patch.object(stages.get("faulty.copy"), "version", version):
+            yield
+    finally:
+        sys.path.remove(str(PLUGIN))
+        forget()
 
 
 def ended(process: subprocess.Popen[str], seconds: float = PATIENCE) -> CommandResult:

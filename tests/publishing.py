@@ -1,4 +1,4 @@
-"""A version of a build that is pretended: objects in a real store, repositories that were never asked."""
+"""Versions of pretended builds: real objects in a real store, from repositories that are never asked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from cpu_pipeline import api
 from cpu_pipeline.core.artifact import digest_file, digest_json
 from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.graph.plan import Node
 from cpu_pipeline.release.manifest import MANIFEST, read_manifest
 from cpu_pipeline.release.publish import publish
 from cpu_pipeline.store.lease import leased
@@ -41,15 +42,21 @@ ACCURACY: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Made:
-    """Pretends builds below a folder."""
+RECORDED: dict[str, list[dict[str, Any]]] = json.loads(
+    (Path(__file__).parent / "stages" / "recorded_facts.json").read_text(encoding="utf-8")
+)
+"""Stage -> facts that it wrote of some tiny model."""
+
+
+class PretendedProject:
+    """A recipe, a store and versions of it, whose steps are pretended instead of run."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         home.mkdir(exist_ok=True)
 
     def write(self, **recipe: Any) -> Path:
-        """Write the recipe, with what is to be otherwise."""
+        """Write the recipe; the arguments replace its keys."""
         path = self.home / "toy.yaml"
         path.write_text(json.dumps({**RECIPE, **recipe}), encoding="utf-8")
         (self.home / "rows.jsonl").write_text('{"id": "1"}\n')
@@ -57,66 +64,102 @@ class Made:
 
     def build(
         self,
+        *,
         files: Mapping[str, str] | None = None,
         content: str = "weights",
         host: Any = None,
-        place: str = "",
+        environment: str = "",
         **recipe: Any,
     ) -> tuple[BuildResult, Store]:
-        """Put an object for each step of a recipe into a store.
-
-        `files` join those of `int8`, which was made in the environment `place`; `host` is where the gate ran.
-        """
+        """Pretend a build of the recipe; the arguments are those of `pretend_steps`, and keys of the recipe."""
         built, store = BuildResult(api.plan(api.load_recipe(self.write(**recipe)))), Store(self.home / "store")
-        self.fill(built, store, files, content, host, place)
+        self.pretend_steps(built, store, files=files, content=content, host=host, environment=environment)
         return built, store
 
-    def fill(
-        self, built: BuildResult, store: Store, files: Mapping[str, str] | None = None, content: str = "weights",
-        host: Any = None, place: str = "",
-    ) -> None:  # fmt: skip
-        """Put an object for each step of a plan into a store, and judge what the gates are said to have measured."""
+    def pretend_steps(
+        self,
+        built: BuildResult,
+        store: Store,
+        *,
+        files: Mapping[str, str] | None = None,
+        content: str = "weights",
+        host: Any = None,
+        environment: str = "",
+    ) -> None:
+        """Put an object for each step of a plan into a store, and judge it.
+
+        Args:
+            built: filled with artifacts, keys, records and verdicts.
+            store: takes the objects.
+            files: written into the object of `int8`, beside what every step writes.
+            content: what every step writes.
+            host: the machine on which the gate `accuracy` ran.
+            environment: the environment in which `int8` was built; the default one when empty.
+        """
+        files = dict(files or {})
         with leased(store) as lease:
             for number, node in enumerate(built.plan.nodes.values()):
-                key = digest_json([node.id, content, dict(files or {}), host, place])
+                key = digest_json([node.id, content, files, host, environment])
                 work = lease.work(key)
-                (work / "sub").mkdir()
-                (work / "sub" / "file.txt").write_text(f"{node.id} {content}\n")
-                if node.id == "model:files":
-                    (work / "model.safetensors").write_text(content)
-                    (work / "config.json").write_text("{}")
-                if node.gives == "rows":
-                    (work / "rows.jsonl").write_text(f'{{"id": "{content}"}}\n')
-                for file, text in (files or {}).items() if node.id == "int8" else ():
-                    (work / file).write_text(text)
-                facts = ACCURACY if node.use == "validate.accuracy" else {"rows": 200} if node.gives == "rows" else {}
+                _write_object(node, work, content, files if node.id == "int8" else {})
+                ingredients = _ingredients(node, host, environment)
                 run = {"seconds": 1.5, "peak_memory": 3 << 20, "when": 1_700_000_000 + 100 * number}
-                needed: dict[str, Any] = {"stage": node.use, "packages": {"onnx": "1.23"}, "backends": {}}
-                needed |= {"host": host} if node.id == "accuracy" else {}
-                if place and node.id == "int8":
-                    needed["environment"] = {"name": place, "pins": "0" * 64}
-                if node.id == "data.calibration:files":
-                    needed["identity"] = {"what": {"endpoint": "https://joe:hush@hub.example/?token=hush"}}
-                made = lease.commit(key, needed, node.gives, facts, run, work)
-                built.artifacts[node.id] = made
+                facts = _facts(node)
+                artifact = lease.commit(key, ingredients, node.gives, facts, run, work)
+                built.artifacts[node.id] = artifact
                 built.keys[node.id] = key
-                built.records[node.id] = made.record
-                if verdicts := node.stage.judge(built.artifacts[node.id].facts) if facts else []:
+                built.records[node.id] = artifact.record
+                if verdicts := node.stage.judge(node.stage.parse_facts(facts)):
                     built.verdicts[node.id] = verdicts
 
-    def put(self, out: Path | None = None, **how: Any) -> Path:
-        """Build, and put the outputs out; return the version's folder."""
+    def published(self, out: Path | None = None, **how: Any) -> Path:
+        """Build and publish; return the version's directory."""
         return self.publish(*self.build(**how), out)
 
     def publish(self, built: BuildResult, store: Store, out: Path | None = None) -> Path:
-        """Put the outputs of a build out; return the version's folder."""
+        """Publish the outputs of a build; return the version's directory."""
         found = publish(built, store, out or self.home / "out")
         assert found is not None
         return found[0]
 
 
-def dressed(folder: Path, files: Mapping[str, str | None] | None = None, **manifest: Any) -> None:
-    """Change files of a version (None removes one), and its manifest so that it lists them as they are."""
+def _write_object(node: Node, work: Path, content: str, files: Mapping[str, str]) -> None:
+    (work / "sub").mkdir()
+    (work / "sub" / "file.txt").write_text(f"{node.id} {content}\n")
+    if node.id == "model:files":
+        (work / "model.safetensors").write_text(content)
+        (work / "config.json").write_text("{}")
+    if node.gives == "rows":
+        (work / "rows.jsonl").write_text(f'{{"id": "{content}"}}\n')
+    for file, text in files.items():
+        (work / file).write_text(text)
+
+
+def _facts(node: Node) -> dict[str, Any]:
+    """Return facts as the node's stage writes them."""
+    facts = ACCURACY if node.use == "validate.accuracy" else RECORDED[node.use][0]
+    return {**facts, **({"rows": 200} if node.gives == "rows" else {})}
+
+
+def _ingredients(node: Node, host: Any, environment: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"stage": node.use, "packages": {"onnx": "1.23"}, "backends": {}}
+    if node.id == "accuracy":
+        found["host"] = host
+    if environment and node.id == "int8":
+        found["environment"] = {"name": environment, "pins": "0" * 64}
+    if node.id == "data.calibration:files":
+        found["identity"] = {"what": {"endpoint": "https://joe:hush@hub.example/?token=hush"}}
+    return found
+
+
+def change_version(folder: Path, files: Mapping[str, str | None] | None = None, **manifest: Any) -> None:
+    """Change files of a version (None removes one), and list them in its manifest as they are then.
+
+    Args:
+        folder: the version's directory.
+        files: name -> its new text.
+        manifest: replaces keys of the manifest.
+    """
     said = read_manifest(folder)
     for name, text in (files or {}).items():
         path = folder / name

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from project import ProjectFixture
-from publishing import Made
+from publishing import PretendedProject
 
 from cpu_pipeline import api
 from cpu_pipeline.core.errors import RecipeError
@@ -27,10 +27,10 @@ from cpu_pipeline.store.gc import collect
 from cpu_pipeline.store.local import Store
 module, name = importlib.import_module(sys.argv[1]), sys.argv[2]
 real = getattr(module, name)
-def late(*given):
+def late(*given, **options):
     store = Store(Path("store"))
     collect(store, references.reader(store), 0)
-    return real(*given)
+    return real(*given, **options)
 setattr(module, name, late)
 sys.exit(main(sys.argv[3:]))
 """
@@ -80,7 +80,7 @@ def test_roots_are_registered_though_nothing_is_new(bench: ProjectFixture) -> No
 def test_a_recipe_that_cannot_be_moved_any_more_leaves_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built, store = Made(tmp_path).build(refresh={"follow": "main"})
+    built, store = PretendedProject(tmp_path).build(refresh={"follow": "main"})
     monkeypatch.setattr(build, "build", lambda *_, **__: built)
     monkeypatch.setattr(lockfile, "make", lambda *_: {"lock": 1})
     path = built.plan.path
@@ -88,7 +88,7 @@ def test_a_recipe_that_cannot_be_moved_any_more_leaves_the_lock(
     upgrade = api.Upgrade(api.load_recipe(path), (move,))
     text = path.read_text()
     path.write_text(text.replace("acme/small", "acme/large"))
-    with pytest.raises(RecipeError, match="`main` of acme/small moved, and this was changed meanwhile"):
+    with pytest.raises(RecipeError, match="`main` of acme/small advanced, and this was changed meanwhile"):
         api.write_lock(built.plan, store, upgrade=upgrade)
     assert not path.with_suffix(".lock").exists() and "acme/large" in path.read_text()
     path.write_text(text)
@@ -110,6 +110,6 @@ def test_a_recipe_whose_path_is_not_utf_8_is_told(tmp_path: Path, command: str, 
     said.expect(2, r"caf\udce9", "the path of a recipe has to be UTF-8; rename what is not")
     if json_too:
         assert json.loads(said.out)["exit_code"] == 2
-    runs = bench.call("history", "--store", tmp_path / "store", "--json").expect(0).said["runs"]
+    runs = bench.call("history", "--store", tmp_path / "store", "--json").expect(0).json["runs"]
     assert [one["exit_code"] for one in runs] == ([2] if command == "refresh" else [])
     assert page.exists() == (command == "refresh") and not bench.out.exists()

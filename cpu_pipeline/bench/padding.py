@@ -167,12 +167,12 @@ def draw_lengths(batch: int, length: int, share: int, seed: int = 0) -> list[int
     others = batch - 1
     mean = (total - length) / max(1, others)
     lengths = [min(length, max(SHORTEST, round(rng.uniform(0.5, 1.5) * mean))) for _ in range(others)]
-    place = 0
+    index = 0
     while (missing := total - length - sum(lengths)) != 0:
         step = 1 if missing > 0 else -1
-        if SHORTEST <= lengths[place % others] + step <= length:
-            lengths[place % others] += step
-        place += 1
+        if SHORTEST <= lengths[index % others] + step <= length:
+            lengths[index % others] += step
+        index += 1
     lengths.append(length)
     rng.shuffle(lengths)
     return lengths

@@ -113,8 +113,8 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("cpu_pipeline"):
             raise
-        says = f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"
-        return fail(BackendMissing(says), as_json="--json" in arguments)
+        message = f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"
+        return fail(BackendMissing(message), as_json="--json" in arguments)
     except Exception as error:
         if _is_usage(error):
             error.show()  # type: ignore[attr-defined]  # click's usage errors know how to show themselves

@@ -48,7 +48,7 @@ def list_backends(
 
     seen = None if model is None else support.model(model)
     found = []
-    for way in support.ways():
+    for way in support.backend_support():
         takes, why = (None, "") if seen is None else way.takes(seen)
         found.append((way, takes, why))
     if as_json:
@@ -92,11 +92,11 @@ def options(model: type[BaseModel]) -> list[OptionEntry]:
     """List a class's options: name, type, default and what its docstring says."""
     from cpu_pipeline.recipe import field_docs
 
-    said, lines = model.model_json_schema(), field_docs.fields(model)
+    schema, lines = model.model_json_schema(), field_docs.fields(model)
     about = {field.alias or name: lines[name] for name, field in model.model_fields.items()}
-    needed = set(said.get("required", ()))
+    needed = set(schema.get("required", ()))
     found: list[OptionEntry] = []
-    for key, prop in said.get("properties", {}).items():
+    for key, prop in schema.get("properties", {}).items():
         default = "required" if key in needed else prop.get("default")
         found.append({"option": key, "type": _type(prop), "default": default, "about": about[key]})
     return found

@@ -20,13 +20,13 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
     from cpu_pipeline.engine.environments import DEFAULT
 
     opened = open_store(store)
-    there = next(p for p in (opened.root, *opened.root.parents) if p.exists())
+    existing = next(p for p in (opened.root, *opened.root.parents) if p.exists())
     names = stages.names(internal=True)
     homes = {name: stages.get(name).model_construct().environment({}) for name in names}
-    lacking = {name: _lacks(stages.get(name).packages, where) for name, where in homes.items()}
+    lacking = {name: _lacks(stages.get(name).packages, environment) for name, environment in homes.items()}
     formats = {n: _lacks(backends.get(n).PACKAGES, backends.get(n).ENVIRONMENT) for n in backends.names()}
     distributions = sorted(
-        {p for n, where in homes.items() if where == DEFAULT for p in stages.get(n).packages}
+        {p for n, environment in homes.items() if environment == DEFAULT for p in stages.get(n).packages}
         | {p for n in formats if backends.get(n).ENVIRONMENT == DEFAULT for p in backends.get(n).PACKAGES}
         | {p for n in tasks.names() for p in tasks.get(n).packages}
     )
@@ -36,10 +36,10 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
         **host.machine(),
         "int8": "sums without overflow (VNNI)" if host.has_vnni() else "needs reduce_range: this CPU has no VNNI",
         "store": str(opened.root),
-        "store_free": size(shutil.disk_usage(there).free),
+        "store_free": size(shutil.disk_usage(existing).free),
         "packages": {name: packages.installed(name) for name in distributions},
         "environments": {
-            name: "ready" if environments.read(name).ready else "not made" for name in environments.names()
+            name: "ready" if environments.get(name).ready else "not made" for name in environments.names()
         },
         "stages": lacking,
         "backends": formats,
@@ -56,19 +56,19 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
             columns([(f"  {name}", _told(value)) for name, value in part.items()])
 
 
-def _lacks(distributions: Sequence[str], where: str) -> list[str]:
+def _lacks(distributions: Sequence[str], environment: str) -> list[str]:
     """Name what is missing: packages here, or a whole environment."""
     from cpu_pipeline.engine import environments, packages
     from cpu_pipeline.engine.environments import DEFAULT
 
-    if where == DEFAULT:
+    if environment == DEFAULT:
         return packages.missing(distributions)
-    return [] if environments.read(where).ready else [f"environment {where}"]
+    return [] if environments.get(environment).ready else [f"environment {environment}"]
 
 
 def _told(value: object) -> str:
     if isinstance(value, list):
-        places = [name.partition(" ")[2] for name in value if name.startswith("environment ")]
-        mend = f"cpu-pipeline env create {places[0]}" if places else "pip install 'cpu-pipeline[build]'"
+        environments = [name.partition(" ")[2] for name in value if name.startswith("environment ")]
+        mend = f"cpu-pipeline env create {environments[0]}" if environments else "pip install 'cpu-pipeline[build]'"
         return f"missing {', '.join(value)}; {mend}" if value else "works"
     return str(value)

@@ -25,7 +25,7 @@ def history(
     out: Out = Path("artifacts"),
     as_json: Json = False,
 ) -> None:
-    """List what was run, newest first; with NAME also its versions, and which of them is in service."""
+    """List the runs, newest first; with NAME also its versions, and which of them is in service."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns, plain
     from cpu_pipeline.core.errors import RecipeError
@@ -40,8 +40,8 @@ def history(
     found = recorder.runs(opened)
     known = {entry.name for entry in found} | {path.name for path in out.glob("*") if path.is_dir()}
     if name is not None and name not in known:
-        says = f"; known are: {', '.join(sorted(known))}" if known else ""
-        raise RecipeError(f"{name}: nothing of that name was run{did_you_mean(name, known)}{says}")
+        known_too = f"; known are: {', '.join(sorted(known))}" if known else ""
+        raise RecipeError(f"{name}: nothing of that name was run{did_you_mean(name, known)}{known_too}")
     shown = [entry for entry in found if name is None or entry.name == name][:limit]
     versions = [] if name is None else _versions(out / name)
     if as_json:
@@ -65,7 +65,7 @@ def rollback(
     store: StoreOption = None,
     as_json: Json = False,
 ) -> None:
-    """Put an earlier version back into service; `refresh` will not promote again what was taken out so."""
+    """Put an earlier version back into service; `refresh` does not promote again what that takes out."""
     from cpu_pipeline import api
     from cpu_pipeline.cli.output import Progress
     from cpu_pipeline.cli.output import as_json as print_json
@@ -91,7 +91,7 @@ def status(
     store: StoreOption = None,
     as_json: Json = False,
 ) -> int:
-    """Say what is in service, since when, and how the last run went; exit 5 when anything is too old or failing."""
+    """Show what is in service, since when, and how the last run ended; exit 5 when anything is too old or failing."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns, fail, plain
     from cpu_pipeline.core.errors import Stale
@@ -99,22 +99,22 @@ def status(
 
     most = standing.duration(max_age)
     found = standing.status(recipes or standing.recipes(out), open_store(store), out, most)
-    for one in found:
-        for says in one.warnings:
-            warn(f"{one.name}: {says}")
+    for recipe in found:
+        for problem in recipe.warnings:
+            warn(f"{recipe.name}: {problem}")
     if as_json:
-        print_json([vars(one) for one in found])
+        print_json([vars(recipe) for recipe in found])
     else:
         rows = []
-        for one in found:
-            age = "never" if one.age is None else f"fresh {standing.ago(one.age)} ago"
-            last = "no run is known" if one.last is None else f"last run {one.last}"
-            now = ", one is running" if one.running else ""
-            state = "wrong" if one.problems else "ok"
-            service = (one.version or "none") + (" (rolled back)" if one.rolled_back else "")
-            rows.append((state, one.name, service, age, f"lock {one.lock}", last + now))
+        for recipe in found:
+            age = "never" if recipe.age is None else f"fresh {standing.ago(recipe.age)} ago"
+            last = "no run is known" if recipe.last is None else f"last run {recipe.last}"
+            now = ", one is running" if recipe.running else ""
+            state = "wrong" if recipe.problems else "ok"
+            service = (recipe.version or "none") + (" (rolled back)" if recipe.rolled_back else "")
+            rows.append((state, recipe.name, service, age, f"lock {recipe.lock}", last + now))
         columns(rows)
-    wrong = [f"{one.name}: {says}" for one in found for says in one.problems]
+    wrong = [f"{recipe.name}: {problem}" for recipe in found for problem in recipe.problems]
     return fail(Stale(plain("\n".join(wrong)))) if wrong else 0
 
 

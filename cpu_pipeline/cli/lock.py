@@ -50,7 +50,7 @@ def lock(
         with Progress() as tell:
             path, new = api.write_lock(plan, opened, jobs=jobs, create_envs=create_envs, tell=tell, upgrade=newer)
         for change in newer.changes if newer is not None else ():
-            print(f"moved  {change}")
+            print(f"advanced  {change}")
         print(f"{'wrote' if new else 'unchanged'}  {path}")
         return 0
 

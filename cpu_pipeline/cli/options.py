@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 Recipes = Annotated[list[Path], typer.Argument(help="Recipe files, or the bare name of a shipped one (quickstart).")]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="Where built steps are kept [env: CPU_PIPELINE_STORE].")
+    Path | None, typer.Option("--store", help="Directory of cached steps [env: CPU_PIPELINE_STORE].")
 ]
 RemoteOption = Annotated[
     str | None,
     typer.Option(
         "--store-remote", metavar="URL", envvar="CPU_PIPELINE_STORE_REMOTE",
-        help="Another store, a folder or any fsspec address: read for what is not kept here, never written.",
+        help="Another store, a folder or any fsspec address: read for what is not cached here, never written.",
     ),
 ]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="STEP.OPTION=VALUE", help="Set one option; may be repeated.")
 ]
-Until = Annotated[str | None, typer.Option("--until", metavar="STEP", help="Stop at this step; nothing is put out.")]
+Until = Annotated[str | None, typer.Option("--until", metavar="STEP", help="Stop at this step; nothing is published.")]
 
 
 def open_store(path: Path | None, remote: str | None = None) -> Store:
@@ -56,12 +56,12 @@ def require_own_names(recipes: Sequence[Path]) -> None:
             raise RecipeError(f"{path}: {other} has the same name, and both would be artifacts/{path.stem}; rename one")
 
 
-def warn(says: str) -> None:
-    """Tell of something that is wrong and does not stop the command."""
+def warn(message: str) -> None:
+    """Warn of something that does not stop the command."""
     from cpu_pipeline.cli.output import patient, plain
 
     with patient(sys.stderr):
-        print(plain(f"warning   {says}"), file=sys.stderr, flush=True)
+        print(plain(f"warning   {message}"), file=sys.stderr, flush=True)
 
 
 def parse_sets(sets: Sequence[str] | None) -> dict[str, dict[str, Any]]:

@@ -50,9 +50,9 @@ def plain(text: str) -> str:
 def fail(error: PipelineError, as_json: bool = False) -> int:
     """Print an error (on stdout too when JSON is asked for); return its exit code."""
     if as_json:
-        said: ErrorOutput = {"error": type(error).__name__, "exit_code": error.exit_code, "says": str(error)}
+        payload: ErrorOutput = {"error": type(error).__name__, "exit_code": error.exit_code, "says": str(error)}
         with patient(sys.stdout):
-            print(json.dumps(said, ensure_ascii=False))
+            print(json.dumps(payload, ensure_ascii=False))
     with patient(sys.stderr):
         print(plain(f"{type(error).__name__}: {error}"), file=sys.stderr)
     return error.exit_code

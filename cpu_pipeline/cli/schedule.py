@@ -19,7 +19,7 @@ ELSEWHERE = ("github-actions", "kubernetes")
 
 def _kind(text: str) -> str:
     if text not in KINDS:
-        raise typer.BadParameter(f"{text!r} is none of {', '.join(KINDS)}")
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(KINDS)}")
     return text
 
 

@@ -112,8 +112,8 @@ def gc(
     for removal in gone:
         print(f"{removal.kind:8} {removal.path.name}  {size(removal.bytes)}")
     total = size(sum(r.bytes for r in gone))
-    kept = f"; kept what {rooted} locks and artifacts name" if rooted else ""
-    print(f"{'would remove' if dry_run else 'removed'} {len(gone)} things, {total}{kept}")
+    rooted_text = f"; kept what {rooted} locks and artifacts name" if rooted else ""
+    print(f"{'would remove' if dry_run else 'removed'} {len(gone)} things, {total}{rooted_text}")
 
 
 @app.command("push")
@@ -168,20 +168,20 @@ def _line(what: str) -> Callable[[StepRef], None]:
     return tell
 
 
-def _tell(what: str, place: str, done: Moved, as_json: bool) -> None:
+def _tell(what: str, url: str, done: Moved, as_json: bool) -> None:
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.core.text import size
 
     if as_json:
         result: SyncOutput = {
-            "remote": place, "bytes": done.bytes, "moved": done.moved, "there": done.there, "lacking": done.lacking
+            "remote": url, "bytes": done.bytes, "moved": done.moved, "there": done.there, "lacking": done.lacking
         }  # fmt: skip
         print_json(result)
         return
     for step in done.lacking:
         print(f"lacking   {step.name or 'a record'}  {step.key[:12]}")
     if not (done.moved or done.there or done.lacking):
-        print(f"nothing to be {what}: {place}")
+        print(f"nothing to be {what}: {url}")
         return
     print(
         f"{what} {len(done.moved)} steps, {size(done.bytes)}; {len(done.there)} were there, {len(done.lacking)} lacking"

@@ -34,10 +34,10 @@ def verify(
         }
         print_json(result)
     else:
-        says = f"{found.files} files as written, and provenance.json says what they were made of"
-        print(f"{folder}: version {found.version}: {says}")
+        lines = f"{found.files} files as written, and provenance.json says what they were made of"
+        print(f"{folder}: version {found.version}: {lines}")
         for name, lacks in found.missing.items():
             print(f"{name}: {'this CPU lacks ' + ', '.join(lacks) if lacks else 'runs on this CPU'}")
     wrong = ", ".join(name for name, lacks in found.missing.items() if lacks)
-    says = f"{folder}: {wrong} cannot run on this CPU; build for it with `target: {{isa: ...}}`"
-    return fail(BackendMissing(says)) if wrong else 0
+    lines = f"{folder}: {wrong} cannot run on this CPU; build for it with `target: {{isa: ...}}`"
+    return fail(BackendMissing(lines)) if wrong else 0

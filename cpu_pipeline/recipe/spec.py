@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cpu_pipeline.stages._base import ROLES as ROLES
+from cpu_pipeline.stages._base import Role
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 """A step's or pipeline's name."""
-ROLES = ("training", "calibration", "selection", "validation")
 Trigger = Literal["model", "data", "recipe", "toolchain"]
 """What a refresh may react to."""
 RESERVED = ("model", "tokenizer", "teacher", "data", *ROLES)
@@ -89,9 +91,7 @@ class Recipe(Written):
     """A second model that stages can name as `teacher`."""
     task: Use
     """What the model does: a task's name, or `{use: name, with: {...}}`."""
-    data: dict[Literal["training", "calibration", "selection", "validation"], dict[str, Any]] = Field(
-        default_factory=dict
-    )
+    data: dict[Role, dict[str, Any]] = Field(default_factory=dict)
     """Rows for each role; no two roles may share a row. Gates alone see `validation`."""
     pipeline: Name | None = None
     """A file in pipelines/, without `.yaml`."""

@@ -71,8 +71,10 @@ def of_version(standing: Standing) -> Baseline | None:
         )
     steps, files = manifest["steps"], manifest["files"]
     models = {
-        name: ReleasedArtifact(said["format"], said["digest"], version / name, tuple(artifact_files(manifest, name)))
-        for name, said in manifest["outputs"].items()
+        name: ReleasedArtifact(
+            output["format"], output["digest"], version / name, tuple(artifact_files(manifest, name))
+        )
+        for name, output in manifest["outputs"].items()
     }
     predictions = {}
     for gate in manifest["checks"]:

@@ -87,7 +87,7 @@ def run(comparison: Comparison, built: BuildResult, builder: Builder, *, remeasu
     return Compared(
         {gate: found for gate, found in compared.verdicts.items() if gate in gates},
         {
-            gate: node.stage.changes(compared.artifacts[gate].facts)
+            gate: node.stage.changes(node.stage.parse_facts(compared.artifacts[gate].facts))
             for gate, node in gates.items()
             if gate in compared.artifacts
         },

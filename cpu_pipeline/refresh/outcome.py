@@ -13,7 +13,7 @@ from cpu_pipeline.release import latest
 
 @dataclass
 class Refreshed:
-    """What the refresh of one recipe came to."""
+    """The outcome of the refresh of one recipe."""
 
     recipe: str
     outcome: str
@@ -31,7 +31,7 @@ class Refreshed:
     changes: dict[str, list[str]] = field(default_factory=dict)
     """Gate -> each figure, reference → candidate; `GATE@service` compares with what was in service."""
     failed: list[str] = field(default_factory=list)
-    """What the gates that refused it said."""
+    """What the gates that refused it report."""
     warnings: list[str] = field(default_factory=list)
     removed: Sequence[str] = ()
     """Versions beyond `keep`."""
@@ -52,12 +52,19 @@ def begin(seen: DriftReport) -> Refreshed:
 
 
 def rests(done: Refreshed) -> str:
-    """Say why nothing is to be done."""
+    """Return why nothing is to be done."""
     return f"{done.version} was put back by hand and stays" if done.outcome == "held" else "nothing has moved"
 
 
 def failed(recipe: Path, out: Path, error: PipelineError, begun: Refreshed | None = None) -> Refreshed:
-    """Say that a refresh could not be done, and what is in service all the same."""
+    """Return the outcome of a refresh that ended with an error; what is in service stays.
+
+    Args:
+        recipe: its file.
+        out: the directory of artifacts.
+        error: what ended it.
+        begun: the outcome as far as it was known; None when nothing was.
+    """
     now = latest.in_service(out / recipe.stem)
     version = latest.label(now.name) if now else None
     done = begun or Refreshed(recipe.stem, "failed", version_before=version)

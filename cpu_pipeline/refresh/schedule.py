@@ -1,4 +1,4 @@
-"""What existing schedulers have to run so that recipes stay fresh; each file of schedulers/ says it to one of them."""
+"""The jobs that keep recipes fresh. Each file of schedulers/ writes them for one scheduler."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from cpu_pipeline.engine.requirements import environments_of
 from cpu_pipeline.graph import planner
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.recipe import reader
-from cpu_pipeline.recipe.cron import Cron
-from cpu_pipeline.recipe.cron import read as read_cron
+from cpu_pipeline.recipe.cron import Cron, parse_cron
 from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.store.remote.urls import shown
 
@@ -41,7 +40,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Job:
+class ScheduledJob:
     """Recipes of one schedule, refreshed together."""
 
     name: str
@@ -67,21 +66,21 @@ class Job:
     @property
     def moved(self) -> str:
         """Say that the minute was moved, or nothing."""
-        if self.cron.minutes == read_cron(self.asked).minutes:
+        if self.cron.minutes == parse_cron(self.asked).minutes:
             return ""
         return f"`{self.cron.text}` stands for `{self.asked}`: off the full and half hours, when everybody's jobs start"
 
     @property
     def watch(self) -> Cron:
         """Return when to look whether anything is too old: once a day."""
-        return read_cron("0 12 * * *").off_minute(self.name)
+        return parse_cron("0 12 * * *").off_minute(self.name)
 
 
 @dataclass(frozen=True)
 class Order:
     """Jobs, and how they are to be run."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[ScheduledJob, ...]
     project: Path
     """The folder that recipes and `out` lie in; absolute."""
     program: tuple[str, ...] = ("cpu-pipeline",)
@@ -107,22 +106,22 @@ class Commands:
     order: Order
     program: tuple[str, ...]
 
-    def refresh(self, job: Job) -> list[str]:
+    def refresh(self, job: ScheduledJob) -> list[str]:
         more = ["--create-envs"] if job.create_envs else []
         if self.order.store_remote is not None:
             more += ["--store-remote", self.order.store_remote]
         return [*self.program, "refresh", *job.recipes, "--keep-going", "--json", *self._out(), *more]
 
-    def status(self, job: Job) -> list[str]:
+    def status(self, job: ScheduledJob) -> list[str]:
         return [*self.program, "status", *job.recipes, "--max-age", job.max_age, *self._out()]
 
-    def pull(self, job: Job) -> list[str] | None:
+    def pull(self, job: ScheduledJob) -> list[str] | None:
         return self._store("pull", job)
 
-    def push(self, job: Job) -> list[str] | None:
+    def push(self, job: ScheduledJob) -> list[str] | None:
         return self._store("push", job)
 
-    def script(self, job: Job, check: bool) -> list[str]:
+    def script(self, job: ScheduledJob, check: bool) -> list[str]:
         """Return shell lines: pull, refresh, push, and look at the age; they leave `code` at the first failure's.
 
         Pulling saves time only, so its failure is none; what passed is pushed even when another recipe failed.
@@ -139,7 +138,7 @@ class Commands:
     def _out(self) -> list[str]:
         return [] if self.order.out == OUT else ["--out", self.order.out]
 
-    def _store(self, verb: str, job: Job) -> list[str] | None:
+    def _store(self, verb: str, job: ScheduledJob) -> list[str] | None:
         if self.order.store_remote is None:
             return None
         named = [word for recipe in job.recipes for word in ("--recipe", recipe)]
@@ -164,7 +163,7 @@ def find_recipes(project: Path) -> list[Path]:
     return found
 
 
-def jobs(recipes: Sequence[Path], project: Path) -> tuple[Job, ...]:
+def jobs(recipes: Sequence[Path], project: Path) -> tuple[ScheduledJob, ...]:
     """Put recipes of the same cron into one job, in the order of their names.
 
     Raises:
@@ -179,8 +178,8 @@ def jobs(recipes: Sequence[Path], project: Path) -> tuple[Job, ...]:
             raise RecipeError(f'{path}: has no schedule; write `refresh: {{cron: "17 3 * * 1"}}` into it')
         if (other := seen.setdefault(plan.name, path)) != path:
             raise RecipeError(f"{path}: {other} has the same name, and both would be {OUT}/{plan.name}; rename one")
-        together.setdefault(read_cron(refresh.cron).text, []).append(plan)
-    made: list[Job] = []
+        together.setdefault(parse_cron(refresh.cron).text, []).append(plan)
+    made: list[ScheduledJob] = []
     for text, plans in sorted(together.items(), key=lambda item: min(p.name for p in item[1])):
         plans.sort(key=lambda plan: plan.name)
         name = REFRESH if len(together) == 1 else _name(plans[0].name, {job.name for job in made})
@@ -188,12 +187,12 @@ def jobs(recipes: Sequence[Path], project: Path) -> tuple[Job, ...]:
     return tuple(made)
 
 
-def _job(name: str, text: str, plans: Sequence[Plan], project: Path) -> Job:
+def _job(name: str, text: str, plans: Sequence[Plan], project: Path) -> ScheduledJob:
     reacting = [p for p in plans if p.recipe.refresh and (not p.recipe.refresh.on or "recipe" in p.recipe.refresh.on)]
-    return Job(
+    return ScheduledJob(
         name,
         text,
-        read_cron(text).off_minute(plans[0].name),
+        parse_cron(text).off_minute(plans[0].name),
         tuple(below(plan.path, project) for plan in plans),
         any(environments_of(n.stage, plan.formats(n)) - {DEFAULT} for plan in plans for n in plan.nodes.values()),
         tuple(dict.fromkeys(path for plan in reacting for path in _watched(plan, project))),

@@ -1,4 +1,4 @@
-"""Is what is in service as fresh as it should be? A dead man's switch: it speaks up when nothing else did."""
+"""Report how fresh what is in service is. A dead man's switch: it reports also when no refresh ran at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 @dataclass
 class RecipeStatus:
-    """How one recipe stands."""
+    """The state of one recipe."""
 
     recipe: str
     name: str
@@ -48,9 +48,9 @@ class RecipeStatus:
     """True when one is at work just now."""
     lock: Literal["fresh", "stale", "missing", "unknown"]
     problems: list[str] = field(default_factory=list)
-    """What is wrong; nothing when all is well."""
+    """What is wrong; empty when nothing is."""
     warnings: list[str] = field(default_factory=list)
-    """What is odd, and no fault of what is in service."""
+    """What is odd, but no fault of what is in service."""
 
 
 def duration(text: str) -> float:
@@ -91,7 +91,7 @@ def _is_meant(path: Path) -> bool:
 def status(
     paths: Sequence[Path], store: Store, out: Path, most: float, now: datetime | None = None
 ) -> list[RecipeStatus]:
-    """Say how recipes stand; builds and writes nothing.
+    """Report the state of recipes. Builds and writes nothing.
 
     Args:
         paths: the recipes.
@@ -104,22 +104,22 @@ def status(
         RecipeError: there is no such recipe.
     """
     known = runs(store)
-    return [_standing(path, known, out, most, now or datetime.now(UTC)) for path in paths]
+    return [_state(path, known, out, most, now or datetime.now(UTC)) for path in paths]
 
 
-def _standing(path: Path, known: Sequence[RunEntry], out: Path, most: float, now: datetime) -> RecipeStatus:
+def _state(path: Path, known: Sequence[RunEntry], out: Path, most: float, now: datetime) -> RecipeStatus:
     locked, broken = _lock(path)
     home = out / path.stem
-    mine = [one for one in known if _is_of(one, path, out)]
-    past = (one for one in mine if one.outcome != "running" and _past(began(one.id), now))
+    mine = [run for run in known if _is_of(run, path, out)]
+    past = (run for run in mine if run.outcome != "running" and _past(began(run.id), now))
     # What was fine as far as it looked says nothing of what it was not to look at.
-    last = next((one for one in past if not (one.partial and one.outcome == "done")), None)
+    last = next((run for run in past if not (run.partial and run.outcome == "done")), None)
     service = latest.in_service(home)
     order = promotions.promoted(home)
     # The history stays on the machine that made it; the promotions go with the artifacts.
-    said = [one.finished for one in mine if one.outcome == "done" and not one.partial]
-    said += [one.when for one in order if one.by in FRESHENING]
-    times = [when for text in said if (when := _past(text, now)) is not None]
+    texts = [run.finished for run in mine if run.outcome == "done" and not run.partial]
+    texts += [run.when for run in order if run.by in FRESHENING]
+    times = [when for text in texts if (when := _past(text, now)) is not None]
     fresh = max(times) if times and service is not None else None
     age = None if fresh is None else (now - fresh).total_seconds()
     found = RecipeStatus(
@@ -131,7 +131,7 @@ def _standing(path: Path, known: Sequence[RunEntry], out: Path, most: float, now
         None if age is None else round(max(age, 0.0)),
         last.outcome if last else None,
         last.id if last else None,
-        any(one.outcome == "running" for one in mine),
+        any(run.outcome == "running" for run in mine),
         locked,
         [broken] if broken else [],
         list(_ahead(mine, order, now)),
@@ -148,25 +148,25 @@ def _standing(path: Path, known: Sequence[RunEntry], out: Path, most: float, now
     return found
 
 
-def _is_of(one: RunEntry, path: Path, out: Path) -> bool:
+def _is_of(run: RunEntry, path: Path, out: Path) -> bool:
     """Say whether a run made this recipe's artifacts: other projects may use the same store, and the same names."""
-    if one.name != path.stem or one.command not in FRESHENING or not one.puts_out:
+    if run.name != path.stem or run.command not in FRESHENING or not run.puts_out:
         return False
     # A project that was moved, or is mounted elsewhere now, is no other one: nothing is where it was.
     return all(
-        said in (None, str(mine.absolute())) or not Path(said or "").exists()
-        for said, mine in ((one.place, path), (one.out, out))
+        recorded in (None, str(mine.absolute())) or not Path(recorded or "").exists()
+        for recorded, mine in ((run.place, path), (run.out, out))
     )
 
 
 def _lock(path: Path) -> tuple[Literal["fresh", "stale", "missing", "unknown"], str]:
-    """Hold a recipe against its lock; return how that went, and what keeps it from being told."""
+    """Compare a recipe with its lock; return the lock's state, and the error that keeps it unknown."""
     try:
         loaded = load_recipe(path)
-        place = lockfile.lock_path(loaded.path)
-        if not place.exists():
+        path_of_lock = lockfile.lock_path(loaded.path)
+        if not path_of_lock.exists():
             return "missing", ""
-        return ("stale" if lockfile.drift(lockfile.read(place), planner.make_plan(loaded)) else "fresh"), ""
+        return ("stale" if lockfile.drift(lockfile.read(path_of_lock), planner.make_plan(loaded)) else "fresh"), ""
     except PipelineError as error:
         if not path.exists() and path.suffix:
             raise
@@ -189,11 +189,11 @@ def _past(text: str | None, now: datetime) -> datetime | None:
 
 def _ahead(mine: Sequence[RunEntry], order: Sequence[Promotion], now: datetime) -> Iterator[str]:
     """Say what was written by a clock that was ahead: it counts for nothing until its time has come."""
-    said = [(f"the {one.command} {one.id}", text) for one in mine for text in (began(one.id), one.finished)]
-    said += [(f"the promotion of {one.version}", one.when) for one in order]
-    late = {what: when for what, text in said if (when := _time(text)) and _past(text, now) is None}
+    times = [(f"the {run.command} {run.id}", text) for run in mine for text in (began(run.id), run.finished)]
+    times += [(f"the promotion of {move.version}", move.when) for move in order]
+    late = {what: when for what, text in times if (when := _time(text)) and _past(text, now) is None}
     if late:
-        what, when = max(late.items(), key=lambda one: one[1])
+        what, when = max(late.items(), key=lambda pair: pair[1])
         more = f" (and {len(late) - 1} more)" if len(late) > 1 else ""
         far = ago((when - now).total_seconds())
         yield f"{what}{more} is {far} ahead of this machine's clock, and does not count; is the clock right?"

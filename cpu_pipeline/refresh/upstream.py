@@ -1,4 +1,4 @@
-"""Branches that a recipe follows: where they stand now, and the recipe moved there, its other words untouched."""
+"""Branches that a recipe follows: their newest revisions, written into the recipe; all its other text stays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cpu_pipeline.recipe.spec import Recipe, Trigger
 
 @dataclass(frozen=True)
 class Move:
-    """One source whose branch has moved on."""
+    """One source whose branch has advanced."""
 
     keys: Keys
     """Where its `revision` stands in the recipe."""
@@ -32,11 +32,15 @@ class Move:
     @property
     def says(self) -> str:
         what = ".".join(map(str, self.keys[:-1]))
-        return f"{what}: {self.branch} of {self.repo} moved: {self.old[:12]} → {self.new[:12]}"
+        return f"{what}: {self.branch} of {self.repo} advanced: {self.old[:12]} → {self.new[:12]}"
 
 
 def moves(recipe: RecipeFile[Recipe], kinds: Collection[str]) -> list[Move]:
-    """Ask the Hub where the followed branch of each source of these kinds stands; list those that moved.
+    """Ask the Hub for the newest revision of each followed branch; list the sources whose branch advanced.
+
+    Args:
+        recipe: names the branch in `refresh.follow`.
+        kinds: look at sources of these kinds alone: model, data.
 
     Raises:
         RecipeError: the recipe follows a branch that a repository does not have.
@@ -47,33 +51,33 @@ def moves(recipe: RecipeFile[Recipe], kinds: Collection[str]) -> list[Move]:
         return []
     heads: dict[tuple[str, Want], str] = {}
     found = []
-    for keys, want, place in _sources(recipe.value):
+    for keys, want, source in _sources(recipe.value):
         kind: Trigger = "data" if want == "data" else "model"
         if kind not in kinds:
             continue
-        asked: Want = "data" if want == "data" else "model"
-        repo = str(place["hub"])
-        if (repo, asked) not in heads:
-            heads[repo, asked] = hub.resolve(repo, asked, refresh.follow)
-        if (head := heads[repo, asked]) != place["revision"]:
-            found.append(Move((*keys, "revision"), kind, repo, refresh.follow, str(place["revision"]), head))
+        wanted: Want = "data" if want == "data" else "model"
+        repo = str(source["hub"])
+        if (repo, wanted) not in heads:
+            heads[repo, wanted] = hub.resolve(repo, wanted, refresh.follow)
+        if (head := heads[repo, wanted]) != source["revision"]:
+            found.append(Move((*keys, "revision"), kind, repo, refresh.follow, str(source["revision"]), head))
     return found
 
 
 def _sources(recipe: Recipe) -> Iterator[tuple[Keys, Want, Mapping[str, Any]]]:
-    places: list[tuple[Keys, Want, Mapping[str, Any] | None]] = [
+    candidates: list[tuple[Keys, Want, Mapping[str, Any] | None]] = [
         (("model",), "model", recipe.model),
         (("tokenizer",), "tokenizer", recipe.tokenizer),
         (("teacher",), "model", recipe.teacher),
-        *((("data", str(role)), "data", place) for role, place in recipe.data.items()),
+        *((("data", str(role)), "data", source) for role, source in recipe.data.items()),
     ]  # fmt: skip
-    for keys, want, place in places:
-        if place is not None and "hub" in place:
-            yield keys, want, place
+    for keys, want, source in candidates:
+        if source is not None and "hub" in source:
+            yield keys, want, source
 
 
 def moved(recipe: RecipeFile[Recipe], found: Sequence[Move]) -> tuple[RecipeFile[Recipe], str]:
-    """Write the recipe as it reads after these moves; return it, and its text. Nothing is written to disk.
+    """Return the recipe with these new revisions, and its text. Nothing is written to disk.
 
     Raises:
         RecipeError: a revision stands where it can't be replaced (behind an alias).
@@ -87,7 +91,7 @@ def moved(recipe: RecipeFile[Recipe], found: Sequence[Move]) -> tuple[RecipeFile
         if move.keys not in marks:  # behind an alias: it moves with what the alias stands for, or it is refused below
             continue
         line, column = marks[move.keys]
-        at = sum(len(one) for one in lines[: line - 1]) + column - 1
+        at = sum(len(text_line) for text_line in lines[: line - 1]) + column - 1
         value = re.compile(r"""(["']?revision["']?\s*:\s+(?:&\S+\s+)?["']?)""" + re.escape(move.old))
         if match := value.match(text, at):
             # Both commits have 40 digits: what comes after stays where the marks say it is.
@@ -95,8 +99,10 @@ def moved(recipe: RecipeFile[Recipe], found: Sequence[Move]) -> tuple[RecipeFile
     after = recipe_of(parse(text, recipe.path))
     for move in found:
         if _value(after.document.value, move.keys) != move.new:
-            says = f"`{move.branch}` stands at {move.new}, which can't be put here (an alias?); write it there by hand"
-            raise recipe.document.error([Problem(move.keys, says)])
+            message = (
+                f"`{move.branch}` stands at {move.new}, which can't be written here (an alias?); write it there by hand"
+            )
+            raise recipe.document.error([Problem(move.keys, message)])
     return RecipeFile(after.document, after.value, recipe.sets), mark + text
 
 
@@ -107,10 +113,10 @@ def _value(root: Any, keys: Keys) -> Any:
 
 
 def write(path: Path, text: str) -> None:
-    """Put a moved recipe in its place, whole or not at all."""
-    place = path.resolve()  # a link stays a link
-    with writing(place):
-        write_file(place, text, place.with_name(f".{place.name}.{os.getpid()}"))
+    """Write the text of a recipe, whole or not at all."""
+    target = path.resolve()  # a link stays a link
+    with writing(target):
+        write_file(target, text, target.with_name(f".{target.name}.{os.getpid()}"))
 
 
 def _text(path: Path) -> str:
@@ -119,19 +125,21 @@ def _text(path: Path) -> str:
 
 
 def rewrite(path: Path, found: Sequence[Move]) -> None:
-    """Move a recipe as it reads by now: what somebody wrote into it since the branches were asked stays.
+    """Write new revisions into a recipe's file as it is by now: what somebody wrote meanwhile stays.
 
     Raises:
         RecipeError: it can't be read, or names something else by now; it is left as it is.
     """
     recipe = load_recipe(path)
     follows = recipe.value.refresh.follow if recipe.value.refresh is not None else None
-    places = {(*keys, "revision"): place for keys, _, place in _sources(recipe.value)}
+    sources = {(*keys, "revision"): source for keys, _, source in _sources(recipe.value)}
     for move in found:
-        place = places.get(move.keys, {})
-        if (follows, place.get("hub")) != (move.branch, move.repo) or place["revision"] not in (move.old, move.new):
-            says = f"`{move.branch}` of {move.repo} moved, and this was changed meanwhile; run the same command again"
-            raise recipe.document.error([Problem(move.keys, says)])
+        source = sources.get(move.keys, {})
+        if (follows, source.get("hub")) != (move.branch, move.repo) or source["revision"] not in (move.old, move.new):
+            message = (
+                f"`{move.branch}` of {move.repo} advanced, and this was changed meanwhile; run the same command again"
+            )
+            raise recipe.document.error([Problem(move.keys, message)])
     text = moved(recipe, found)[1]
     if text != _text(path):
         write(path, text)

@@ -105,11 +105,10 @@ def _step(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] 
         yield Change("size", name, f"{size(_bytes(old))} → {size(_bytes(new))}")
     counts = old.get("operators", {}), new.get("operators", {})
     yield from (Change("operator", name, says) for says in differences(*counts))
-    ours, theirs = _cells(before), _cells(after)
+    ours, theirs = _figures(before), _figures(after)
     for column in dict.fromkeys([*ours, *theirs]):
         if ours.get(column) != theirs.get(column):
-            told = column.replace("\\", "")  # cells are Markdown
-            yield Change("figure", name, f"{told}: {ours.get(column, 'none')} → {theirs.get(column, 'none')}")
+            yield Change("figure", name, f"{column}: {ours.get(column, 'none')} → {theirs.get(column, 'none')}")
 
 
 def _bytes(facts: Mapping[str, Any]) -> int:
@@ -118,13 +117,17 @@ def _bytes(facts: Mapping[str, Any]) -> int:
     return sum(said.values()) if isinstance(said, Mapping) else int(said)
 
 
-def _cells(step: Mapping[str, Any]) -> Mapping[str, str]:
-    """Give what a gate measured of its candidate, as the report puts it; nothing where its stage is not here."""
+def _figures(step: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return what a gate measured of its candidate: heading -> figure; nothing where its stage cannot be found or read.
+
+    The stage may be of another distribution, or of a later version that writes other facts.
+    """
     try:
         stage = stages.get(step["use"]).model_construct(**step["options"])
-        return stage.cells(step["facts"], "candidate")
-    except (PipelineError, KeyError):
+        cells = stage.cells(stage.parse_facts(step["facts"]), "candidate")
+    except (PipelineError, ValueError):
         return {}
+    return {cell.heading: str(cell.quantity) for cell in cells}
 
 
 def _verdicts(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:

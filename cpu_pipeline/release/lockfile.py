@@ -1,7 +1,7 @@
-"""What a recipe came to, written down beside it to be checked in: one fact a line, in an order that never changes.
+"""The lock of a recipe, a file beside it to be checked in: one fact a line, in an order that never changes.
 
-`recipes/NAME.lock` says what was asked, of which files it was made, with what, and what came out of each step. What a
-machine measures (latency) is no fact of a recipe: of such a step the lock keeps what its checks said, and nothing that
+`recipes/NAME.lock` holds the request, the files it was built from, the packages, and the output of each step. What a
+machine measures (latency) is no fact of a recipe: of such a step the lock holds the verdicts alone, and nothing that
 another run would have to repeat.
 """
 
@@ -23,29 +23,27 @@ from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_json, digest_listing, list_tree
 from cpu_pipeline.core.errors import RecipeError, Stale, newer_format
 from cpu_pipeline.core.files import write_file, writing
-from cpu_pipeline.core.jsonl import ROWS
-from cpu_pipeline.core.jsonl import read as read_rows
+from cpu_pipeline.core.jsonl import ROWS, read_jsonl
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
 from cpu_pipeline.engine.keys import differences, walk
 from cpu_pipeline.engine.packages import installed, made_with
 from cpu_pipeline.engine.result import BuildResult, Damaged
 from cpu_pipeline.graph.plan import Node, Plan
-from cpu_pipeline.recipe.document import read as read_yaml
-from cpu_pipeline.recipe.document import scalar
+from cpu_pipeline.recipe.document import read_document, scalar
 from cpu_pipeline.recipe.spec import Trigger
 from cpu_pipeline.store.local import Store
 
-FORMAT = 1
+LOCK_FORMAT = 1
 HEAD = "# Written by `cpu-pipeline lock`, to be checked in; not to be edited.\n"
 MERGE = re.compile(r"^(<<<<<<<|=======|>>>>>>>|\|\|\|\|\|\|\|)( |$)")
 
 LOCAL = "local"
-"""Where files of this machine come from; they are known by content."""
+"""The origin of files of this machine; they are identified by content."""
 Lock = Mapping[str, Any]
 
 
-class _Step(BaseModel):
+class _LockedStep(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     use: str
@@ -64,7 +62,7 @@ class _Shape(BaseModel):
     made_with: dict[str, str]
     packages: dict[str, str]
     environments: dict[str, str]
-    steps: dict[str, _Step]
+    steps: dict[str, _LockedStep]
     sources: dict[str, Any]
     rows: dict[str, Any]
     gates: dict[str, Any]
@@ -76,14 +74,14 @@ def lock_path(recipe: Path) -> Path:
 
 
 def make(built: BuildResult, store: Store) -> Lock:
-    """Write down a build whose every step succeeded.
+    """Return the lock of a build whose every step succeeded.
 
     Args:
         built: the build.
-        store: where it is kept, and where an object is set aside that is not what it was any more.
+        store: holds the objects; a damaged one is set aside.
 
     Raises:
-        Damaged: what was fetched is not what it was any more.
+        Damaged: a fetched object is not what it was.
     """
     plan = built.plan
     outputs = {name: artifact.digest for name, artifact in built.artifacts.items()}
@@ -100,7 +98,7 @@ def make(built: BuildResult, store: Store) -> Lock:
         elif node.use == "load.rows":
             if not store.check(built.artifacts[node.id]):
                 raise Damaged(node.id)
-            ids = [str(row["id"]) for row in read_rows(path / ROWS)]
+            ids = [str(row["id"]) for row in read_jsonl(path / ROWS)]
             rows[node.id] = {"count": len(ids), "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
     expected = expect(plan, outputs)
     for name, step in expected["steps"].items():
@@ -110,7 +108,7 @@ def make(built: BuildResult, store: Store) -> Lock:
         name: {v.check: {"passed": v.passed, "value": v.value, "bound": v.bound} for v in found}
         for name, found in built.verdicts.items()
     }
-    return {"lock": FORMAT, **expected, "sources": sources, "rows": rows, "gates": gates}
+    return {"lock": LOCK_FORMAT, **expected, "sources": sources, "rows": rows, "gates": gates}
 
 
 def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
@@ -124,14 +122,14 @@ def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
 
     steps: dict[str, dict[str, Any]] = {}
     packages: dict[str, str] = {}
-    places: dict[str, str] = {}
+    pins: dict[str, str] = {}
     for node, keyed, _ in walk(plan, promised):
         steps[node.id] = {"use": node.use, "version": node.stage.version}
         if keyed is None:
             continue
         used, elsewhere = made_with(keyed.ingredients)
         packages |= used
-        places |= {place: environments.read(place).digest for place in elsewhere}
+        pins |= {environment: environments.get(environment).digest for environment in elsewhere}
         task = keyed.ingredients["task"]
         if task is not None and keyed.ingredients["environment"] == DEFAULT:
             packages |= task.get("packages", {})
@@ -149,7 +147,7 @@ def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
             "isa": " ".join(host.isa()),
         },
         "packages": dict(sorted(packages.items())),
-        "environments": dict(sorted(places.items())),
+        "environments": dict(sorted(pins.items())),
         "steps": steps,
     }
 
@@ -159,25 +157,25 @@ class Drift:
     """One thing in which a build would differ from the lock."""
 
     kind: Trigger
-    """Whose doing it is."""
+    """What kind of change it is."""
     says: str
     source: bool = False
-    """True when it says by itself whose doing it is."""
+    """True when its text names the kind already."""
 
     @property
     def cause(self) -> str:
-        """Say it as a reason to build."""
+        """Return it as a reason to build."""
         return self.says if self.source else f"{self.kind}: {self.says}"
 
 
 def drift(lock: Lock, plan: Plan) -> list[Drift]:
-    """Say everything in which a build of this plan would differ from the lock, as far as can be told before it."""
+    """List everything in which a build of this plan would differ from the lock, as far as is known before it."""
     before = lock["steps"]
     now = expect(plan, {name: step["output"] for name, step in before.items() if "output" in step})
     found: list[Drift] = []
 
     def compare(kind: Trigger, of: str, old: Any, new: Any) -> None:
-        found.extend(Drift(kind, f"{of}{says}") for says in differences(old, new))
+        found.extend(Drift(kind, f"{of}{change}") for change in differences(old, new))
 
     for part in ("recipe", "made_with", "packages", "environments"):
         compare("recipe" if part == "recipe" else "toolchain", "", {part: lock[part]}, {part: now[part]})
@@ -186,16 +184,16 @@ def drift(lock: Lock, plan: Plan) -> list[Drift]:
         step = {fact: value for fact, value in before.get(name, {}).items() if fact != "output"}
         fetched = name in plan.nodes and name in before and plan.nodes[name].use == "fetch"
         kind: Trigger = ("data" if name.startswith("data.") else "model") if fetched else rest
-        says = _other_files(lock["sources"].get(name), plan.nodes[name]) if fetched else ""
-        if says and step.get("key") != now["steps"][name].get("key"):
-            found.append(Drift(kind, f"{name.removesuffix(':files')}: {says}", source=True))
+        change = _other_files(lock["sources"].get(name), plan.nodes[name]) if fetched else ""
+        if change and step.get("key") != now["steps"][name].get("key"):
+            found.append(Drift(kind, f"{name.removesuffix(':files')}: {change}", source=True))
         else:
             compare(kind, "steps.", {name: step or None}, {name: now["steps"].get(name)})
     return found
 
 
 def _other_files(source: Any, node: Node) -> str:
-    """Say which files are meant now instead of those that a lock lists; nothing where the same ones are."""
+    """Say which files are named now instead of those of the lock; empty for the same ones."""
     was, now = source.get("from") if isinstance(source, dict) else None, _origin(node)
     if was is not None and was != now:
         return f"{was} → {now}"
@@ -203,7 +201,7 @@ def _other_files(source: Any, node: Node) -> str:
 
 
 def deviations(lock: Lock, built: BuildResult) -> list[str]:
-    """Say which steps of a build came out different from what the lock says."""
+    """List the steps of a build whose output is not the locked one."""
     return [
         f"step `{name}` came out as {built.artifacts[name].digest[:12]}, the lock says {step['output'][:12]}"
         for name, step in lock["steps"].items()
@@ -223,7 +221,7 @@ def require(found: Sequence[str], path: Path) -> None:
 
 
 def write(lock: Lock, path: Path) -> bool:
-    """Write a lock in one move; say whether it says anything new."""
+    """Write a lock, whole or not at all; return whether its text is new."""
     text = dump(lock)
     if path.is_file() and path.read_bytes() == text.encode():  # what is there need not be UTF-8
         return False
@@ -264,18 +262,18 @@ def read(path: Path) -> Lock:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if MERGE.match(line):
             raise RecipeError(f"{path}:{number}:1: a merge that was not settled (`{line[:7]}`); settle it, or {again}")
-    said = read_yaml(path).value
-    if not isinstance(said, dict) or not isinstance(said.get("lock"), int):
-        raise RecipeError(f"{path}:1:1: not a lock: it does not say `lock: {FORMAT}`; {again}")
-    if said["lock"] > FORMAT:
-        raise newer_format(path, said["lock"], FORMAT, f"install that version, or {again}")
+    written = read_document(path).value
+    if not isinstance(written, dict) or not isinstance(written.get("lock"), int):
+        raise RecipeError(f"{path}:1:1: not a lock: it does not say `lock: {LOCK_FORMAT}`; {again}")
+    if written["lock"] > LOCK_FORMAT:
+        raise newer_format(path, written["lock"], LOCK_FORMAT, f"install that version, or {again}")
     try:
-        _Shape.model_validate(said)
+        _Shape.model_validate(written)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"{path}: not a whole lock: {where}: {first['msg'].lower()}; {again}") from error
-    return said
+        at = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"{path}: not a whole lock: {at}: {first['msg'].lower()}; {again}") from error
+    return written
 
 
 def _options(node: Node) -> dict[str, Any]:
@@ -283,6 +281,6 @@ def _options(node: Node) -> dict[str, Any]:
 
 
 def _origin(node: Node) -> str:
-    """Say where a fetched thing comes from: repository and commit, or this machine, by content."""
+    """Return the origin of what a node fetched: repository and commit, or this machine."""
     fields = node.stage.model_dump()["fields"]
     return f"{fields['hub']} at {fields['revision']}" if "hub" in fields else LOCAL

@@ -1,4 +1,4 @@
-"""What a version says of itself, in manifest.json: built, read, checked."""
+"""manifest.json of a version: what was asked, what came out, which files it has. Written, read, checked."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cpu_pipeline.engine.packages import installed, made_with
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.recipe.spec import Recipe
 
-FORMAT = 1
-"""Of the manifest: raised when a reader of the one before would misread it."""
+MANIFEST_FORMAT = 1
+"""Raised when a reader of the format before would misread a manifest."""
 
 
 def describe(built: BuildResult) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def describe(built: BuildResult) -> dict[str, Any]:
     plan = built.plan
     steps: dict[str, Any] = {}
     distributions: set[str] = set()
-    places: set[str] = set()
+    environments_used: set[str] = set()
     isa: dict[str, None] = {}
     for node in plan.nodes.values():
         artifact = built.artifacts[node.id]
@@ -35,7 +35,7 @@ def describe(built: BuildResult) -> dict[str, Any]:
         ingredients = record.ingredients
         packages, elsewhere = made_with(ingredients)
         distributions |= packages.keys()
-        places |= elsewhere
+        environments_used |= elsewhere
         isa |= dict.fromkeys([*(ingredients.get("host") or {}).get("isa", ()), *(ingredients.get("target") or ())])
         steps[node.id] = {
             "use": node.use,
@@ -54,8 +54,8 @@ def describe(built: BuildResult) -> dict[str, Any]:
         ]
         for node, found in built.verdicts.items()
     }
-    said = {
-        "manifest": FORMAT,
+    described = {
+        "manifest": MANIFEST_FORMAT,
         "name": plan.name,
         "recipe": _written(plan.recipe),
         "resolved": _written(plan.resolved),
@@ -63,11 +63,11 @@ def describe(built: BuildResult) -> dict[str, Any]:
         "checks": checks,
         "steps": steps,
         "packages": {name: installed(name) for name in sorted({*distributions, "cpu-pipeline"})},
-        "environments": {name: _environment(name) for name in sorted(places)},
+        "environments": {name: _environment(name) for name in sorted(environments_used)},
         "isa": list(isa),
         "host": host.machine(),
     }
-    return said | {"version": version_of(said)}
+    return described | {"version": version_of(described)}
 
 
 def _written(recipe: Recipe) -> dict[str, Any]:
@@ -75,19 +75,19 @@ def _written(recipe: Recipe) -> dict[str, Any]:
 
 
 def version_of(manifest: Mapping[str, Any]) -> str:
-    """Say which version a manifest is of: what was asked, each step and what came out of it, and nothing else."""
+    """Return the version of a manifest: a digest of recipe, steps and outputs, and of nothing else."""
     parts = ("use", "inputs", "options", "digest")
     meant = {name: {part: step[part] for part in parts} for name, step in manifest["steps"].items()}
     return digest_json({"recipe": manifest["recipe"], "steps": meant, "outputs": manifest["outputs"]})[:12]
 
 
 def _environment(name: str) -> dict[str, Any]:
-    here = environments.read(name)
-    return {"pins": here.digest, "packages": dict(here.pins), "warning": here.warning}
+    environment = environments.get(name)
+    return {"pins": environment.digest, "packages": dict(environment.pins), "warning": environment.warning}
 
 
 def artifact_files(manifest: Mapping[str, Any], output: str) -> list[str]:
-    """List the files of an output that are the artifact, relative to its folder: all but the card we put beside them.
+    """List the files of an output that are the artifact, relative to its directory: all but the card beside them.
 
     The manifest's digest of the output is the digest of these.
     """
@@ -99,38 +99,38 @@ MANIFEST = "manifest.json"
 
 
 VERSION = re.compile(r"[0-9a-f]{12}")
-"""What a version is called."""
+"""The name of a version."""
 
 
 def output_digests(version: Path) -> dict[str, str] | None:
     """Map the outputs of a version to their digests; None when it is gone, or its manifest can't be read."""
     try:
-        return {name: said["digest"] for name, said in read_manifest(version)["outputs"].items()}
+        return {name: output["digest"] for name, output in read_manifest(version)["outputs"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def edited(version: Path) -> list[str]:
-    """Name what a version has that its manifest does not say, or lacks; one without a readable manifest was edited.
+    """List the files that a version's manifest does not list as they are; hashes every file.
 
-    A folder named after a version must hold that one.
+    A version without a readable manifest counts as edited, and so does one whose manifest is that of another version.
     """
     if (version / MANIFEST).is_symlink() or not (version / MANIFEST).is_file():
         return [MANIFEST]
     try:
-        said = read_manifest(version)
-        files = dict(said["files"])
+        manifest = read_manifest(version)
+        files = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return [MANIFEST]
-    if VERSION.fullmatch(version.name) and said.get("version", version.name) != version.name:
+    if VERSION.fullmatch(version.name) and manifest.get("version", version.name) != version.name:
         return [f"{MANIFEST} of another version"]
     paths = {p.relative_to(version).as_posix(): p for p in version.rglob("*")}
-    there = {name: p for name, p in paths.items() if p.is_symlink() or not p.is_dir()}
+    found = {name: p for name, p in paths.items() if p.is_symlink() or not p.is_dir()}
     # Folders are not listed: they are there for their files.
-    used = {parent.as_posix() for name in (*there, *files) for parent in PurePosixPath(name).parents}
-    changed = [*(there.keys() ^ {*files, MANIFEST}), *(paths.keys() - there.keys() - used)]
+    used = {parent.as_posix() for name in (*found, *files) for parent in PurePosixPath(name).parents}
+    changed = [*(found.keys() ^ {*files, MANIFEST}), *(paths.keys() - found.keys() - used)]
     for name, (size, sha) in files.items():
-        path = there.get(name)
+        path = found.get(name)
         if path and (
             path.is_symlink() or not path.is_file() or path.stat().st_size != size or digest_file(path) != sha
         ):

@@ -43,38 +43,38 @@ def rejected(home: Path) -> set[str]:
     """
     found = set[str]()
     last: dict[str, int] = {}
-    for number, one in enumerate(promoted(home)):
-        if one.by != "rollback":
-            last[one.version] = number
-        if one.by != "refresh":
-            found.discard(one.version)
-        out = one.instead_of
-        if one.by == "rollback" and out is not None and last.get(out, -1) > last.get(one.version, -1):
+    for number, move in enumerate(promoted(home)):
+        if move.by != "rollback":
+            last[move.version] = number
+        if move.by != "refresh":
+            found.discard(move.version)
+        out = move.instead_of
+        if move.by == "rollback" and out is not None and last.get(out, -1) > last.get(move.version, -1):
             found.add(out)
     return found
 
 
 def read_lines(home: Path) -> list[Promotion]:
-    """Read promotions.jsonl; a line that was cut or is none of ours counts for nothing."""
+    """Read promotions.jsonl; a line that was cut or is not one of ours is left out."""
     try:
         text = (home / PROMOTIONS).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return [said for line in text.splitlines() if (said := _parse(line)) is not None]
+    return [move for line in text.splitlines() if (move := _parse(line)) is not None]
 
 
 def _parse(line: str) -> Promotion | None:
     try:
-        said = json.loads(line)
-        one = Promotion(said["version"], said["when"], said["by"], said["instead_of"])
+        fields = json.loads(line)
+        move = Promotion(fields["version"], fields["when"], fields["by"], fields["instead_of"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    texts = (one.version, one.when, one.by, one.instead_of or "")
-    return one if all(isinstance(text, str) for text in texts) else None
+    texts = (move.version, move.when, move.by, move.instead_of or "")
+    return move if all(isinstance(text, str) for text in texts) else None
 
 
 def missing_line(home: Path, lines: Sequence[Promotion]) -> Promotion | None:
-    """Say which promotion the lines do not tell of, though `latest` shows that it happened."""
+    """Return the promotion that the lines lack, though `latest` shows that it happened."""
     now = label(latest(home))
     before = lines[-1].version if lines else None
     if now is None or now == before or in_service(home) is None:
@@ -90,11 +90,11 @@ def missing_line(home: Path, lines: Sequence[Promotion]) -> Promotion | None:
     return None
 
 
-def append(home: Path, said: Promotion) -> None:
+def append(home: Path, move: Promotion) -> None:
     """Add a line; the file is replaced, so that no fault of a disk costs the lines before."""
     try:
         text = (home / PROMOTIONS).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         text = ""
     whole = "" if not text or text.endswith("\n") else "\n"  # a line that was cut
-    write_file(home / PROMOTIONS, f"{text}{whole}{json.dumps(asdict(said))}\n", home / ".promoting.new")
+    write_file(home / PROMOTIONS, f"{text}{whole}{json.dumps(asdict(move))}\n", home / ".promoting.new")

@@ -1,4 +1,4 @@
-"""Put what passed every gate into artifacts/NAME/<version>/, whole or not at all."""
+"""Publish what passed every gate as artifacts/NAME/<version>/, whole or not at all."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def publish(
                 if standing is not None:
                     standing.require_unmoved()  # from here on nobody else can move `latest`
                 consent()
-                said = announce(home, version, by)
+                move = announce(home, version, by)
                 if fresh:
                     _swap(work, home / version)
-                promote(home, version, by, said)
+                promote(home, version, by, move)
         finally:
             remove_tree(work)
         sweep(home)  # what `latest` named until now
@@ -134,7 +134,7 @@ def _write(built: BuildResult, store: Store, manifest: dict[str, Any], work: Pat
 
 
 def _write_documents(built: BuildResult, manifest: dict[str, Any], work: Path) -> None:
-    """Write the documents of a version: each file names those before it by digest, the manifest all of them."""
+    """Write the documents of a version; each lists the files before it by digest, the manifest all of them."""
     made_of = origins.origins(built)
     # An artifact that has a README.md of its own keeps it: it is part of its digest.
     cards = {name: model_card.FILE for name in built.plan.outputs if not (work / name / model_card.FILE).exists()}
@@ -182,9 +182,9 @@ def _copy_tree(source: Path, target: Path) -> None:
     """Copy files, never link them: onnx refuses weights that are symlinks or have more than one hard link."""
     for path in sorted(source.rglob("*")):
         if path.is_file():
-            place = target / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)  # copies by reference where the file system can
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)  # copies by reference where the file system can
 
 
 def _swap(work: Path, version: Path) -> None:

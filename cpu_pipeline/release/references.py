@@ -46,22 +46,22 @@ def read(store: Store, named_in: Callable[[Path], Named] | None = None) -> Roots
     found = Roots()
     room = store.root / "roots"
     for note in sorted(room.iterdir()) if room.is_dir() else []:
-        place = _place(note)
+        root = _place(note)
         try:
-            files = _files(place)
+            files = _files(root)
         except (FileNotFoundError, NotADirectoryError):
             found.gone.append(note)
             continue
         except OSError as error:
-            raise _stopped(place, note, str(error.strerror)) from error
-        found.paths.append(place)
+            raise _stopped(root, note, str(error.strerror)) from error
+        found.paths.append(root)
         for path in files:
             try:
                 keys, digests = named_in(path)
             except RecipeError as error:
-                raise _stopped(place, note, str(error)) from error
+                raise _stopped(root, note, str(error)) from error
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise _stopped(place, note, f"{path} can't be read") from error
+                raise _stopped(root, note, f"{path} can't be read") from error
             found.keys |= keys
             found.digests |= digests
     return found
@@ -77,12 +77,12 @@ def _place(note: Path) -> Path:
     return Path(text)
 
 
-def _files(place: Path) -> Iterator[Path] | list[Path]:
+def _files(root: Path) -> Iterator[Path] | list[Path]:
     """Name the files of a root that name steps: the lock itself, or the manifest of every version."""
-    place.stat()
-    if not place.is_dir():
-        return [place]
-    versions = [path for path in place.iterdir() if not path.name.startswith(".") and not path.is_symlink()]
+    root.stat()
+    if not root.is_dir():
+        return [root]
+    versions = [path for path in root.iterdir() if not path.name.startswith(".") and not path.is_symlink()]
     return [path / MANIFEST for path in sorted(versions) if path.is_dir()]
 
 
@@ -97,21 +97,21 @@ def _lock(path: Path) -> Named:
 
 
 def _manifest(path: Path) -> Named:
-    said: Any = read_manifest(path.parent)
-    steps = said["steps"].values()
-    digests = [*(step["digest"] for step in steps), *(each["digest"] for each in said["outputs"].values())]
+    manifest: Any = read_manifest(path.parent)
+    steps = manifest["steps"].values()
+    digests = [*(step["digest"] for step in steps), *(each["digest"] for each in manifest["outputs"].values())]
     return _digests([step["key"] for step in steps]), _digests(digests)
 
 
-def _digests(said: list[Any]) -> frozenset[str]:
-    if not all(isinstance(each, str) and DIGEST.fullmatch(each) for each in said):
-        raise ValueError(said)
-    return frozenset(said)
+def _digests(values: list[Any]) -> frozenset[str]:
+    if not all(isinstance(each, str) and DIGEST.fullmatch(each) for each in values):
+        raise ValueError(values)
+    return frozenset(values)
 
 
-def _stopped(place: Path, note: Path, says: str) -> RecipeError:
+def _stopped(root: Path, note: Path, message: str) -> RecipeError:
     return RecipeError(
-        f"{says}\nnothing was collected, because what {place} names might go: mend it, or remove {note} to give it up"
+        f"{message}\nnothing was collected, because what {root} names might go: mend it, or remove {note} to give it up"
     )
 
 
@@ -139,9 +139,9 @@ def _planned(plan: Plan, find: Find) -> Iterator[StepRef]:
 
 def _locked(plan: Plan) -> Iterator[StepRef]:
     """Name what the lock beside the recipe names: what is in service may differ from what would be built now."""
-    place = lockfile.lock_path(plan.path)
-    if place.exists():
-        steps: Mapping[str, Mapping[str, str]] = lockfile.read(place)["steps"]
+    path = lockfile.lock_path(plan.path)
+    if path.exists():
+        steps: Mapping[str, Mapping[str, str]] = lockfile.read(path)["steps"]
         for name, step in steps.items():
             if "key" in step:
                 yield StepRef(step["key"], f"{plan.name}/{name}")

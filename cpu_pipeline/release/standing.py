@@ -75,9 +75,11 @@ class Standing:
         if self.folder is None or self.manifest is None or self.edited:
             return False
 
-        def version(said: Mapping[str, Any]) -> str:
-            steps = {name: step | ({"digest": ""} if name in measured else {}) for name, step in said["steps"].items()}
-            return manifest.version_of({**said, "steps": steps})
+        def version(described: Mapping[str, Any]) -> str:
+            steps = {
+                name: step | ({"digest": ""} if name in measured else {}) for name, step in described["steps"].items()
+            }
+            return manifest.version_of({**described, "steps": steps})
 
         return version(self.manifest) == version(candidate)
 
@@ -116,7 +118,7 @@ def read(home: Path) -> Standing:
 
 def output_digests(described: Mapping[str, Any]) -> dict[str, str]:
     """Map the outputs of a manifest to their digests."""
-    return {name: said["digest"] for name, said in described["outputs"].items()}
+    return {name: output["digest"] for name, output in described["outputs"].items()}
 
 
 def _locked(lock: lockfile.Lock, names: Collection[str]) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""Is a version on disk what was written, does its provenance say so, and may this CPU run it?
+"""Check that a version on disk is what was written, that its provenance says so, and that this CPU can run it.
 
 Nothing heavy is imported: this is what a machine does before it trusts what it was sent. What is not signed can be
 forged whole; a signature over provenance.json covers every file of the version.
@@ -19,7 +19,7 @@ from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import CARD, Card, digest_listing
 from cpu_pipeline.core.errors import RecipeError, Refused, newer_format
 from cpu_pipeline.release.documents import provenance
-from cpu_pipeline.release.manifest import FORMAT, MANIFEST, VERSION, artifact_files, edited, version_of
+from cpu_pipeline.release.manifest import MANIFEST, MANIFEST_FORMAT, VERSION, artifact_files, edited, version_of
 from cpu_pipeline.store import contents
 from cpu_pipeline.store.contents import StoreProblem
 from cpu_pipeline.store.local import Store
@@ -38,7 +38,7 @@ class _Ran(_Strict):
     peak_memory: float = Field(0, ge=0, lt=MOST["peak_memory"])
 
 
-class _Step(_Strict):
+class _StepShape(_Strict):
     use: str
     inputs: dict[str, str]
     options: dict[str, Any]
@@ -69,7 +69,7 @@ class _Shape(_Strict):
     version: str = Field(pattern=f"^{VERSION.pattern}$")
     recipe: dict[str, Any]
     outputs: dict[str, _Output] = Field(min_length=1)
-    steps: dict[str, _Step]
+    steps: dict[str, _StepShape]
     packages: dict[str, str]
     environments: dict[str, _Environment]
     host: _Host
@@ -85,11 +85,11 @@ class Verified:
     version: str
     files: int
     missing: Mapping[str, list[str]]
-    """Output -> instruction sets it needs and this CPU has not."""
+    """Output -> instruction sets that it needs and this CPU lacks."""
 
 
 def verify(folder: Path) -> Verified:
-    """Re-hash a version, and hold manifest, outputs and provenance against each other.
+    """Hash a version again, and compare manifest, outputs and provenance with each other.
 
     Raises:
         RecipeError: there is no version in the folder, or one of a newer format.
@@ -98,10 +98,10 @@ def verify(folder: Path) -> Verified:
     if not (folder / MANIFEST).is_file():
         raise RecipeError(f"{folder}: no {MANIFEST}; name a version's folder, such as artifacts/NAME/latest")
     manifest = _manifest(folder)
-    place = folder.resolve()  # where `latest` leads
-    if VERSION.fullmatch(place.name) and place.name != manifest["version"]:
-        raise Refused(f"{folder}: is called {place.name}, and its {MANIFEST} is that of {manifest['version']}")
-    if changed := edited(place):
+    version_folder = folder.resolve()  # where `latest` leads
+    if VERSION.fullmatch(version_folder.name) and version_folder.name != manifest["version"]:
+        raise Refused(f"{folder}: is called {version_folder.name}, and its {MANIFEST} is that of {manifest['version']}")
+    if changed := edited(version_folder):
         raise Refused(f"{folder}: differs from its manifest: {', '.join(map(provenance.shown, changed))}")
     if (version := version_of(manifest)) != manifest["version"]:
         raise Refused(
@@ -110,8 +110,8 @@ def verify(folder: Path) -> Verified:
     for name, output in manifest["outputs"].items():
         listed = {file: tuple(manifest["files"][f"{name}/{file}"]) for file in artifact_files(manifest, name)}
         if not listed or digest_listing(listed) != output["digest"]:
-            says = f"the files of {provenance.shown(name)} are not the artifact that {MANIFEST} names by its digest"
-            raise Refused(f"{folder}: {says}")
+            message = f"the files of {provenance.shown(name)} are not the artifact that {MANIFEST} names by its digest"
+            raise Refused(f"{folder}: {message}")
     lacking = {name: missing(folder / name, said["format"]) for name, said in manifest["outputs"].items()}
     if provenance.FILE not in manifest["files"]:
         raise Refused(
@@ -157,22 +157,22 @@ def verify_store(store: Store, *, repair: bool = False) -> tuple[list[StoreProbl
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    where = folder / MANIFEST
+    path = folder / MANIFEST
     try:
-        text = where.read_text(encoding="utf-8")
-        said = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-        number = said.get("manifest")
+        text = path.read_text(encoding="utf-8")
+        manifest = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        number = manifest.get("manifest")
     except (ValueError, RecursionError, AttributeError) as error:
-        raise Refused(f"{where}: damaged: it is no JSON object") from error
-    if isinstance(number, int) and number > FORMAT:
-        raise newer_format(where, number, FORMAT)
+        raise Refused(f"{path}: damaged: it is no JSON object") from error
+    if isinstance(number, int) and number > MANIFEST_FORMAT:
+        raise newer_format(path, number, MANIFEST_FORMAT)
     try:
         _Shape.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         at = provenance.shown(".".join(map(str, first["loc"])))
-        raise Refused(f"{where}: damaged: {at}: {first['msg'].lower()}") from error
-    whole: dict[str, Any] = said
+        raise Refused(f"{path}: damaged: {at}: {first['msg'].lower()}") from error
+    whole: dict[str, Any] = manifest
     return whole
 
 
@@ -186,7 +186,7 @@ def _finite(text: str) -> float:
 
 
 def missing(path: Path, format: str) -> list[str]:
-    """List the instruction sets that an artifact's card asks for and this CPU has not.
+    """List the instruction sets that an artifact needs and this CPU lacks.
 
     Raises:
         Refused: the card is damaged.

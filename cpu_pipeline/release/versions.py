@@ -26,15 +26,15 @@ from cpu_pipeline.release.promotions import Promotion, append, missing_line, pro
 
 
 def keep(home: Path, count: int) -> list[str]:
-    """Remove the versions longest out of service beyond `count`, but what is in service; return their names.
+    """Remove the oldest versions beyond `count`, never the one in service; return their names.
 
     A version that was edited by hand stays, and so does one that was never promoted.
     """
     removed = []
     with moving(home):
-        order = list(dict.fromkeys(one.version for one in reversed(promoted(home))))
-        there = [name for name in order if (home / name).is_dir() and not (home / name).is_symlink()]
-        for name in there[max(count, 1) :]:  # the first is in service
+        order = list(dict.fromkeys(move.version for move in reversed(promoted(home))))
+        existing = [name for name in order if (home / name).is_dir() and not (home / name).is_symlink()]
+        for name in existing[max(count, 1) :]:  # the first is in service
             if not edited(home / name):
                 aside = home / f".{name}.{os.getpid()}.{secrets.token_hex(4)}.old"
                 (home / name).rename(aside)
@@ -66,15 +66,17 @@ def rollback(home: Path, version: str | None = None) -> tuple[str | None, str]:
     require_link(home)
     order = promoted(home)
     now = label(latest(home))
-    there = versions(home)
-    known = f"; there are: {', '.join(there)}" if there else "; there is none"
+    existing = versions(home)
+    known = f"; there are: {', '.join(existing)}" if existing else "; there is none"
     if version is None:
-        before = [one.instead_of for one in order if one.version == now and one.by != "rollback" and one.instead_of]
+        before = [
+            move.instead_of for move in order if move.version == now and move.by != "rollback" and move.instead_of
+        ]
         if not before:
             raise RecipeError(f"{home}: no version was in service before {now or 'any'}; name one{known}")
         version = before[-1]
-    if version not in there:
-        raise RecipeError(f"{home}: there is no version {version}{did_you_mean(version, there)}{known}")
+    if version not in existing:
+        raise RecipeError(f"{home}: there is no version {version}{did_you_mean(version, existing)}{known}")
     if changed := edited(home / version):
         raise Refused(
             f"{home / version} is not what was written ({', '.join(changed[:5])}); it is not put into service"
@@ -87,16 +89,16 @@ def rollback(home: Path, version: str | None = None) -> tuple[str | None, str]:
 
 
 def versions(home: Path) -> list[str]:
-    """Name the versions that are there, in the order in which they were last put into service; others come first."""
-    there = {path.parent.name for path in home.glob(f"*/{MANIFEST}") if not path.parent.is_symlink()}
-    there = {name for name in there if not name.startswith(".")} - {"latest"}  # a copy may have made it a folder
-    order = [name for name in dict.fromkeys(one.version for one in reversed(promoted(home))) if name in there]
-    return [*sorted(there - set(order)), *reversed(order)]
+    """List the versions in the order in which they were last put into service; others come first."""
+    existing = {path.parent.name for path in home.glob(f"*/{MANIFEST}") if not path.parent.is_symlink()}
+    existing = {name for name in existing if not name.startswith(".")} - {"latest"}  # a copy may have made it a folder
+    order = [name for name in dict.fromkeys(move.version for move in reversed(promoted(home))) if name in existing]
+    return [*sorted(existing - set(order)), *reversed(order)]
 
 
 @contextlib.contextmanager
 def moving(home: Path) -> Iterator[None]:
-    """Hold the lock under which `latest` of a home moves, and write down what a move that was killed left unsaid.
+    """Hold the lock under which `latest` moves, and log a promotion that was killed before it logged itself.
 
     Raises:
         Refused: `latest` is a folder.
@@ -112,7 +114,7 @@ def moving(home: Path) -> Iterator[None]:
 
 
 def announce(home: Path, version: str, by: str) -> Promotion | None:
-    """Write down that `latest` is about to move; None when it names that version already. The caller holds `moving`."""
+    """Record that `latest` is about to move; None when it names that version already. The caller holds `moving`."""
     before = label(latest(home))
     if before == version:
         return None
@@ -123,11 +125,11 @@ def announce(home: Path, version: str, by: str) -> Promotion | None:
 
 
 def promote(home: Path, version: str, by: str, announced: Promotion | None = None) -> None:
-    """Let `latest` name a version that is whole. The caller holds `moving`."""
+    """Put a whole version into service. The caller holds `moving`."""
     if not (home / version).is_dir():
         raise TryAgain(f"{home / version} was removed meanwhile; run the same command again")
-    said = announced or announce(home, version, by)
+    move = announced or announce(home, version, by)
     point(home, version)
-    if said is not None:
-        append(home, said)
+    if move is not None:
+        append(home, move)
         (home / ".promoting").unlink(missing_ok=True)

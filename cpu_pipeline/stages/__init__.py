@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 from cpu_pipeline.core.registry import Registry
-from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage, Timer, Verdict
+from cpu_pipeline.stages._base import Count, Facts, Figure, Inputs, Job, Stage, Timer, Verdict
 
-__all__ = ["Facts", "Inputs", "Job", "Stage", "Timer", "Verdict", "get", "names", "registry"]
+__all__ = ["Count", "Facts", "Figure", "Inputs", "Job", "Stage", "Timer", "Verdict", "get", "names", "registry"]
 
 registry = Registry(__name__, "stage")
 

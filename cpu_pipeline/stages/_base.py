@@ -2,32 +2,78 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from cpu_pipeline.core.artifact import Artifact, Facts
+from cpu_pipeline.core.artifact import Artifact, canonical
 
 if TYPE_CHECKING:
     from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.figures import Cell, Note, Table
     from cpu_pipeline.core.model_io import Arrays
     from cpu_pipeline.sources._base import Source
     from cpu_pipeline.tasks._base import Task
 
-__all__ = ["Facts", "Inputs", "Job", "Stage", "Timer", "Verdict"]
+__all__ = [
+    "ROLES",
+    "Count",
+    "Facts",
+    "Figure",
+    "Inputs",
+    "Job",
+    "Role",
+    "Stage",
+    "Timer",
+    "Verdict",
+    "stored_facts",
+]
+
+Role = Literal["training", "calibration", "selection", "validation"]
+"""What rows of a recipe are for. No two roles may share a row."""
+ROLES: tuple[Role, ...] = get_args(Role)
 
 Inputs = Mapping[str, Artifact]
 """Input name -> the sealed artifact wired to it."""
+
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""A number of things, or of bytes."""
 
 Host = Literal["none", "isa", "machine"]
 
 FindSource = Callable[[str, Mapping[str, object]], "Source"]
 """Make a source of its name and fields."""
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Figure = Annotated[float | None, BeforeValidator(_finite)]
+"""A measured number; NaN and infinities become None, as JSON has neither."""
+
+
+class Facts(BaseModel):
+    """What a stage remembers of a run: counts, sizes in bytes, shares as fractions, timings in seconds.
+
+    Each stage has its own class of these. Records hold it as JSON; a record that its class refuses was not written by
+    the stage. A field that is added later needs a default, so that older records can still be read.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, validate_by_alias=True, validate_by_name=True)
+
+
+def stored_facts(facts: Facts | Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts as records hold them: JSON values, and of a class of facts only the fields that were set."""
+    if isinstance(facts, Facts):
+        return facts.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return dict(facts)
 
 
 class Timer(Protocol):
@@ -68,7 +114,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one comparison of a number with its bound said."""
+    """The result of comparing a number with its bound."""
 
     check: str
     """What was compared, such as `f1`."""
@@ -88,6 +134,8 @@ class Stage(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    facts_model: ClassVar[type[Facts] | None] = None
+    """Class of what `run` returns. Without one it returns a plain mapping, which nothing checks when it is read."""
     takes: ClassVar[Mapping[str, Set[str]]] = {}
     """Input name -> formats it accepts. The first input defaults to the previous model."""
     optional: ClassVar[Set[str]] = frozenset()
@@ -143,32 +191,51 @@ class Stage(BaseModel, ABC):
         return None
 
     @abstractmethod
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
-        """Fill the empty directory `out`; return the facts worth remembering."""
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts | Mapping[str, Any]:
+        """Fill the empty directory `out`; return the facts worth remembering, as `facts_model` if there is one."""
 
-    def judge(self, facts: Facts) -> list[Verdict]:
+    @classmethod
+    def parse_facts(cls, stored: Mapping[str, Any]) -> Any:
+        """Read the facts of a record, for the methods below.
+
+        Args:
+            stored: the JSON object that the record holds.
+
+        Returns:
+            An instance of `facts_model`, strictly checked; `stored` itself for a stage without one.
+
+        Raises:
+            ValueError: this stage cannot have written it (pydantic's ValidationError).
+        """
+        if cls.facts_model is None:
+            return stored
+        return cls.facts_model.model_validate_json(canonical(stored), strict=True)
+
+    # What follows reads facts: an instance of the stage's own `facts_model`. A stage narrows the type of `facts` to it.
+
+    def judge(self, facts: Any) -> list[Verdict]:
         """Compare the facts with the options' bounds; never raise, never measure."""
         return []
 
     def successor(self) -> Self | None:
-        """Give the check that holds a candidate against what is in service, as its reference; None when there is none.
+        """Give the check that compares a candidate with what is in service, as its reference; None when there is none.
 
         It is run besides this one by `refresh`, before a rebuilt artifact takes the other's place.
         """
         return None
 
-    def changes(self, facts: Facts) -> list[str]:
-        """Say what was measured of both sides, a line for each figure: reference → candidate."""
+    def changes(self, facts: Any) -> list[str]:
+        """Write what was measured of both sides, a line of plain text for each figure: reference → candidate."""
         return []
 
-    def scores(self, facts: Facts) -> Mapping[str, float]:
-        """Give the candidate's metrics by name, as fractions, for its model card."""
+    def scores(self, facts: Any) -> Mapping[str, float]:
+        """Return the candidate's metrics by name, as fractions, for its model card."""
         return {}
 
-    def tells(self, facts: Facts) -> list[str]:
-        """Write Markdown lines for the report: what was measured, where a table says more than the verdicts."""
+    def details(self, facts: Any) -> Sequence[Table | Note]:
+        """Return what the report shows beside the verdicts: what was measured, and what a reader must know of it."""
         return []
 
-    def cells(self, facts: Facts, side: str) -> Mapping[str, str]:
-        """Give cells for the report's table of all models: column -> Markdown, about the input called `side`."""
-        return {}
+    def cells(self, facts: Any, side: str) -> Sequence[Cell]:
+        """Return figures about the input called `side`, for the report's table of all models."""
+        return []

@@ -7,12 +7,22 @@ from typing import Any, ClassVar
 
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.repo_files import Want
-from cpu_pipeline.stages._base import Facts, FindSource, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, FindSource, Inputs, Job, Stage
+
+
+class FetchFacts(Facts):
+    """What was copied."""
+
+    files: Count
+    """Number of files."""
+    bytes: Count
+    """Their size in all."""
 
 
 class Fetch(Stage):
     """Copy the files of a model, a tokenizer or data from where they are."""
 
+    facts_model: ClassVar = FetchFacts
     internal: ClassVar = True
     online: ClassVar = True
     reads: ClassVar = frozenset({"allow"})
@@ -32,9 +42,9 @@ class Fetch(Stage):
         found = source(self.source, self.fields)
         return {"version": found.version, "what": found.identity(self.want)}
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> FetchFacts:
         if job.source is None:
             raise StageFailed("a fetch was started without its sources")
         job.source(self.source, self.fields).fetch(self.want, out, job.allow)
         files = [p for p in out.rglob("*") if p.is_file()]
-        return {"files": len(files), "bytes": sum(p.stat().st_size for p in files)}
+        return FetchFacts(files=len(files), bytes=sum(p.stat().st_size for p in files))

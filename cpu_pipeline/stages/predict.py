@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.core.jsonl import PREDICTIONS, write
-from cpu_pipeline.runtime.batching import answer
-from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.core.jsonl import PREDICTIONS, write_jsonl
+from cpu_pipeline.runtime.batching import answer, extent
+from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.tasks._base import Feature, Prediction, Row
 
 if TYPE_CHECKING:
@@ -25,9 +25,23 @@ TOKENS = 65_536
 """Tokens answered before they are decoded; bounds what outputs with a vector for each token hold."""
 
 
+class PredictFacts(Facts):
+    """What was answered."""
+
+    rows: Count
+    """Rows, each with one prediction."""
+    features: Count
+    """Sequences that the model was run on; a long row has several."""
+    tokens: Count
+    """Tokens of all sequences, without padding."""
+    nan: Count
+    """Predictions that rest on NaN or an infinity."""
+
+
 class Predict(Stage):
     """Answer the validation rows with a model."""
 
+    facts_model: ClassVar = PredictFacts
     takes: ClassVar = {"model": frozenset(backends.names())}
     reads = frozenset({"task", "data.validation"})
     packages = ("numpy",)
@@ -49,7 +63,7 @@ class Predict(Stage):
         """Run beside the model's backend: predictions cross environments as files."""
         return next(iter(backends.values()), "default")
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> PredictFacts:
         """Write one prediction per row, in the rows' order; an answer of NaN or infinity is marked `nan`."""
         if job.task is None:
             raise StageFailed("predicting needs the recipe's task")
@@ -62,15 +76,15 @@ class Predict(Stage):
         for first in range(0, len(rows), step):
             chunk = rows[first : first + step]
             features = task.encode(chunk, model.path)
-            lengths += [feature.length for feature in features]
+            lengths += [extent(feature, kinds) for feature in features]
             predictions += _predict(task, model.path, session, kinds, chunk, features)
-        write(out / PREDICTIONS, predictions)
-        return {
-            "rows": len(rows),
-            "features": len(lengths),
-            "tokens": sum(lengths),
-            "nan": sum(bool(prediction.get("nan")) for prediction in predictions),
-        }
+        write_jsonl(out / PREDICTIONS, predictions)
+        return PredictFacts(
+            rows=len(rows),
+            features=len(lengths),
+            tokens=sum(lengths),
+            nan=sum(bool(prediction.get("nan")) for prediction in predictions),
+        )
 
 
 def _predict(

@@ -19,7 +19,7 @@ from cpu_pipeline.store.record import Action, parse_record
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """One record of a store, as people want to see it."""
+    """One record of a store, for people."""
 
     key: str
     stage: str
@@ -62,11 +62,11 @@ def entries(store: Store) -> list[StoredRecord]:
     found = []
     for path, action in records(store).items():
         if action is not None:
-            stage, made = action.ingredients.get("stage"), action.run.get("when")
-            made = float(made) if isinstance(made, int | float) else None
+            stage, finished = action.ingredients.get("stage"), action.run.get("when")
+            finished = float(finished) if isinstance(finished, int | float) else None
             used = modified(path)
             found.append(
-                StoredRecord(path.stem, str(stage or "?"), action.format, action.object, action.size, used, made)
+                StoredRecord(path.stem, str(stage or "?"), action.format, action.object, action.size, used, finished)
             )
     return sorted(found, key=lambda entry: (-entry.used, entry.key))
 
@@ -77,7 +77,7 @@ def stat(store: Store) -> Stat:
     formats = {action.object: action.format for action in actions}
     per_format: dict[str, tuple[int, int]] = {}
     total = count = 0
-    leftovers = sum(tree_bytes(store.root / room) for room in ("work", "scratch", "damaged"))
+    leftovers = sum(tree_bytes(store.root / name) for name in ("work", "scratch", "damaged"))
     for path in below(store.root / "objects"):
         size = tree_bytes(path)
         count, total = count + 1, total + size
@@ -90,7 +90,7 @@ def stat(store: Store) -> Stat:
 
 
 def verify(store: Store, repair: bool = False) -> list[StoreProblem]:
-    """Read every object whole and hold every record against it; return what is wrong.
+    """Read every object whole and compare every record with it; return what is wrong.
 
     `repair` moves damaged objects, records that are unreadable or point nowhere, and unknown files to `damaged/`: what
     they stood for is then built again.
@@ -131,10 +131,10 @@ def modified(path: Path) -> float:
         return time.time()
 
 
-def below(room: Path) -> list[Path]:
-    """List the entries of a room's shelves (`room/ab/name`)."""
-    shelves = sorted(room.iterdir()) if room.is_dir() else []
-    return [path for shelf in shelves for path in (sorted(shelf.iterdir()) if shelf.is_dir() else [shelf])]
+def below(folder: Path) -> list[Path]:
+    """List the entries of a directory of buckets (`folder/ab/name`)."""
+    buckets = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for bucket in buckets for path in (sorted(bucket.iterdir()) if bucket.is_dir() else [bucket])]
 
 
 def _wrong_object(path: Path) -> StoreProblem | None:

@@ -84,7 +84,7 @@ def collect(
                 plan = _plan(store, living, read_roots(), keep_days, known)
                 moved = [(lease.discard(each.path), each) for each in plan]
                 _drop_locks(store, living)
-            removed += [replace(each, bytes=remove_tree(place)) for place, each in moved if place is not None]
+            removed += [replace(each, bytes=remove_tree(trashed)) for trashed, each in moved if trashed is not None]
             return removed
 
 
@@ -147,8 +147,8 @@ def _alone(store: Store) -> Iterator[None]:
 
 def _holder(who: Path) -> str:
     try:
-        said = json.loads(who.read_text(encoding="utf-8"))
-        return f"pid {said['pid']} on {said['host']} since {said['since']}"
+        holder = json.loads(who.read_text(encoding="utf-8"))
+        return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "it has only just begun"
 

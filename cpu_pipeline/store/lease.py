@@ -1,4 +1,4 @@
-"""One running build in a store: what it uses stays, and its half-done work has a place."""
+"""One running build in a store: `gc` leaves alone what it uses, and its unfinished work has a directory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def leased(store: Store) -> Iterator[Lease]:
         with store.locked():
             lock.acquire()
             lease.list.touch()
-            lease.room.mkdir()
+            lease.folder.mkdir()
             lease.sweep()
         lease.swept = remove_tree(lease.trash)
         yield lease
     finally:
-        remove_tree(lease.room)
+        remove_tree(lease.folder)
         # What can't be tidied on a disk that just failed is swept later, and must not hide the failure.
         with contextlib.suppress(OSError, PipelineError), store.locked():
             lease.list.unlink(missing_ok=True)
@@ -43,14 +43,14 @@ def leased(store: Store) -> Iterator[Lease]:
 
 
 class Lease:
-    """One running build: what it uses stays, and its half-done work has a place."""
+    """One running build: `gc` leaves alone what it uses, and its unfinished work has a directory."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.store = store
         self.name = name
         self.list = store.root / "leases" / f"{name}.uses"
-        self.room = store.root / "work" / name
-        self.trash = self.room / "trash"
+        self.folder = store.root / "work" / name
+        self.trash = self.folder / "trash"
         self.swept = 0
         """Bytes that dead builds had left."""
         self.brought = set[str]()
@@ -85,7 +85,7 @@ class Lease:
     def work(self, key: str) -> Path:
         """Make a new empty directory on the store's own file system, for what `key` will become."""
         self.hold(key)
-        path = self.room / f"{key[:12]}-{secrets.token_hex(4)}"
+        path = self.folder / f"{key[:12]}-{secrets.token_hex(4)}"
         with writing(self.store.root):
             path.mkdir()
         return path
@@ -187,7 +187,7 @@ class Lease:
         """Say that `key` came to an object, which is in its place by now."""
         store = self.store
         with writing(store.root):
-            write_file(store.record_of(key), record_text(key, action), self.room / f"{secrets.token_hex(8)}.json")
+            write_file(store.record_of(key), record_text(key, action), self.folder / f"{secrets.token_hex(8)}.json")
 
     def _place(self, key: str, artifact: Artifact, work: Path) -> bool:
         """Hold the object, then move it in; False when there is one already."""

@@ -1,4 +1,4 @@
-"""Keeps what has been built. Knows digests and directories; nothing about models.
+"""Content-addressed store of what was built. It knows digests and directories, and nothing of models.
 
 actions/ab/<key>.json     what was asked -> which object came out, with its facts
 objects/ab/<digest>/      what came out, read-only, named by its own content
@@ -9,7 +9,7 @@ work/<lease>/             half-done work of one running build; swept when the bu
 leases/<lease>.lock       held by the system for as long as that build lives; .uses lists what it uses
 locks/ab/<key>.lock       held while a key is being built, to save double work
 damaged/                  objects and records set aside because they are not what they claim
-runs/<id>/                what each run came to, and every event on the way (history.py); runs.sqlite is an index
+runs/<id>/                the outcome and every event of each run (runs/recorder.py); runs.sqlite is an index
 roots/<digest>            the path of a lock or of a folder of versions: what they name is never collected
 
 Correctness comes from the order of writing and from verifying. Locks save double work, and keep `gc` off what is in
@@ -36,20 +36,20 @@ from cpu_pipeline.store.record import Action, StoredArtifact, parse_record
 
 __all__ = ["Action", "RemoteStore", "Store", "default_root", "disk_error"]
 
-ROOMS = ("actions", "objects", "last", "logs", "scratch", "work", "leases", "locks", "damaged", "roots")
+DIRECTORIES = ("actions", "objects", "last", "logs", "scratch", "work", "leases", "locks", "damaged", "roots")
 TAG = "CACHEDIR.TAG"
 """The first file of a store: it tells a store from any other directory, and backups to leave it out."""
 
 
 def default_root() -> Path:
     """Name the store of this user: CPU_PIPELINE_STORE, or a directory of the user's cache."""
-    if said := os.environ.get("CPU_PIPELINE_STORE"):
-        return Path(said)
+    if named := os.environ.get("CPU_PIPELINE_STORE"):
+        return Path(named)
     return Path(platformdirs.user_cache_dir("cpu-pipeline")) / "store"
 
 
 class RemoteStore(Protocol):
-    """Another store, far away, that is only read; nothing it says is believed before it was verified here."""
+    """Another store that is only read; everything it sends is verified before it is used."""
 
     down: bool
     """It did not answer, and is not asked any more."""
@@ -60,7 +60,7 @@ class RemoteStore(Protocol):
     def fetch(self, key: str, action: Action, into: Path) -> bool:
         """Write the object's files below `into`; False when they can't be had."""
 
-    def warn(self, key: str, says: str) -> None:
+    def warn(self, key: str, message: str) -> None:
         """Tell the user that something of `key` is not what it claims to be."""
 
 
@@ -146,9 +146,9 @@ class Store:
 
     def set_aside(self, path: Path) -> Path:
         """Move a damaged thing to `damaged/`; the caller holds `locked()`."""
-        place = self.root / "damaged" / f"{path.name}.{secrets.token_hex(4)}"
-        path.rename(place)
-        return place
+        target = self.root / "damaged" / f"{path.name}.{secrets.token_hex(4)}"
+        path.rename(target)
+        return target
 
     def lock(self, key: str) -> FileLock:
         """Return the lock that is held while `key` is built."""
@@ -199,12 +199,12 @@ class Store:
 
     def root_at(self, path: Path) -> None:
         """Register a lock, or an artifacts folder (out/NAME): `gc` keeps what it names for as long as it is there."""
-        here = str(path.absolute())
-        place = self.root / "roots" / root_name(here)
-        if not place.is_file() or place.read_bytes() != here.encode("utf-8", "surrogateescape"):
+        absolute = str(path.absolute())
+        note = self.root / "roots" / root_name(absolute)
+        if not note.is_file() or note.read_bytes() != absolute.encode("utf-8", "surrogateescape"):
             with self.locked(), writing(self.root):
                 # One name: nobody else is inside the lock. A path need not be UTF-8.
-                write_file(place, here, self.root / "work" / "root", "surrogateescape")
+                write_file(note, absolute, self.root / "work" / "root", "surrogateescape")
 
     def _label_path(self, label: str) -> Path:
         name = urllib.parse.quote(label, safe="").replace(".", "%2E")
@@ -250,14 +250,14 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             names = {path.name for path in self.root.iterdir()} - {"lost+found"}
             if names and TAG not in names:
-                says = f"{self.root} is not a store: it holds {min(names)!r} and no {TAG}"
-                raise RecipeError(f"{says}; name an empty or absent directory with --store or CPU_PIPELINE_STORE")
+                message = f"{self.root} is not a store: it holds {min(names)!r} and no {TAG}"
+                raise RecipeError(f"{message}; name an empty or absent directory with --store or CPU_PIPELINE_STORE")
             if TAG not in names:
                 with contextlib.suppress(FileExistsError), (self.root / TAG).open("x", encoding="ascii") as file:
                     file.write(
                         "Signature: 8a477f597d28d172789f06886806bc55\n# Artifacts that cpu-pipeline has built.\n"
                     )
-            for name in ROOMS:
+            for name in DIRECTORIES:
                 make_dir(self.root / name)
         self._prepared = True
 

@@ -67,12 +67,12 @@ def plain(value: Any) -> Any:
 def parse_record(key: str, text: bytes) -> Action | None:
     """Read a record; None when it is not exactly what was written for `key`."""
     try:
-        said = text.decode("ascii")  # as it is written: no other encoding hides what is looked for here
-        body = json.loads(said)
+        decoded = text.decode("ascii")  # as it is written: no other encoding hides what is looked for here
+        body = json.loads(decoded)
         check = body.pop("check")
         if check != digest_json(body) or body.pop("key") != key:
             return None
-        if "\\ud" in said.lower():  # few hold any: most are not read twice
+        if "\\ud" in decoded.lower():  # few hold any: most are not read twice
             plain(body)
         if not isinstance(body["format"], str) or not _bounded(body["run"]):
             return None
@@ -89,5 +89,5 @@ def _bounded(run: Any) -> bool:
     """Say whether the figures of a run are numbers within bounds; each may be left out."""
     if not isinstance(run, dict):
         return False
-    said = ((run[name], most) for name, most in MOST.items() if name in run)
-    return all(type(value) in (int, float) and 0 <= value < most for value, most in said)
+    figures = ((run[name], most) for name, most in MOST.items() if name in run)
+    return all(type(value) in (int, float) and 0 <= value < most for value, most in figures)

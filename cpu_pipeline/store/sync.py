@@ -1,4 +1,4 @@
-"""Moves what recipes come to between this store and another: all of it, or the steps of some recipes."""
+"""Pushes and pulls records and objects between this store and another: all of them, or the steps of some recipes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Tell = Callable[[StepRef], None]
 
 @dataclass
 class Moved:
-    """What a push or a pull came to."""
+    """The outcome of a push or a pull."""
 
     moved: list[StepRef] = field(default_factory=list)
     there: list[StepRef] = field(default_factory=list)
@@ -91,11 +91,11 @@ def pull(store: Store, remote: Remote, steps: Steps | None = None, tell: Tell = 
     """
     require_apart(store, remote)
     done = Moved()
-    here = Store(store.root, remote)
-    with leased(here) as lease:
+    local = Store(store.root, remote)
+    with leased(local) as lease:
         for step in steps(lease.find) if steps else _all(remote.keys()):
             # That all of a remote is pulled says nothing about what is used here: what is here keeps its age.
-            found = here.find(step.key) or lease.find(step.key)
+            found = local.find(step.key) or lease.find(step.key)
             if found is None:
                 done.lacking.append(step)
             elif step.key not in lease.brought:
@@ -111,14 +111,16 @@ def require_apart(store: Store, remote: Remote) -> None:
     Raises:
         RecipeError: it is.
     """
-    if not isinstance(remote.place, FolderTransport):
+    if not isinstance(remote.transport, FolderTransport):
         return
-    root = remote.place.root
-    here, there, *rooms = (
+    root = remote.transport.root
+    local, other, *folders = (
         Path(os.path.realpath(path))
-        for path in (store.root, root, root / "actions", root / "objects", remote.place.incoming)
+        for path in (store.root, root, root / "actions", root / "objects", remote.transport.incoming)
     )
-    if any(path.is_relative_to(here) for path in (there, *rooms)) or any(here.is_relative_to(room) for room in rooms):
+    if any(path.is_relative_to(local) for path in (other, *folders)) or any(
+        local.is_relative_to(folder) for folder in folders
+    ):
         raise RecipeError(f"{remote.shown} and the store {store.root} lie in each other; name a folder apart from it")
 
 

@@ -6,21 +6,21 @@ import shutil
 from pathlib import Path
 
 import pytest
-from project import ProjectFixture
+from project import InProcessProject
 
 STEPS = ({"id": "one"}, {"id": "two", "text": "two"}, {"id": "gate", "use": "faulty.gate"})
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> ProjectFixture:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> InProcessProject:
     """Give a project whose recipe was built; not to be changed."""
-    bench = ProjectFixture(tmp_path_factory.mktemp("cli") / "project")
+    bench = InProcessProject(tmp_path_factory.mktemp("cli") / "project")
     bench.built(bench.recipe(*STEPS))
     return bench
 
 
 @pytest.fixture
-def built(whole: ProjectFixture, tmp_path: Path) -> ProjectFixture:
+def built(whole: InProcessProject, tmp_path: Path) -> InProcessProject:
     """Give a copy of it, to be changed."""
     shutil.copytree(whole.home, tmp_path / "project", symlinks=True)
-    return ProjectFixture(tmp_path / "project")
+    return InProcessProject(tmp_path / "project")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Cli
-from project import CommandResult, ProjectFixture
+from project import CommandResult, InProcessProject
 
 STEPS: tuple[dict[str, Any], ...] = (
     {"id": "one", "runs": "runs.txt"},
@@ -20,9 +20,9 @@ TWO = ({**STEPS[0], "text": "two"}, STEPS[1])
 
 
 @pytest.fixture(scope="module")
-def thrice(tmp_path_factory: pytest.TempPathFactory) -> ProjectFixture:
+def thrice(tmp_path_factory: pytest.TempPathFactory) -> InProcessProject:
     """Give a project of three runs; not to be changed."""
-    bench = ProjectFixture(tmp_path_factory.mktemp("history") / "project")
+    bench = InProcessProject(tmp_path_factory.mktemp("history") / "project")
     bench.built(bench.recipe(*STEPS))
     bench.built(bench.recipe(*TWO))
     bench.run(bench.recipe({**STEPS[0], "text": "three"}, {**STEPS[1], "score": 0.1})).expect(3)
@@ -30,24 +30,24 @@ def thrice(tmp_path_factory: pytest.TempPathFactory) -> ProjectFixture:
 
 
 @pytest.fixture
-def bench(thrice: ProjectFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProjectFixture:
+def bench(thrice: InProcessProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessProject:
     """Give a copy of it, to be changed."""
     shutil.copytree(thrice.home, tmp_path / "project", symlinks=True)
     monkeypatch.setenv("CPU_PIPELINE_STORE", str(tmp_path / "project" / "store"))
     monkeypatch.chdir(tmp_path / "project")
-    return ProjectFixture(tmp_path / "project")
+    return InProcessProject(tmp_path / "project")
 
 
-def service(bench: ProjectFixture) -> str:
+def service(bench: InProcessProject) -> str:
     return (bench.out / "small" / "latest").resolve().name
 
 
-def versions(bench: ProjectFixture) -> tuple[str, str]:
+def versions(bench: InProcessProject) -> tuple[str, str]:
     first, second = ([json.loads(line)["version"] for line in (bench.out / "small" / "promotions.jsonl").open()])[:2]
     return first, second
 
 
-def test_lists_runs_newest_first(cli: Cli, bench: ProjectFixture) -> None:
+def test_lists_runs_newest_first(cli: Cli, bench: InProcessProject) -> None:
     first, second = versions(bench)
     lines = [line.split() for line in cli("history").out.splitlines()]
     assert [line[3:5] for line in lines] == [["run", "small"]] * 3
@@ -59,7 +59,7 @@ def test_lists_runs_newest_first(cli: Cli, bench: ProjectFixture) -> None:
     assert "versions" not in said and said["runs"][0]["recipe"].endswith("small.yaml")
 
 
-def test_lists_the_versions_of_one(cli: Cli, bench: ProjectFixture) -> None:
+def test_lists_the_versions_of_one(cli: Cli, bench: InProcessProject) -> None:
     first, second = versions(bench)
     lines = [line.split() for line in cli("history", "small").out.splitlines()]
     assert lines[-2][0] == second and lines[-2][3:] == ["run", "in", "service"]
@@ -72,7 +72,7 @@ def test_lists_the_versions_of_one(cli: Cli, bench: ProjectFixture) -> None:
     assert [run["command"] for run in said["runs"]] == ["rollback", "run", "run", "run"]
 
 
-def test_a_name_that_nobody_knows(cli: Cli, bench: ProjectFixture) -> None:
+def test_a_name_that_nobody_knows(cli: Cli, bench: InProcessProject) -> None:
     said = cli("history", "smal")
     assert said.code == 2
     assert "smal: nothing of that name was run (did you mean `small`?); known are: small" in said.err
@@ -85,7 +85,7 @@ def test_an_empty_store_has_no_history(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_the_index_is_made_anew(cli: Cli, bench: ProjectFixture) -> None:
+def test_the_index_is_made_anew(cli: Cli, bench: InProcessProject) -> None:
     wanted = cli("history").out
     (bench.store / "runs.sqlite").write_bytes(b"no index")
     assert cli("history").out == wanted
@@ -94,7 +94,7 @@ def test_the_index_is_made_anew(cli: Cli, bench: ProjectFixture) -> None:
     assert lines[0] == f"{bench.store / 'runs.sqlite'}: 3 runs" and "\n".join(lines[1:]) + "\n" == wanted
 
 
-def test_rolls_back_and_forward(cli: Cli, bench: ProjectFixture) -> None:
+def test_rolls_back_and_forward(cli: Cli, bench: InProcessProject) -> None:
     first, second = versions(bench)
     assert cli("rollback", "small").out == f"small: {second} → {first}\n"
     assert service(bench) == first
@@ -116,14 +116,14 @@ def test_rolls_back_and_forward(cli: Cli, bench: ProjectFixture) -> None:
         (["small", "latest"], "there is no version latest; there are: "),
     ],
 )
-def test_what_is_not_there_is_told(cli: Cli, bench: ProjectFixture, arguments: list[str], says: str) -> None:
+def test_what_is_not_there_is_told(cli: Cli, bench: InProcessProject, arguments: list[str], says: str) -> None:
     before = service(bench)
     said = cli("rollback", *arguments)
     assert said.code == 2 and says in said.err
     assert service(bench) == before
 
 
-def test_a_version_that_is_not_whole_stays_out_of_service(cli: Cli, bench: ProjectFixture) -> None:
+def test_a_version_that_is_not_whole_stays_out_of_service(cli: Cli, bench: InProcessProject) -> None:
     first, second = versions(bench)
     (bench.out / "small" / first / "report.md").write_text("edited")
     said = cli("rollback", "small")
@@ -132,7 +132,7 @@ def test_a_version_that_is_not_whole_stays_out_of_service(cli: Cli, bench: Proje
     assert cli("history", "--json").json["runs"][0]["exit_code"] == 7
 
 
-def test_a_rollback_that_is_not_remembered_says_so(cli: Cli, bench: ProjectFixture) -> None:
+def test_a_rollback_that_is_not_remembered_says_so(cli: Cli, bench: InProcessProject) -> None:
     first, second = versions(bench)
     shutil.rmtree(bench.store / "runs")
     (bench.store / "runs").write_text("in the way")
@@ -141,7 +141,7 @@ def test_a_rollback_that_is_not_remembered_says_so(cli: Cli, bench: ProjectFixtu
     assert said.err.startswith("warning   history  this run is not recorded: ")
 
 
-def test_a_run_puts_back_what_was_rolled_back(cli: Cli, bench: ProjectFixture) -> None:
+def test_a_run_puts_back_what_was_rolled_back(cli: Cli, bench: InProcessProject) -> None:
     first, second = versions(bench)
     cli("rollback", "small")
     bench.built(bench.recipe(*TWO))
@@ -150,12 +150,12 @@ def test_a_run_puts_back_what_was_rolled_back(cli: Cli, bench: ProjectFixture) -
     assert states == {first: "", second: "in service"}
 
 
-def call(bench: ProjectFixture, *arguments: object) -> CommandResult:
-    """Run `status` as a process of its own: this one does not know the stages of the tests."""
+def call(bench: InProcessProject, *arguments: object) -> CommandResult:
+    """Run `status`, which plans the recipe: so the stages of the tests are installed."""
     return bench.call("status", *arguments, "--store", bench.store)
 
 
-def test_status_says_what_fails(bench: ProjectFixture) -> None:
+def test_status_says_what_fails(bench: InProcessProject) -> None:
     bench.run(bench.home / "small.yaml").expect(3)
     said = call(bench, "small.yaml")
     assert said.code == 5
@@ -164,21 +164,21 @@ def test_status_says_what_fails(bench: ProjectFixture) -> None:
     assert "lock missing" in said.out and said.out.endswith("last run failed\n")
 
 
-def test_status_is_quiet_when_all_is_well(bench: ProjectFixture) -> None:
+def test_status_is_quiet_when_all_is_well(bench: InProcessProject) -> None:
     (bench.home / "recipes").mkdir()
     shutil.copytree(bench.home / "model", bench.home / "recipes" / "model")
     bench.built(bench.recipe(*TWO))
     (bench.home / "small.yaml").rename(bench.home / "recipes" / "small.yaml")
     said = call(bench, "--max-age", "36h", "--json")
     assert said.code == 0 and said.err == ""
-    [found] = said.said
+    [found] = said.json
     assert (found["name"], found["version"], found["problems"]) == ("small", versions(bench)[1], [])
     assert 0 <= found["age"] < 600
     assert call(bench, "--max-age", "1.001m").code == 0
     assert call(bench, "--max-age", "8").code == 2
 
 
-def test_status_of_a_broken_recipe_does_not_hide_the_others(bench: ProjectFixture) -> None:
+def test_status_of_a_broken_recipe_does_not_hide_the_others(bench: InProcessProject) -> None:
     (bench.home / "small.yaml").write_text("model: [")
     other = bench.recipe({"id": "one"}, name="other")
     said = call(bench, "small.yaml", other)
@@ -187,7 +187,7 @@ def test_status_of_a_broken_recipe_does_not_hide_the_others(bench: ProjectFixtur
     assert [line.split()[:3] for line in said.out.splitlines()][1] == ["wrong", "other", "none"]
 
 
-def test_a_lock_is_remembered_as_what_puts_nothing_out(cli: Cli, bench: ProjectFixture) -> None:
+def test_a_lock_is_remembered_as_what_puts_nothing_out(cli: Cli, bench: InProcessProject) -> None:
     bench.call("lock", bench.recipe(*TWO), "--store", bench.store).expect(0)
     run = cli("history", "--json").json["runs"][0]
     assert (run["command"], run["outcome"], run["puts_out"], run["version"]) == ("lock", "done", False, None)

@@ -164,7 +164,8 @@ def objects(node: Any) -> Iterator[dict[str, Any]]:
 def test_a_schema_is_closed_and_every_field_is_described(output: str) -> None:
     schema = schemas.schema(output)
     Draft202012Validator.check_schema(schema)
-    assert (found := list(objects(schema)))
+    found = list(objects(schema))
+    assert found
     for node in found:
         assert node["additionalProperties"] is False and node["description"]
         assert [name for name, field in node["properties"].items() if not field.get("description")] == []

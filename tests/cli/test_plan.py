@@ -40,9 +40,9 @@ def test_plan_as_json(cli: Cli, tmp_path: Path) -> None:
 def test_plan_says_kept_build_and_depends(built: ProjectFixture) -> None:
     recipe = built.home / "small.yaml"
     before = sorted(p for p in built.store.rglob("*"))
-    said = built.call("plan", recipe, "--store", built.store, "--json").said
+    said = built.call("plan", recipe, "--store", built.store, "--json").json
     assert {step["state"] for step in said["steps"]} == {"kept"}
-    other = built.call("plan", recipe, "--store", built.store, "--set", "one.text=other", "--json").said
+    other = built.call("plan", recipe, "--store", built.store, "--set", "one.text=other", "--json").json
     found = {step["id"]: (step["state"], step["why"]) for step in other["steps"]}
     assert found["one"] == ("build", ["options.text: same → other"])
     assert found["two"] == ("depends", ["on what `one` becomes"])

@@ -20,7 +20,7 @@ def test_says_what_was_checked_and_where_it_is(built: ProjectFixture) -> None:
 
 
 def test_says_it_as_json(built: ProjectFixture) -> None:
-    said = built.built(built.home / "small.yaml", "--set", "two.text=new").said
+    said = built.built(built.home / "small.yaml", "--set", "two.text=new").json
     assert (said["recipe"], said["exit_code"], said["fresh"], said["built"]) == ("small", 0, True, ["two", "gate"])
     assert said["outputs"]["two"]["digest"] == said["steps"]["two"]["digest"]
     assert said["checks"]["gate"][0]["passed"] is True

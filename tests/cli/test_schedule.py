@@ -63,7 +63,7 @@ def test_none_has_a_schedule(project: Path, cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--for", "jenkins"], "is none of github-actions, cron, systemd, kubernetes"),
+        (["--for", "jenkins"], "is not one of github-actions, cron, systemd, kubernetes"),
         ([], "Missing option"),
         (["--for", "cron", "recipes/by-hand.yaml"], "recipes/by-hand.yaml: has no schedule"),
         (["--for", "cron", "recipes/other.yaml"], "no such file"),

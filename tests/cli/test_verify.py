@@ -11,7 +11,7 @@ import yaml
 from cli.conftest import STEPS
 from conftest import Cli
 from project import ProjectFixture
-from publishing import dressed
+from publishing import change_version
 
 
 def latest(bench: ProjectFixture) -> Path:
@@ -41,7 +41,7 @@ def test_a_version_that_was_edited(cli: Cli, built: ProjectFixture) -> None:
 def test_a_statement_that_was_edited_with_its_digest(cli: Cli, built: ProjectFixture) -> None:
     statement = json.loads((latest(built) / "provenance.json").read_text())
     statement["subject"][0]["digest"]["sha256"] = "0" * 64
-    dressed(latest(built), {"provenance.json": json.dumps(statement)})
+    change_version(latest(built), {"provenance.json": json.dumps(statement)})
     said = cli("verify", latest(built), "--json")
     assert said.code == 7 and said.json["exit_code"] == 7
     assert "provenance.json: its subject two/README.md has another digest than the file" in said.err
@@ -49,7 +49,7 @@ def test_a_statement_that_was_edited_with_its_digest(cli: Cli, built: ProjectFix
 
 
 def test_a_version_from_before_there_were_statements(cli: Cli, built: ProjectFixture) -> None:
-    dressed(latest(built), {"provenance.json": None})
+    change_version(latest(built), {"provenance.json": None})
     said = cli("verify", latest(built))
     assert said.code == 7 and "no provenance.json: it was written before versions had one" in said.err
 

@@ -36,7 +36,7 @@ def test_the_same_comes_out_and_nothing_is_left_or_put_out(bench: ProjectFixture
     bench.built(recipe)
     before = len(bench.lines("began"))
     version = (bench.out / "small" / "latest").readlink()
-    said = bench.run(recipe, "--rebuild", "--json").expect(0).said
+    said = bench.run(recipe, "--rebuild", "--json").expect(0).json
     assert {one["step"]: one["verdict"] for one in said["steps"]} == dict.fromkeys(
         ("model:files", "model", "one", "two", "gate"), "identical"
     )
@@ -49,8 +49,8 @@ def test_the_same_comes_out_and_nothing_is_left_or_put_out(bench: ProjectFixture
 def test_what_else_runs_is_no_difference(bench: ProjectFixture) -> None:
     """Sums of floats follow the number of threads, so that it may not follow --jobs."""
     recipe = bench.recipe(STEPS[0])
-    alone = bench.built(recipe).said["steps"]["one"]["facts"]
-    beside = bench.built(recipe, "--jobs", "4", "--store", bench.home / "other").said["steps"]["one"]["facts"]
+    alone = bench.built(recipe).json["steps"]["one"]["facts"]
+    beside = bench.built(recipe, "--jobs", "4", "--store", bench.home / "other").json["steps"]["one"]["facts"]
     assert alone["threads"] == beside["threads"] == host.cores()
 
 
@@ -59,7 +59,7 @@ def test_neither_locale_nor_place_is_a_difference(bench: ProjectFixture, tmp_pat
     there = ProjectFixture(tmp_path / "an öther place")
     ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "Asia/Kathmandu"}
     one, other = (
-        place.run(place.recipe(*STEPS[:2]), "--json", **env).expect(0).said
+        place.run(place.recipe(*STEPS[:2]), "--json", **env).expect(0).json
         for place, env in ((bench, {}), (there, ascii_alone))
     )
     assert {name: (step["key"], step["digest"]) for name, step in one["steps"].items()} == {

@@ -39,7 +39,7 @@ GATES: list[tuple[Stage, dict[str, Any]]] = [
     (
         ValidateAgreement(max_difference=0.1),
         {"nonfinite": 0, "values": 9, "max_abs": 0.1, "mean_abs": 0.1, "cosine_min": None, "same_top": 1.0,
-         "sequences": 9},
+         "cosine_mean": 1.0, "shapes": [[1, 9]], "sequences": 9, "on": "rows"},
     ),
 ]  # fmt: skip
 
@@ -71,15 +71,8 @@ def test_facts_that_a_stage_cannot_read_are_not_its_own(stage: Stage, facts: dic
             if not fits(stage, said):
                 refused += 1
                 continue
-            stage.judge(said), stage.scores(said), stage.changes(said), stage.tells(said)
-            assert all(isinstance(score, int | float) for score in stage.scores(said).values())
-            assert [stage.cells(said, side) for side in SIDES]
+            read = stage.parse_facts(said)
+            stage.judge(read), stage.changes(read), stage.details(read)
+            assert all(isinstance(score, int | float) for score in stage.scores(read).values())
+            assert [[str(cell.quantity) for cell in stage.cells(read, side)] for side in SIDES]
     assert refused > 10
-
-
-def test_a_stage_that_tells_nothing_takes_any_facts() -> None:
-    class Quiet(ValidateAgreement):
-        def judge(self, facts: Any) -> list[Any]:
-            return []
-
-    assert fits(Quiet(cosine=0.9), {"anything": [1]})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from publishing import RECIPE, Made
+from publishing import RECIPE, PretendedProject
 
 from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.refresh import baseline
@@ -17,8 +17,8 @@ LEAST = {"id": "accuracy", "use": "validate.accuracy", "from": {"reference": "mo
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
-    return Made(tmp_path / "project")
+def made(tmp_path: Path) -> PretendedProject:
+    return PretendedProject(tmp_path / "project")
 
 
 def loaded(version: Path) -> baseline.Baseline:
@@ -27,15 +27,15 @@ def loaded(version: Path) -> baseline.Baseline:
     return found
 
 
-def uses(made: Made, version: Path, **how: Any) -> dict[str, str]:
+def uses(made: PretendedProject, version: Path, **how: Any) -> dict[str, str]:
     """Hold another build against a version; name what is added to its plan, and the stage of each."""
     built, _ = made.build(**how)
     plan = baseline.against(loaded(version), built)
     return {name: node.use for name, node in plan.nodes.items() if name not in built.plan.nodes}
 
 
-def test_what_was_answered_is_taken_as_it_was(made: Made) -> None:
-    version = made.put()
+def test_what_was_answered_is_taken_as_it_was(made: PretendedProject) -> None:
+    version = made.published()
     built, _ = made.build(files={"more.txt": "more"})
     plan = baseline.against(loaded(version), built)
     answers = plan.nodes["predict:int8@service"]
@@ -54,39 +54,39 @@ def test_what_was_answered_is_taken_as_it_was(made: Made) -> None:
     ],
     ids=["rows", "task"],
 )
-def test_it_answers_anew_when_other_rows_or_another_task_is_asked(made: Made, how: dict[str, Any]) -> None:
+def test_it_answers_anew_when_other_rows_or_another_task_is_asked(made: PretendedProject, how: dict[str, Any]) -> None:
     """Answers to other questions, side by side with ours, would say nothing, or that everything is wrong."""
-    added = uses(made, made.put(), **how)
+    added = uses(made, made.published(), **how)
     assert added == {
         "int8@service": "load.kept", "predict:int8@service": "predict", "accuracy@service": "validate.accuracy",
     }  # fmt: skip
 
 
-def test_what_came_out_the_same_is_not_compared(made: Made) -> None:
-    assert uses(made, made.put()) == {}
+def test_what_came_out_the_same_is_not_compared(made: PretendedProject) -> None:
+    assert uses(made, made.published()) == {}
 
 
-def test_an_output_that_is_not_in_service_is_not_compared(made: Made) -> None:
-    assert uses(made, made.put(outputs=["float"]), files={"more.txt": "more"}) == {}
+def test_an_output_that_is_not_in_service_is_not_compared(made: PretendedProject) -> None:
+    assert uses(made, made.published(outputs=["float"]), files={"more.txt": "more"}) == {}
 
 
-def test_the_successors_bounds_are_what_is_judged(made: Made) -> None:
+def test_the_successors_bounds_are_what_is_judged(made: PretendedProject) -> None:
     """A gate without a drop of its own has one against what is in service."""
     stages = [*RECIPE["stages"][:2], LEAST]
-    version = made.put(stages=stages)
+    version = made.published(stages=stages)
     built, _ = made.build(stages=stages, files={"more.txt": "more"})
     stage = baseline.against(loaded(version), built).nodes["accuracy@service"].stage
     assert stage == built.plan.nodes["accuracy"].stage.successor() != built.plan.nodes["accuracy"].stage
 
 
-def test_an_edited_version_is_refused(made: Made) -> None:
-    version = made.put()
+def test_an_edited_version_is_refused(made: PretendedProject) -> None:
+    version = made.published()
     (version / "int8" / "sub" / "file.txt").write_text("mine")
     with pytest.raises(Refused, match=r"is in service and was edited \(int8/sub/file.txt\)"):
         baseline.of_version(standing.read(version.parent))
 
 
-def test_of_a_lock_only_what_the_store_holds_whole_is_taken_up(made: Made) -> None:
+def test_of_a_lock_only_what_the_store_holds_whole_is_taken_up(made: PretendedProject) -> None:
     built, store = made.build()
     held = lockfile.make(built, store)
 

@@ -62,7 +62,7 @@ def test_moves_every_revision_and_leaves_every_other_byte(tmp_path: Path, heads:
         (("model", "revision"), "model", "own/model", OLD, NEW),
         (("data", "validation", "revision"), "data", "own/rows", OLD, DATA),
     ]
-    assert found[0].says == f"model: main of own/model moved: {OLD[:12]} → {NEW[:12]}"
+    assert found[0].says == f"model: main of own/model advanced: {OLD[:12]} → {NEW[:12]}"
     after, text = upstream.moved(recipe, found)
     lines = RECIPE.splitlines(keepends=True)
     lines[2] = lines[2].replace(OLD, NEW)
@@ -199,10 +199,14 @@ def test_what_somebody_wrote_meanwhile_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        (f'"{OLD}"}}', f'"{"d" * 40}"}}', r"r\.yaml:3:\d+: model\.revision: `main` of own/model moved, and this was"),
-        ("hub: own/rows", "hub: own/others", r"data\.validation\.revision: `main` of own/rows moved, and this was"),
-        ("refresh: {follow: main}", "refresh: {follow: next}", "model.revision: `main` of own/model moved"),
-        ("refresh: {follow: main}\n", "", "model.revision: `main` of own/model moved"),
+        (
+            f'"{OLD}"}}',
+            f'"{"d" * 40}"}}',
+            r"r\.yaml:3:\d+: model\.revision: `main` of own/model advanced, and this was",
+        ),
+        ("hub: own/rows", "hub: own/others", r"data\.validation\.revision: `main` of own/rows advanced, and this was"),
+        ("refresh: {follow: main}", "refresh: {follow: next}", "model.revision: `main` of own/model advanced"),
+        ("refresh: {follow: main}\n", "", "model.revision: `main` of own/model advanced"),
         (f'model: {{hub: own/model, revision: "{OLD}"}}', "model: {folder: model}", "and this was changed"),
         ("stages:", "stages: [", r"r\.yaml:1\d:"),
     ],

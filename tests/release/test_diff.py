@@ -16,6 +16,7 @@ from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.release.diff import Change, diff
 
 STEPS = ({"id": "one"}, {"id": "two", "text": "two"}, {"id": "gate", "use": "faulty.gate"})
+COUNTS = {"missing": 0, "unknown": 0, "nan": 0}
 METRIC = {"candidate": 0.5, "reference": 0.6, "difference": -0.1, "low": -0.2, "high": 0.0}
 SIDE = {"median": 0.01, "p90": 0.02, "p99": 0.03, "throughput": 100.0, "load": 1.0, "peak_memory": 1 << 20}
 
@@ -99,14 +100,15 @@ def pair(tmp_path: Path) -> Callable[..., list[Change]]:
         step = {"digest": "a" * 64, "options": {}}
         latency = {
             "candidate": SIDE, "reference": SIDE, "speedup": {"value": 2.0, "low": 1.5, "high": 2.5}, "batch": 1,
-            "throughput_batch": 1,
+            "throughput_batch": 1, "confidence": 0.95, "tokens": 9.0, "calls": 16, "threads": 1, "load_average": 0.5,
         }  # fmt: skip
         said: dict[str, Any] = {
             "recipe": {}, "packages": {"onnx": "1.0"}, "environments": {}, "host": {"cpu": "one"}, "checks": {},
             "steps": {
                 "int8": {**step, "use": "quantize.onnx", "facts": {"bytes": 2048, "operators": {"MatMul": 2}}},
                 "accuracy": {**step, "use": "validate.accuracy", "options": {"metric": "f1", "max_drop": 0.1},
-                             "facts": {"metric": "f1", "metrics": {"f1": METRIC}}},
+                             "facts": {"metric": "f1", "metrics": {"f1": METRIC}, "rows": 200, "confidence": 0.95,
+                                       "counts": {"candidate": COUNTS, "reference": COUNTS}}},
                 "speed": {**step, "use": "validate.latency", "facts": latency},
                 "left": {**step, "use": "not.here", "facts": {}},
             },

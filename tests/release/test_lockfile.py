@@ -15,8 +15,8 @@ import yaml
 from conftest import Cli
 from hypothesis import given
 from hypothesis import strategies as st
-from project import ProjectFixture
-from publishing import MODEL, RECIPE, Made
+from project import InProcessProject
+from publishing import MODEL, RECIPE, PretendedProject
 from publishing import ROWS as ROW_COMMIT
 
 from cpu_pipeline import api
@@ -39,40 +39,40 @@ STEPS: tuple[dict[str, Any], ...] = (
 )
 
 
-def write(bench: ProjectFixture, *steps: dict[str, Any]) -> Path:
+def write(bench: InProcessProject, *steps: dict[str, Any]) -> Path:
     (bench.home / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     return bench.recipe(*(steps or STEPS), data={"validation": {"file": "rows.jsonl"}})
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> ProjectFixture:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> InProcessProject:
     """Give a project with a recipe and its lock; not to be changed."""
-    bench = ProjectFixture(tmp_path_factory.mktemp("lock") / "project")
+    bench = InProcessProject(tmp_path_factory.mktemp("lock") / "project")
     recipe = write(bench)
     bench.call("lock", recipe, "--store", bench.store).expect(0)
     return bench
 
 
 @pytest.fixture
-def bench(whole: ProjectFixture, tmp_path: Path) -> ProjectFixture:
+def bench(whole: InProcessProject, tmp_path: Path) -> InProcessProject:
     """Give a copy of it, in another place, to be changed."""
     shutil.copytree(whole.home, tmp_path / "project", symlinks=True)
-    return ProjectFixture(tmp_path / "project")
+    return InProcessProject(tmp_path / "project")
 
 
-def said(bench: ProjectFixture) -> dict[str, Any]:
+def said(bench: InProcessProject) -> dict[str, Any]:
     read: dict[str, Any] = yaml.safe_load((bench.home / "small.lock").read_text())
     return read
 
 
-def test_holds_what_was_asked_what_it_was_made_of_and_what_came_out(whole: ProjectFixture) -> None:
+def test_holds_what_was_asked_what_it_was_made_of_and_what_came_out(whole: InProcessProject) -> None:
     held = said(whole)
     assert held["lock"] == 1 and held["recipe"]["name"] == "small"
     assert set(held["sources"]) == {"model:files", "data.validation:files"}
     files = held["sources"]["model:files"]["files"]
     size, sha = files["model.safetensors"].split()
     assert int(size) == (whole.home / "model" / "model.safetensors").stat().st_size and len(sha) == 64
-    chosen = jsonl.read(Store(whole.store).path_of(held["steps"]["data.validation"]["output"]) / jsonl.ROWS)
+    chosen = jsonl.read_jsonl(Store(whole.store).path_of(held["steps"]["data.validation"]["output"]) / jsonl.ROWS)
     ids = "\n".join(str(row["id"]) for row in chosen)
     assert held["rows"]["data.validation"] == {"count": 4, "ids": hashlib.sha256(ids.encode()).hexdigest()}
     assert {"python", "system", "isa", "cpu-pipeline"} == set(held["made_with"])
@@ -83,21 +83,21 @@ def test_holds_what_was_asked_what_it_was_made_of_and_what_came_out(whole: Proje
     assert {"use", "version"} == set(held["steps"]["speed"])
 
 
-def test_is_one_fact_a_line(whole: ProjectFixture) -> None:
+def test_is_one_fact_a_line(whole: InProcessProject) -> None:
     lines = (whole.home / "small.lock").read_text().splitlines()
     assert all(line.startswith("#") or line.lstrip().count(": ") + line.endswith(":") == 1 for line in lines)
     assert str(whole.home) not in "\n".join(lines)
 
 
-def test_is_fresh_and_is_not_written_again(bench: ProjectFixture) -> None:
+def test_is_fresh_and_is_not_written_again(bench: InProcessProject) -> None:
     before = (bench.home / "small.lock").stat().st_ino
     assert "fresh" in bench.call("lock", "small.yaml", "--check").expect(0).out
     assert "unchanged" in bench.call("lock", "small.yaml", "--store", bench.store).expect(0).out
     assert (bench.home / "small.lock").stat().st_ino == before
-    assert bench.built(bench.home / "small.yaml", "--locked").said["exit_code"] == 0
+    assert bench.built(bench.home / "small.yaml", "--locked").json["exit_code"] == 0
 
 
-def test_is_the_same_of_a_cold_build_in_another_place(bench: ProjectFixture, whole: ProjectFixture) -> None:
+def test_is_the_same_of_a_cold_build_in_another_place(bench: InProcessProject, whole: InProcessProject) -> None:
     shutil.rmtree(bench.store)
     (bench.home / "small.lock").unlink()
     bench.call("lock", "small.yaml", "--store", bench.home / "another store").expect(0)
@@ -116,7 +116,7 @@ def test_is_the_same_of_a_cold_build_in_another_place(bench: ProjectFixture, who
     ],
     ids=["option", "threshold", "stage", "rows", "model", "step"],
 )  # fmt: skip
-def test_what_moved_is_told_and_nothing_is_built(bench: ProjectFixture, change: Any, says: list[str]) -> None:
+def test_what_moved_is_told_and_nothing_is_built(bench: InProcessProject, change: Any, says: list[str]) -> None:
     change(bench)
     bench.call("lock", "small.yaml", "--check").expect(5, "Stale: ", *says)
     before = bench.lines()
@@ -126,14 +126,14 @@ def test_what_moved_is_told_and_nothing_is_built(bench: ProjectFixture, change: 
     assert "steps.gate.key" not in bench.call("lock", "small.yaml", "--check").err
 
 
-def test_another_package_is_told_by_its_name(bench: ProjectFixture) -> None:
+def test_another_package_is_told_by_its_name(bench: InProcessProject) -> None:
     path = bench.home / "small.lock"
     held = said(bench)
     path.write_text(path.read_text().replace(f"tokenizers: {held['packages']['tokenizers']}", "tokenizers: 0.0.1"))
     bench.call("lock", "small.yaml", "--check").expect(5, "\n  tokenizers 0.0.1 → ")
 
 
-def test_what_comes_out_different_is_refused_after_building(bench: ProjectFixture) -> None:
+def test_what_comes_out_different_is_refused_after_building(bench: InProcessProject) -> None:
     """The output of the last model is not what another step's key rests on: only building shows it."""
     path, last = bench.home / "small.lock", said(bench)["steps"]["gate"]["output"]
     path.write_text(path.read_text().replace(last, "f" * 64))
@@ -144,7 +144,7 @@ def test_what_comes_out_different_is_refused_after_building(bench: ProjectFixtur
     assert not bench.out.exists()
 
 
-def test_a_failed_gate_leaves_the_lock_as_it_was(bench: ProjectFixture) -> None:
+def test_a_failed_gate_leaves_the_lock_as_it_was(bench: InProcessProject) -> None:
     before = (bench.home / "small.lock").read_bytes()
     write(bench, *STEPS[:2], {**STEPS[2], "score": 0.1}, STEPS[3])
     bench.call("lock", "small.yaml", "--store", bench.store).expect(3, "GateFailed")
@@ -152,7 +152,7 @@ def test_a_failed_gate_leaves_the_lock_as_it_was(bench: ProjectFixture) -> None:
     assert not [p for p in bench.home.iterdir() if p.name.startswith(".small.lock")]
 
 
-def damage(bench: ProjectFixture, pattern: str) -> None:
+def damage(bench: InProcessProject, pattern: str) -> None:
     found = list(bench.store.rglob(f"objects/**/{pattern}"))
     assert found
     for file in found:
@@ -160,7 +160,7 @@ def damage(bench: ProjectFixture, pattern: str) -> None:
         file.write_text(file.read_text()[:-1] + " ")  # the size stays
 
 
-def test_what_was_fetched_is_read_again_for_the_lock_and_fetched_again(bench: ProjectFixture) -> None:
+def test_what_was_fetched_is_read_again_for_the_lock_and_fetched_again(bench: InProcessProject) -> None:
     before = (bench.home / "small.lock").read_bytes()
     damage(bench, "config.json")
     damage(bench, "rows.jsonl")
@@ -172,7 +172,7 @@ def test_what_was_fetched_is_read_again_for_the_lock_and_fetched_again(bench: Pr
     assert "warning" not in said.err and "building" not in said.err
 
 
-def test_what_comes_out_different_once_it_is_mended_is_refused(bench: ProjectFixture) -> None:
+def test_what_comes_out_different_once_it_is_mended_is_refused(bench: InProcessProject) -> None:
     """What `--locked` promises holds of what was built anew in the place of a damaged object, too."""
     path, last = bench.home / "small.lock", said(bench)["steps"]["two"]["output"]
     write(bench, STEPS[0], {**STEPS[1], "act": "fill"})  # in no key
@@ -184,7 +184,7 @@ def test_what_comes_out_different_once_it_is_mended_is_refused(bench: ProjectFix
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"lock: 1\n\xe9"])
-def test_a_lock_that_is_no_text_is_written_anew(bench: ProjectFixture, text: bytes) -> None:
+def test_a_lock_that_is_no_text_is_written_anew(bench: InProcessProject, text: bytes) -> None:
     path = bench.home / "small.lock"
     before = path.read_bytes()
     path.write_bytes(text)
@@ -193,7 +193,7 @@ def test_a_lock_that_is_no_text_is_written_anew(bench: ProjectFixture, text: byt
     assert path.read_bytes() == before
 
 
-def test_a_record_that_is_lost_is_told_before_anything_is_built(bench: ProjectFixture) -> None:
+def test_a_record_that_is_lost_is_told_before_anything_is_built(bench: InProcessProject) -> None:
     shutil.rmtree(bench.store / "runs")
     (bench.store / "runs").write_text("in the way")
     says = "warning   history  this run is not recorded: "
@@ -262,22 +262,22 @@ def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_environment_is_locked_by_its_pins(tmp_path: Path) -> None:
-    made = Made(tmp_path / "project")
+    made = PretendedProject(tmp_path / "project")
     built, store = made.build(stages=[{"id": "float", "use": "export.optimum"}], outputs=["float"])
     held = lockfile.make(built, store)
-    assert held["environments"] == {"optimum": environments.read("optimum").digest}
+    assert held["environments"] == {"optimum": environments.get("optimum").digest}
     assert lockfile.drift(held, built.plan) == []
     [moved] = lockfile.drift({**held, "environments": {"optimum": "0" * 64}}, built.plan)
     assert moved.kind == "toolchain" and "optimum" in moved.says
 
 
 def test_what_scores_the_task_is_locked_too(tmp_path: Path) -> None:
-    built, store = Made(tmp_path / "project").build(task="token-classification")
+    built, store = PretendedProject(tmp_path / "project").build(task="token-classification")
     assert lockfile.make(built, store)["packages"]["seqeval"] == installed("seqeval")
 
 
 def test_what_was_fetched_says_from_where_and_whose_doing_it_is(tmp_path: Path) -> None:
-    made = Made(tmp_path / "project")
+    made = PretendedProject(tmp_path / "project")
     built, store = made.build()
     held = lockfile.make(built, store)
     assert {name: said["from"] for name, said in held["sources"].items()} == {
@@ -294,7 +294,7 @@ def test_what_was_fetched_says_from_where_and_whose_doing_it_is(tmp_path: Path) 
 
 
 def test_neither_words_nor_schedule_make_a_lock_stale(tmp_path: Path) -> None:
-    made = Made(tmp_path / "project")
+    made = PretendedProject(tmp_path / "project")
     built, store = made.build()
     held = lockfile.make(built, store)
     for change in ({"about": "Other words."}, {"refresh": {"cron": "5 3 * * *", "keep": 3}}):
@@ -303,11 +303,11 @@ def test_neither_words_nor_schedule_make_a_lock_stale(tmp_path: Path) -> None:
 
 def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And neither when it fails."""
-    made, moved, errors = Made(tmp_path / "project"), "c" * 40, {"int8": StageFailed("no")}
+    made, moved, errors = PretendedProject(tmp_path / "project"), "c" * 40, {"int8": StageFailed("no")}
 
     def build(plan: Plan, store: Store, *_: Any, **__: Any) -> BuildResult:
         built = BuildResult(plan)
-        made.fill(built, store)
+        made.pretend_steps(built, store)
         built.errors |= errors
         return built
 
@@ -320,12 +320,12 @@ def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkey
     assert recipe.read_text() == text and not lockfile.lock_path(recipe).exists()
     errors.clear()
     said = cli(*command)
-    assert said.code == 0 and f"moved  model: main of acme/small moved: {MODEL[:12]} → {moved[:12]}" in said.out
+    assert said.code == 0 and f"advanced  model: main of acme/small advanced: {MODEL[:12]} → {moved[:12]}" in said.out
     assert recipe.read_text() == text.replace(MODEL, moved)
     assert lockfile.read(lockfile.lock_path(recipe))["sources"]["model:files"]["from"] == f"acme/small at {moved}"
 
 
-def test_upgrade_needs_a_branch_to_follow(bench: ProjectFixture) -> None:
+def test_upgrade_needs_a_branch_to_follow(bench: InProcessProject) -> None:
     recipe = bench.home / "small.yaml"
     bench.call("lock", "--upgrade", recipe, "--store", bench.store).expect(2, "it follows no branch", "follow: main")
     bench.call("lock", "--upgrade", "--check", recipe, "--store", bench.store).expect(2, "leave out --upgrade")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
+from publishing import RECORDED
 
 from cpu_pipeline import api
 from cpu_pipeline.core import host
@@ -43,7 +44,7 @@ outputs: [float, int8]
 """
 FACTS: dict[str, dict[str, Any]] = {
     "same": {"max_abs": 0.1, "mean_abs": 0.01, "cosine_min": 0.99, "same_top": 1.0, "nonfinite": 0, "values": 8,
-             "sequences": 4},
+             "cosine_mean": 0.99, "shapes": [[4, 9]], "sequences": 4, "on": "rows"},
     "data.validation": {"rows": 24},
 }  # fmt: skip
 Maker = Callable[..., tuple[BuildResult, Store]]
@@ -67,12 +68,12 @@ def made(tmp_path: Path) -> Maker:
                 work = lease.work(key)
                 (work / "sub").mkdir()
                 (work / "sub" / "file.txt").write_text(f"{node.id} {content}\n")
-                said = {**FACTS.get(node.id, {}), **(facts or {}).get(node.id, {})}
+                said = {**RECORDED[node.use][0], **FACTS.get(node.id, {}), **(facts or {}).get(node.id, {})}
                 run = {"seconds": 1.5, "peak_memory": 3 << 20, "when": 0}
                 needed = {"stage": node.use, "packages": {"onnx": "1.23"}, "backends": {}}
                 built.artifacts[node.id] = lease.commit(key, needed, node.gives, said, run, work)
                 built.keys[node.id], built.records[node.id] = key, record_in(store, key)
-                if verdicts := node.stage.judge(built.artifacts[node.id].facts):
+                if verdicts := node.stage.judge(node.stage.parse_facts(built.artifacts[node.id].facts)):
                     built.verdicts[node.id] = verdicts
         return built, store
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from publishing import Made
+from publishing import PretendedProject
 
 from cpu_pipeline.release import latest, standing, versions
 from cpu_pipeline.release.manifest import MANIFEST
@@ -14,12 +14,12 @@ from cpu_pipeline.release.standing import Overtaken
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
-    return Made(tmp_path / "project")
+def made(tmp_path: Path) -> PretendedProject:
+    return PretendedProject(tmp_path / "project")
 
 
-def test_a_version_in_service_is_read(made: Made) -> None:
-    version = made.put()
+def test_a_version_in_service_is_read(made: PretendedProject) -> None:
+    version = made.published()
     now = standing.read(version.parent)
     assert (now.folder, now.version, now.edited, now.fault) == (version, version.name, (), None)
     assert now.outputs is not None and now.outputs.keys() == {"float", "int8"}
@@ -34,16 +34,16 @@ def test_nothing_in_service_is_a_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[", "[1]", "{}", "[" * 100_000])
-def test_a_manifest_that_cannot_be_read_is_a_fault(made: Made, text: str) -> None:
-    version = made.put()
+def test_a_manifest_that_cannot_be_read_is_a_fault(made: PretendedProject, text: str) -> None:
+    version = made.published()
     (version / MANIFEST).write_text(text)
     now = standing.read(version.parent)
     assert now.fault == f"{version} is in service and was edited ({MANIFEST})"
     assert not now.holds({"outputs": {}, "recipe": {}, "steps": {}}, ())
 
 
-def test_a_version_that_was_rolled_back_is_known_by_its_outputs(made: Made) -> None:
-    first, second = made.put(), made.put(content="other")
+def test_a_version_that_was_rolled_back_is_known_by_its_outputs(made: PretendedProject) -> None:
+    first, second = made.published(), made.published(content="other")
     described = json.loads((second / MANIFEST).read_text())
     versions.rollback(first.parent)
     now = standing.read(first.parent)
@@ -52,8 +52,8 @@ def test_a_version_that_was_rolled_back_is_known_by_its_outputs(made: Made) -> N
     assert now.rejected_as(json.loads((first / MANIFEST).read_text())) is None
 
 
-def test_it_notices_when_another_version_is_put_into_service(made: Made) -> None:
-    first, second = made.put(), made.put(content="other")
+def test_it_notices_when_another_version_is_put_into_service(made: PretendedProject) -> None:
+    first, second = made.published(), made.published(content="other")
     now = standing.read(first.parent)
     now.require_unmoved()
     versions.rollback(first.parent)
@@ -68,9 +68,9 @@ def test_it_notices_when_another_version_is_put_into_service(made: Made) -> None
         now.require_unmoved()
 
 
-def test_latest_that_was_moved_by_hand_is_no_move_while_it_rests(made: Made) -> None:
+def test_latest_that_was_moved_by_hand_is_no_move_while_it_rests(made: PretendedProject) -> None:
     """The log of promotions lacks the move; what is said about it is the same each time."""
-    first, second = made.put(), made.put(content="other")
+    first, second = made.published(), made.published(content="other")
     latest.point(first.parent, first.name)
     now = standing.read(first.parent)
     assert [move.by for move in now.promotions] == ["run", "run", "hand"]

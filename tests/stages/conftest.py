@@ -13,7 +13,7 @@ import pytest
 
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.stages._base import Job
+from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.tasks._base import Task
 
 Built = Callable[..., Artifact]
@@ -61,7 +61,7 @@ def exported(checkpoint: Built, tmp_path_factory: pytest.TempPathFactory) -> Bui
     def give(kind: str, task: str, **options: Any) -> Artifact:
         out = tmp_path_factory.mktemp("onnx")
         facts = ExportOnnx(**options).run({"model": checkpoint(kind, task)}, out, job_for(task))
-        return Artifact("onnx", out, "", facts)
+        return Artifact("onnx", out, "", stored_facts(facts))
 
     return give
 
@@ -75,7 +75,7 @@ def fused(exported: Built, tmp_path_factory: pytest.TempPathFactory) -> Built:
     def give(kind: str, task: str) -> Artifact:
         out = tmp_path_factory.mktemp("fused")
         facts = FuseOnnx().run({"model": exported(kind, task)}, out, job_for(task))
-        return Artifact("onnx", out, "", facts)
+        return Artifact("onnx", out, "", stored_facts(facts))
 
     return give
 

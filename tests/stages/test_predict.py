@@ -56,7 +56,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     root = tmp_path_factory.mktemp("predict")
     path = make(kind, root / "model", request.param)
     data = root / "rows.jsonl"
-    jsonl.write(data, make_rows(request.param, 30))
+    jsonl.write_jsonl(data, make_rows(request.param, 30))
     session = Torch(path, task)
 
     def load(artifact: Artifact) -> Torch:
@@ -70,18 +70,18 @@ def _run(artifact: Artifact, job: Job, out: Path) -> tuple[Any, list[dict[str, A
     out.mkdir()
     facts = Predict().run({"model": artifact}, out, job)
     assert [p.name for p in out.iterdir()] == ["predictions.jsonl"]
-    return facts, jsonl.read(out / "predictions.jsonl")
+    return facts, jsonl.read_jsonl(out / "predictions.jsonl")
 
 
 def test_each_row_has_the_answer_it_would_have_alone(made: tuple[Artifact, Job, Torch], tmp_path: Path) -> None:
     artifact, job, session = made
     facts, said = _run(artifact, job, tmp_path / "all")
-    asked = jsonl.read(job.data["validation"])
+    asked = jsonl.read_jsonl(job.data["validation"])
     assert [p["id"] for p in said] == [row["id"] for row in asked]
-    assert facts["rows"] == 30
-    assert facts["nan"] == 0
-    assert facts["features"] >= 30
-    assert facts["tokens"] > 5 * facts["features"]
+    assert facts.rows == 30
+    assert facts.nan == 0
+    assert facts.features >= 30
+    assert facts.tokens > 5 * facts.features
     assert session.widths == sorted(session.widths, reverse=True)
     assert job.task is not None
     for row, prediction in zip(asked, said, strict=True):
@@ -119,7 +119,7 @@ def test_nan_is_marked_and_counted(made: tuple[Artifact, Job, Torch], tmp_path: 
             return {name: np.full_like(value, math.nan) for name, value in session(arrays).items()}
 
     facts, said = _run(artifact, replace(job, load=lambda _: Broken()), tmp_path / "nan")
-    assert facts["nan"] == 30
+    assert facts.nan == 30
     assert all(prediction["nan"] is True for prediction in said)
 
 
@@ -127,7 +127,7 @@ def test_no_rows_are_no_predictions(made: tuple[Artifact, Job, Torch], tmp_path:
     artifact, job, _ = made
     (tmp_path / "none.jsonl").write_text("")
     facts, said = _run(artifact, replace(job, data={"validation": tmp_path / "none.jsonl"}), tmp_path / "out")
-    assert (facts["rows"], facts["tokens"], said) == (0, 0, [])
+    assert (facts.rows, facts.tokens, said) == (0, 0, [])
 
 
 def test_promises() -> None:

@@ -701,13 +701,13 @@ def test_what_a_killed_build_left_is_swept_and_what_a_living_one_holds_is_not(st
     with leased(store) as mine:
         assert (work / "half").exists()
         with leased(store):
-            assert mine.room.exists()
+            assert mine.folder.exists()
         child.kill()
         child.communicate()
         with leased(store) as other:
             assert not work.exists()
             assert other.swept == 1000
-            assert mine.room.exists()
+            assert mine.folder.exists()
     assert list((store.root / "work").iterdir()) == list((store.root / "leases").iterdir()) == []
 
 

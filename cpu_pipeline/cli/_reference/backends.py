@@ -21,7 +21,7 @@ def page() -> str:
     from cpu_pipeline.engine import support
 
     names = own(backends.registry, backends.names())
-    ways = [way for way in support.ways() if way.format in names]
+    ways = [way for way in support.backend_support() if way.format in names]
     rows = [
         (f"[`{way.format}`](#{way.format})", _stages(way), codes(way.precisions), codes(way.architectures),
          OTHERS[way.others], code(way.environment))

@@ -56,12 +56,12 @@ def _section(name: str, level: str) -> list[str]:
 
 
 def _facts(stage: type[Stage]) -> Mapping[str, str]:
-    from cpu_pipeline.engine.support import formats_made
+    from cpu_pipeline.engine.support import formats_of
 
     blank = stage.model_construct()
     return {
         "takes": _inputs(stage),
-        "gives": codes(sorted(formats_made(stage))) or "the format of its option `format`",
+        "gives": codes(sorted(formats_of(stage))) or "the format of its option `format`",
         "reads": codes(sorted(stage.reads)),
         "depends on the machine": HOSTS[blank.host()],
         "environment": code(blank.environment({})),

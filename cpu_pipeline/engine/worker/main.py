@@ -29,6 +29,7 @@ from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain
 from cpu_pipeline.core.model_io import StatefulSession
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.engine.worker.protocol import (
     Answer,
     Answered,
@@ -48,7 +49,7 @@ from cpu_pipeline.engine.worker.protocol import (
     write_reply,
 )
 from cpu_pipeline.engine.worker.session import RemoteSession, TimedSession
-from cpu_pipeline.stages._base import Job
+from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.store.local import disk_error
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _run(request: Run) -> Ran:
     )
     _forget_peak()
     try:
-        facts = dict(stage.run(request.inputs, request.out, job))
+        facts = stored_facts(stage.run(request.inputs, request.out, job))
     finally:
         for session in opened:
             session.close()
@@ -182,7 +183,12 @@ def _run(request: Run) -> Ran:
         json.dumps(facts, allow_nan=True)
     except TypeError as error:
         raise StageFailed(f"its facts are not JSON: {error}") from error
-    return Ran(_finite(facts), peak_memory())
+    found = _finite(facts)
+    try:
+        stage.parse_facts(found)
+    except ValueError as error:  # no later build could read its record
+        raise StageFailed(f"its facts are not what it declares: {one_line(error)}") from error
+    return Ran(found, peak_memory())
 
 
 def _finite(value: Any) -> Any:

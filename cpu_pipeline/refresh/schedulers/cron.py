@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.refresh.schedule import REFRESH, Job, Order
+from cpu_pipeline.refresh.schedule import REFRESH, Order, ScheduledJob
 from cpu_pipeline.refresh.schedulers._yaml import comment
 
 LONGEST = 998
@@ -40,18 +40,18 @@ def files(order: Order) -> dict[str, str]:
     return {f"{REFRESH}.crontab": "".join(lines)}
 
 
-def _refresh(order: Order, job: Job) -> str:
+def _refresh(order: Order, job: ScheduledJob) -> str:
     log = f"{job.name}.log"
     script = "; ".join([*order.on().script(job, check=False), 'exit "${code:-0}"'])
     return f"cd {shlex.quote(str(order.project))} && {{ ( {script} ) >>{log} 2>&1 || tail -n 20 {log}; }}"
 
 
-def _status(order: Order, job: Job) -> str:
+def _status(order: Order, job: ScheduledJob) -> str:
     status = shlex.join(order.on().status(job))
     return f"cd {shlex.quote(str(order.project))} && {status} >/dev/null"
 
 
-def _command(command: str, job: Job) -> str:
+def _command(command: str, job: ScheduledJob) -> str:
     """Write a command as the sixth field: there `%` ends the line, unless it is escaped."""
     escaped = command.replace("%", r"\%")
     if len(escaped.encode()) > LONGEST:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cpu_pipeline.core.artifact import digest_json
-from cpu_pipeline.refresh.schedule import REFRESH, Job, Order
+from cpu_pipeline.refresh.schedule import REFRESH, Order, ScheduledJob
 from cpu_pipeline.refresh.schedulers._yaml import aside, dump, note
 from cpu_pipeline.store.remote.urls import PACKAGES, protocol_of
 
@@ -67,7 +67,7 @@ def _workflow(order: Order) -> dict[str, Any]:
     }
 
 
-def _job(order: Order, job: Job) -> dict[str, Any]:
+def _job(order: Order, job: ScheduledJob) -> dict[str, Any]:
     when = _when(order, job)
     return {
         **({"if": when} if when else {}),
@@ -80,7 +80,7 @@ def _job(order: Order, job: Job) -> dict[str, Any]:
     }
 
 
-def _when(order: Order, job: Job) -> str:
+def _when(order: Order, job: ScheduledJob) -> str:
     """Say which events are this job's."""
     found = []
     if len({one.cron.text for one in order.jobs}) > 1:
@@ -92,7 +92,7 @@ def _when(order: Order, job: Job) -> str:
     return f"${{{{ {' && '.join(found)} }}}}" if found else ""
 
 
-def _prepare(order: Order, job: Job) -> list[dict[str, Any]]:
+def _prepare(order: Order, job: ScheduledJob) -> list[dict[str, Any]]:
     scheme = protocol_of(order.store_remote or "")
     client = f"\npython -m pip install {PACKAGES[scheme]}" if scheme in PACKAGES else ""
     restored = {
@@ -119,7 +119,7 @@ def _prepare(order: Order, job: Job) -> list[dict[str, Any]]:
     ]
 
 
-def _refresh(order: Order, job: Job) -> list[dict[str, Any]]:
+def _refresh(order: Order, job: ScheduledJob) -> list[dict[str, Any]]:
     commands = order.on("cpu-pipeline")
     push = commands.push(job)
     refreshed = {
@@ -132,7 +132,7 @@ def _refresh(order: Order, job: Job) -> list[dict[str, Any]]:
     return [refreshed, *([pushed] if push else [])]
 
 
-def _keep(order: Order, job: Job) -> list[dict[str, Any]]:
+def _keep(order: Order, job: ScheduledJob) -> list[dict[str, Any]]:
     names = [recipe.rpartition("/")[2].removesuffix(".yaml") for recipe in job.recipes]
     latest = _literal("\n".join(_glob(f"{order.out}/{name}/latest/") for name in names))
     return [
@@ -163,7 +163,7 @@ def _keep(order: Order, job: Job) -> list[dict[str, Any]]:
     ]
 
 
-def _commit(job: Job, names: Sequence[str]) -> str:
+def _commit(job: ScheduledJob, names: Sequence[str]) -> str:
     moving = [path for recipe in job.recipes for path in (recipe, recipe.removesuffix(".yaml") + ".lock")]
     return "\n".join([
         "git config user.name 'github-actions[bot]'",
@@ -181,7 +181,7 @@ def _commit(job: Job, names: Sequence[str]) -> str:
     ])  # fmt: skip
 
 
-def _kept(order: Order, job: Job) -> dict[str, Any]:
+def _kept(order: Order, job: ScheduledJob) -> dict[str, Any]:
     """Say what is cached and under which key: a new one each time, for GitHub's caches never change."""
     key = f"{_remembered(job.recipes[0])}${{{{ github.run_id }}}}-${{{{ github.run_attempt }}}}"
     return {"path": _cached(order), "key": key}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.refresh.schedule import REFRESH, Job, Order
+from cpu_pipeline.refresh.schedule import REFRESH, Order, ScheduledJob
 from cpu_pipeline.refresh.schedulers._yaml import dump, note
 
 PROJECT, STORE, HOME, CLAIM, SECRET = "/project", "/store", "/home/cpu-pipeline", "cpu-pipeline", "cpu-pipeline"
@@ -30,7 +30,7 @@ def files(order: Order) -> dict[str, str]:
     return {f"{REFRESH}.yaml": dump([_cronjob(order, job) for job in order.jobs], HEAD)}
 
 
-def _cronjob(order: Order, job: Job) -> dict[str, Any]:
+def _cronjob(order: Order, job: ScheduledJob) -> dict[str, Any]:
     labels = {"app.kubernetes.io/name": "cpu-pipeline", "app.kubernetes.io/component": "refresh"}
     return {
         "apiVersion": "batch/v1",
@@ -56,7 +56,7 @@ def _cronjob(order: Order, job: Job) -> dict[str, Any]:
     }
 
 
-def _pod(order: Order, job: Job) -> dict[str, Any]:
+def _pod(order: Order, job: ScheduledJob) -> dict[str, Any]:
     claim = {"name": "project", "persistentVolumeClaim": {"claimName": CLAIM}}
     scratch = ["tmp", "home"] if order.store_remote is None else ["tmp", "home", "store"]
     return {
@@ -75,7 +75,7 @@ def _pod(order: Order, job: Job) -> dict[str, Any]:
     }
 
 
-def _container(order: Order, job: Job) -> dict[str, Any]:
+def _container(order: Order, job: ScheduledJob) -> dict[str, Any]:
     script = "\n".join([*order.on("cpu-pipeline").script(job, check=True), 'exit "${code:-0}"'])
     resources = {"cpu": str(job.threads or CPUS), "memory": MEMORY}
     store = f"{PROJECT}/.cpu-pipeline" if order.store_remote is None else STORE

@@ -6,7 +6,7 @@ import getpass
 import re
 from collections.abc import Sequence
 
-from cpu_pipeline.refresh.schedule import Job, Order
+from cpu_pipeline.refresh.schedule import Order, ScheduledJob
 from cpu_pipeline.refresh.schedulers._yaml import comment
 
 HEAD = """\
@@ -49,7 +49,7 @@ def files(order: Order) -> dict[str, str]:
     return made
 
 
-def _service(order: Order, job: Job) -> str:
+def _service(order: Order, job: ScheduledJob) -> str:
     commands = order.on()
     pull, push = commands.pull(job), commands.push(job)
     lines = [
@@ -71,7 +71,7 @@ def _service(order: Order, job: Job) -> str:
     return "\n".join(lines) + comment(WITHOUT) + HARDENING
 
 
-def _timer(job: Job) -> str:
+def _timer(job: ScheduledJob) -> str:
     why = comment(job.moved) if job.moved else ""
     calendars = "".join(f"OnCalendar={calendar}\n" for calendar in job.cron.calendars())
     return (
@@ -81,7 +81,7 @@ def _timer(job: Job) -> str:
     )
 
 
-def _status(order: Order, job: Job) -> str:
+def _status(order: Order, job: ScheduledJob) -> str:
     lines = [
         comment("A dead man's switch: fails when a version is too old or failing; add OnFailure= for what is to tell.")
         + "[Unit]",
@@ -96,14 +96,14 @@ def _status(order: Order, job: Job) -> str:
     return "\n".join(lines) + HARDENING
 
 
-def _status_timer(job: Job) -> str:
+def _status_timer(job: ScheduledJob) -> str:
     return (
         "[Unit]\nDescription=When to look whether everything is fresh\n\n[Timer]\n"
         f"OnCalendar={job.watch.calendars()[0]}\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"
     )
 
 
-def _place(order: Order, job: Job) -> list[str]:
+def _place(order: Order, job: ScheduledJob) -> list[str]:
     lines = [f"User={_escape(getpass.getuser())}", f"WorkingDirectory={_escape(str(order.project))}"]
     if order.store is not None:
         lines.append(f"Environment={_word(f'CPU_PIPELINE_STORE={order.store}', variables=False)}")

@@ -1,8 +1,8 @@
 """The model card of an output: its README.md, with the header that the Hugging Face Hub reads.
 
 https://huggingface.co/docs/hub/model-cards. `base_model_relation` is finetune, adapter, merge or quantized. Conversion
-that keeps every weight is none of them, so it is said where something was quantized, and left out elsewhere. What each
-step did and measured is told in its stage's own words; what came from outside is escaped.
+that keeps every weight is not one of them: the field is written where something was quantized, and left out elsewhere.
+Stages describe their steps and measurements themselves; outside text is escaped.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.markdown import code, escape, table
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Node
+from cpu_pipeline.release.documents.markdown import blocks
 from cpu_pipeline.release.documents.origins import Origin, maker, used
 
 FILE = "README.md"
@@ -47,9 +48,9 @@ def render(built: BuildResult, manifest: Mapping[str, Any], origins: Sequence[Or
     lines += [f"# {escape(manifest['name'])}: {escape(output)}", ""]
     if about := manifest["recipe"].get("about"):
         lines += [escape(about), ""]
-    _, places = used(built, ancestors)
-    for place in sorted(places):
-        if warning := manifest["environments"][place]["warning"]:
+    _, environments = used(built, ancestors)
+    for environment in sorted(environments):
+        if warning := manifest["environments"][environment]["warning"]:
             lines += [f"**Warning:** {escape(warning)}", ""]
     lines += _made(built, manifest, made_of, output)
     lines += ["## How good it is", "", *_judged(built, output, [*own, *others])]
@@ -87,7 +88,7 @@ def _results(built: BuildResult, manifest: Mapping[str, Any], gates: Sequence[No
     if task is None:
         return
     for gate in gates:
-        scores = gate.stage.scores(built.artifacts[gate.id].facts)
+        scores = gate.stage.scores(gate.stage.parse_facts(built.artifacts[gate.id].facts))
         order = [name for name in task.metrics if name in scores]  # the usual one first, as the Hub shows it
         for role in gate.data if scores else ():
             yield {
@@ -100,11 +101,11 @@ def _results(built: BuildResult, manifest: Mapping[str, Any], gates: Sequence[No
             }
 
 
-def _dataset(place: Mapping[str, Any], role: str) -> dict[str, Any]:
-    if "hub" in place:
-        said = {key: place[key] for key in ("config", "split", "revision") if key in place}
-        return {"type": place["hub"], "name": place["hub"], **said}
-    path = place.get("file", role)
+def _dataset(source: Mapping[str, Any], role: str) -> dict[str, Any]:
+    if "hub" in source:
+        fields = {key: source[key] for key in ("config", "split", "revision") if key in source}
+        return {"type": source["hub"], "name": source["hub"], **fields}
+    path = source.get("file", role)
     first = PurePosixPath(path if isinstance(path, str) else path[0])
     return {"type": first.stem, "name": f"{first.name} (local)"}
 
@@ -116,8 +117,8 @@ def _made(built: BuildResult, manifest: Mapping[str, Any], made_of: Sequence[Ori
     by = escape(" ".join(filter(None, ("cpu-pipeline", maker(manifest)))))
     lines = [f"A model in the format {code(built.artifacts[output].format)}, made by {by} in these steps:", ""]
     for node in steps:
-        said = (type(node.stage).__doc__ or "").strip().partition("\n")[0]
-        lines.append(f"- {code(node.id)} ({code(node.use)}): {said}")
+        sentence = (type(node.stage).__doc__ or "").strip().partition("\n")[0]
+        lines.append(f"- {code(node.id)} ({code(node.use)}): {sentence}")
         if chosen := node.stage.model_dump(mode="json", exclude_defaults=True):
             lines.append("  Options: " + ", ".join(code(f"{key}: {value}") for key, value in chosen.items()) + ".")
     rows = [
@@ -138,8 +139,8 @@ def _judged(built: BuildResult, output: str, gates: Sequence[Node]) -> Iterator[
         against = f", against {code(reference)}" if reference else ""
         yield from (f"### {code(gate.id)} ({code(gate.use)}){of}{against}", "")
         yield from (f"- {escape(verdict.says)}" for verdict in built.verdicts[gate.id])
-        told = gate.stage.tells(built.artifacts[gate.id].facts)
-        yield from ("", *told[told[:1] == [""] :], *([""] if told else []))
+        details = gate.stage.details(gate.stage.parse_facts(built.artifacts[gate.id].facts))
+        yield from ("", *blocks(details))
         machine = built.records[gate.id].ingredients.get("host")
         if isinstance(machine, Mapping) and "cpu" in machine:
             threads, cores = machine.get("threads", "?"), machine.get("cores", "?")
@@ -150,14 +151,14 @@ def _judged(built: BuildResult, output: str, gates: Sequence[Node]) -> Iterator[
 def _use(built: BuildResult, output: str) -> list[str]:
     artifact = built.artifacts[output]
     needs = Card.read(artifact.path, artifact.format).needs
-    says = (
+    needs_text = (
         f"It needs a CPU with {', '.join(code(need.replace('|', ' or ')) for need in needs)}; "
         "without, it answers wrongly or not at all."
         if needs
         else "It asks for no instruction set of its own: any CPU that its runtime supports can run it."
     )
     usage = backends.get(artifact.format).usage(".", built.plan.context.task).strip()
-    return ["## How to load", "", "In this folder:", "", *_fenced(usage, "python"), "", says, ""]
+    return ["## How to load", "", "In this folder:", "", *_fenced(usage, "python"), "", needs_text, ""]
 
 
 def _rebuild(manifest: Mapping[str, Any], output: str) -> list[str]:
@@ -170,7 +171,7 @@ def _rebuild(manifest: Mapping[str, Any], output: str) -> list[str]:
         "",
         *_fenced(_yaml(manifest["resolved"]), "yaml"),
         "",
-        *_fenced(f"cpu-pipeline run {recipe}   # build, check, put out", "bash"),
+        *_fenced(f"cpu-pipeline run {recipe}   # build, check, publish", "bash"),
         "",
         f"This is version {code(manifest['version'])}, output {code(output)} "
         f"(digest {code(manifest['outputs'][output]['digest'])}). Beside its folder lies what it was made of and with "

@@ -67,8 +67,8 @@ def origins(built: BuildResult) -> list[Origin]:
     for node in built.plan.nodes.values():
         if not node.stage.online:
             continue
-        said = node.stage.model_dump(mode="json")
-        fields: Mapping[str, Any] = said["fields"]
+        options = node.stage.model_dump(mode="json")
+        fields: Mapping[str, Any] = options["fields"]
         artifact = built.artifacts[node.id]
         record = built.records[node.id]
         if record.object != artifact.digest:  # a record lists the files of its own object alone
@@ -76,7 +76,7 @@ def origins(built: BuildResult) -> list[Origin]:
         found.append(
             Origin(
                 node.id,
-                said["want"],
+                options["want"],
                 str(fields.get("hub") or written(built.plan, node.id)),
                 fields.get("revision") if "hub" in fields else None,
                 _site(record.ingredients),
@@ -96,20 +96,20 @@ def written(plan: Plan, node: str) -> str:
     """Return the path of a local source as the recipe writes it, for a path of this machine says nothing elsewhere."""
     role, _, data = node.removesuffix(":files").partition(".")
     recipe = plan.recipe
-    place: Mapping[str, Any] = dict(recipe.data)[data] if data else getattr(recipe, role)  # type: ignore[index]  # a role
-    paths = place.get("folder") or place.get("file") or ""
+    source: Mapping[str, Any] = dict(recipe.data)[data] if data else getattr(recipe, role)  # type: ignore[index]  # a role
+    paths = source.get("folder") or source.get("file") or ""
     return ", ".join(map(str, paths)) if isinstance(paths, list | tuple) else str(paths)
 
 
 def used(built: BuildResult, nodes: Iterable[str]) -> tuple[set[str], set[str]]:
     """Name the distributions of the default environment, and the other environments, that nodes were made with."""
     packages: set[str] = set()
-    places: set[str] = set()
+    others: set[str] = set()
     for name in nodes:
         distributions, environments = made_with(built.records[name].ingredients)
         packages |= distributions.keys()
-        places |= environments
-    return packages, places
+        others |= environments
+    return packages, others
 
 
 def times(manifest: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
@@ -127,8 +127,8 @@ def times(manifest: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
 
 def maker(manifest: Mapping[str, Any]) -> str | None:
     """Return the version of cpu-pipeline that made a version; None where it was run without being installed."""
-    said: str = manifest["packages"].get("cpu-pipeline", ABSENT)
-    return None if said == ABSENT else said
+    version: str = manifest["packages"].get("cpu-pipeline", ABSENT)
+    return None if version == ABSENT else version
 
 
 def pypi(name: str, version: str) -> str:
@@ -143,6 +143,6 @@ def _site(ingredients: Mapping[str, Any]) -> str:
     """Return the address that a fetch's ingredients name, without user, password and query."""
     identity = ingredients.get("identity")
     what = identity.get("what") if isinstance(identity, Mapping) else None
-    said = urlsplit(str(what.get("endpoint", SITE)) if isinstance(what, Mapping) else SITE)
-    host = said.netloc.rpartition("@")[2]
-    return f"{said.scheme}://{host}{said.path}".rstrip("/")
+    address = urlsplit(str(what.get("endpoint", SITE)) if isinstance(what, Mapping) else SITE)
+    host = address.netloc.rpartition("@")[2]
+    return f"{address.scheme}://{host}{address.path}".rstrip("/")

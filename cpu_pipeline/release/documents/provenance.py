@@ -87,8 +87,8 @@ def _fetched(origins: Iterable[Origin]) -> Iterator[dict[str, Any]]:
             uri = f"git+{origin.page}@{origin.commit}"
             yield {"name": origin.node, "uri": uri, "digest": {"gitCommit": origin.commit}}
         for name, (_, sha) in sorted(origin.files.items()):
-            one: dict[str, Any] = {"name": f"{origin.node}/{name}", "digest": {"sha256": sha}}
-            yield one if (address := origin.address(name)) is None else {**one, "uri": address}
+            resource: dict[str, Any] = {"name": f"{origin.node}/{name}", "digest": {"sha256": sha}}
+            yield resource if (address := origin.address(name)) is None else {**resource, "uri": address}
 
 
 def _packages(manifest: Manifest) -> list[dict[str, Any]]:
@@ -96,9 +96,9 @@ def _packages(manifest: Manifest) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"uri": pypi(name, said)} for name, said in sorted(manifest["packages"].items()) if said != ABSENT
     ]
-    for place, said in sorted(manifest["environments"].items()):
+    for environment, said in sorted(manifest["environments"].items()):
         found += [
-            {"uri": pypi(name, version), "annotations": {"environment": place}}
+            {"uri": pypi(name, version), "annotations": {"environment": environment}}
             for name, version in sorted(said["packages"].items())
         ]
     return found
@@ -128,7 +128,7 @@ class _Metadata(BaseModel):
     ended: AwareDatetime | None = Field(None, alias="finishedOn")
 
 
-class _Run(BaseModel):
+class _RunDetails(BaseModel):
     builder: _Builder
     metadata: _Metadata
     byproducts: list[_Resource]
@@ -136,7 +136,7 @@ class _Run(BaseModel):
 
 class _Predicate(BaseModel):
     definition: _Definition = Field(alias="buildDefinition")
-    run: _Run = Field(alias="runDetails")
+    run: _RunDetails = Field(alias="runDetails")
 
 
 class _Statement(BaseModel):
@@ -151,14 +151,14 @@ class _Statement(BaseModel):
 def check(text: str, manifest: Manifest) -> list[str]:
     """Say everything in which a statement is not well-formed, or not about this version; nothing when all is well."""
     try:
-        said = json.loads(text)
-        statement = _Statement.model_validate(said)
+        document = json.loads(text)
+        statement = _Statement.model_validate(document)
     except (ValueError, RecursionError) as error:
         why = error.errors()[0] if isinstance(error, ValidationError) else None
         return [f"{shown('.'.join(map(str, why['loc'])))}: {why['msg']}" if why else f"it is not JSON: {error}"]
     expected = make(manifest, [])
-    problems = list(_subjects(said["subject"], expected["subject"]))
-    ours, theirs = said["predicate"], expected["predicate"]
+    problems = list(_subjects(document["subject"], expected["subject"]))
+    ours, theirs = document["predicate"], expected["predicate"]
     for part, keys in (
         ("buildDefinition", ("buildType", "externalParameters", "internalParameters")),
         ("runDetails", ("builder", "metadata", "byproducts")),
@@ -167,51 +167,55 @@ def check(text: str, manifest: Manifest) -> list[str]:
     return problems + list(_dependencies(statement.predicate.definition.dependencies, manifest))
 
 
-def _subjects(said: list[Any], expected: list[Any]) -> Iterator[str]:
-    ours, theirs = ({one.get("name"): one.get("digest") for one in side} for side in (said, expected))
+def _subjects(subjects: list[Any], expected: list[Any]) -> Iterator[str]:
+    ours, theirs = ({subject.get("name"): subject.get("digest") for subject in side} for side in (subjects, expected))
     for name in sorted(map(str, ours.keys() ^ theirs.keys())):
         yield f"its subjects {'lack' if name in theirs else 'have'} {shown(name)}"
     for name in sorted(str(name) for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]):
         yield f"its subject {shown(name)} has another digest than the file"
-    if len(said) != len(ours):
+    if len(subjects) != len(ours):
         yield "it names a subject twice"
 
 
-def _dependencies(said: list[_Resource], manifest: Manifest) -> Iterator[str]:
+def _dependencies(resources: list[_Resource], manifest: Manifest) -> Iterator[str]:
     """Compare packages, commits and fetched files with what the manifest says of them."""
-    packages = sorted(one.uri for one in said if one.uri.startswith("pkg:pypi/"))
-    if packages != sorted(one["uri"] for one in _packages(manifest)):
+    packages = sorted(resource.uri for resource in resources if resource.uri.startswith("pkg:pypi/"))
+    if packages != sorted(resource["uri"] for resource in _packages(manifest)):
         yield f"its packages are not those of {MANIFEST}"
     recipe = manifest["recipe"]
     data = recipe.get("data")
-    places = [recipe.get(role) for role in ("model", "tokenizer", "teacher")]
-    places += data.values() if isinstance(data, Mapping) else ()
-    asked = {
-        (str(place["hub"]), str(place["revision"]))
-        for place in places
-        if isinstance(place, Mapping) and {"hub", "revision"} <= place.keys()
+    sources = [recipe.get(role) for role in ("model", "tokenizer", "teacher")]
+    sources += data.values() if isinstance(data, Mapping) else ()
+    wanted = {
+        (str(source["hub"]), str(source["revision"]))
+        for source in sources
+        if isinstance(source, Mapping) and {"hub", "revision"} <= source.keys()
     }
-    commits = {(one.uri, one.digest["gitCommit"]) for one in said if "gitCommit" in one.digest}
-    for hub, revision in sorted(asked):
+    commits = {(resource.uri, resource.digest["gitCommit"]) for resource in resources if "gitCommit" in resource.digest}
+    for hub, revision in sorted(wanted):
         if not any(uri.endswith(f"/{hub}@{revision}") and commit == revision for uri, commit in commits):
             yield f"its dependencies lack {shown(hub)} at {shown(revision)}"
     for uri, _ in sorted(commits):
-        if not any(uri.endswith(f"/{hub}@{revision}") for hub, revision in asked):
+        if not any(uri.endswith(f"/{hub}@{revision}") for hub, revision in wanted):
             yield f"its dependencies have {shown(uri)}, which the recipe does not name"
     pages = {
-        one.name: (one.uri.removeprefix("git+").rpartition("@")[0], one.digest["gitCommit"])
-        for one in said
-        if "gitCommit" in one.digest
+        resource.name: (resource.uri.removeprefix("git+").rpartition("@")[0], resource.digest["gitCommit"])
+        for resource in resources
+        if "gitCommit" in resource.digest
     }
     for name, step in manifest["steps"].items():
         if step["format"] != "files":
             continue
-        fetched = {one.name.removeprefix(f"{name}/"): one for one in said if one.name.startswith(f"{name}/")}
-        files = {file: (0, one.digest.get("sha256", "")) for file, one in fetched.items()}
+        fetched = {
+            resource.name.removeprefix(f"{name}/"): resource
+            for resource in resources
+            if resource.name.startswith(f"{name}/")
+        }
+        files = {file: (0, resource.digest.get("sha256", "")) for file, resource in fetched.items()}
         page, commit = pages.get(name, ("", ""))
-        for file, one in fetched.items():
-            if one.uri != (f"{page}/{resolve(commit, file)}" if commit else ""):
-                yield f"its dependency {shown(one.name)} has another address than its repository's at the commit"
+        for file, resource in fetched.items():
+            if resource.uri != (f"{page}/{resolve(commit, file)}" if commit else ""):
+                yield f"its dependency {shown(resource.name)} has another address than its repository's at the commit"
         if digest_listing(files) != step["digest"]:
             yield f"the files of its dependency {shown(name)} are not those that were fetched"
 

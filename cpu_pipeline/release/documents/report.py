@@ -1,132 +1,101 @@
-"""The report of a version, in Markdown: what was checked, what came out, how to load it; outside text is escaped."""
+"""The report of a version in Markdown: sources, checks, figures, steps, how to load it; outside text is escaped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from cpu_pipeline import backends
 from cpu_pipeline.core.markdown import code, escape, table
 from cpu_pipeline.core.text import size
 from cpu_pipeline.engine.result import BuildResult
-from cpu_pipeline.graph.plan import NOT_MODELS
+from cpu_pipeline.release.documents.markdown import blocks
+from cpu_pipeline.release.documents.report_data import Origin, ReportData, collect
 
 
 def render(built: BuildResult, manifest: Mapping[str, Any]) -> str:
     """Write the report of a build that passed."""
-    plan, recipe = built.plan, built.plan.recipe
-    lines = [f"# {escape(plan.name)} {manifest['version']}", ""]
-    if recipe.about:
-        lines += [escape(recipe.about), ""]
-    for place in manifest["environments"].values():
-        if place["warning"]:
-            lines += [f"**Warning:** {escape(place['warning'])}", ""]
-    lines += _made_of(manifest)
-    lines += ["## Checks", ""]
-    lines += _checks(built) if built.verdicts else ["This recipe has no check: nothing here is proved.", ""]
-    lines += _side_by_side(built)
-    for node_id, found in built.artifacts.items():
-        said = plan.nodes[node_id].stage.tells(found.facts)
-        if said:
-            lines += [f"### {code(node_id)}: {escape(plan.nodes[node_id].use)}", "", *said, ""]
-    lines += ["## Steps"]
-    lines += table(
-        ("step", "stage", "format", "size", "seconds", "peak memory", "digest"),
-        (
-            (code(name), code(step["use"]), step["format"], _size_of(built, name), _seconds(step), _peak(step),
-             code(step["digest"][:12]))
-            for name, step in manifest["steps"].items()
-        ),
-    )  # fmt: skip
-    lines += ["## Made with"]
-    packages = manifest["packages"].items()
-    lines += table(("package", "version"), ((escape(name), escape(version)) for name, version in packages))
-    for name, place in manifest["environments"].items():
-        lines += [f"In the environment {code(name)} (pins {code(place['pins'][:12])}): "
-                  + ", ".join(escape(f"{p} {v}") for p, v in place["packages"].items()) + ".", ""]  # fmt: skip
-    machine = manifest["host"]
-    lines += [f"Machine: {escape(machine['cpu'])}, {machine['cores']} cores, {machine['memory_gib']} GiB; "
-              f"instruction sets {code(' '.join(machine['isa']))}.", ""]  # fmt: skip
-    lines += ["## How to load", ""]
-    for name in plan.outputs:
-        artifact = built.artifacts[name]
-        lines += [f"{code(name)} ({artifact.format}):", "", "```python"]
-        lines += [backends.get(artifact.format).usage(name, plan.context.task).strip(), "```", ""]
+    data = collect(built, manifest)
+    lines = [f"# {escape(data.name)} {data.version}", ""]
+    if data.about:
+        lines += [escape(data.about), ""]
+    for warning in data.warnings:
+        lines += [f"**Warning:** {escape(warning)}", ""]
+    lines += ["## Made of", *table(("what", "from", "commit"), (_origin(found) for found in data.origins))]
+    lines += _checks(data)
+    lines += _side_by_side(data)
+    for found in data.details:
+        lines += [f"### {code(found.step)}: {escape(found.use)}", "", *blocks(found.items)]
+    lines += _steps(data)
+    lines += _made_with(data)
+    lines += _usage(data)
     return "\n".join(lines)
 
 
-def _made_of(manifest: Mapping[str, Any]) -> list[str]:
-    recipe = manifest["recipe"]
-    rows = []
-    for role in ("model", "tokenizer", "teacher"):
-        if role in recipe:
-            rows.append((role, *_place(recipe[role])))
-    for role, place in recipe.get("data", {}).items():
-        step = manifest["steps"].get(f"data.{role}", {})
-        count = step.get("facts", {}).get("rows", "?")
-        where, commit = _place(place)
-        rows.append((f"data.{role}", f"{where} ({count} rows)", commit))
-    return ["## Made of", *table(("what", "from", "commit"), rows)]
+def _origin(found: Origin) -> tuple[str, str, str]:
+    rows = ""
+    if found.name.startswith("data."):
+        rows = f" ({'?' if found.rows is None else found.rows} rows)"
+    commit = code(found.revision) if found.revision else "local, by content"
+    return found.name, code(found.location) + rows, commit
 
 
-def _place(place: Mapping[str, Any]) -> tuple[str, str]:
-    where = place.get("hub") or place.get("folder") or place.get("file")
-    return code(where), code(place["revision"]) if "revision" in place else "local, by content"
-
-
-def _checks(built: BuildResult) -> list[str]:
-    rows = []
-    for node_id, verdicts in built.verdicts.items():
-        candidate = next(iter(built.plan.nodes[node_id].inputs.values()), "").split(":")[-1]
-        rows += [
-            (code(node_id), code(candidate), escape(v.check), "passed" if v.passed else "**failed**", escape(v.says))
-            for v in verdicts
-        ]
-    return table(("check", "of", "what", "verdict", "says"), rows)
-
-
-def _side_by_side(built: BuildResult) -> list[str]:
-    """Put everything that was measured of each model into one row, the references first."""
-    plan = built.plan
-    rows: dict[str, dict[str, str]] = {}
-    for side in ("reference", "candidate"):
-        for gate, node in plan.nodes.items():
-            if gate in built.verdicts and side in node.inputs:
-                model = node.inputs[side].split(":")[-1]
-                cells = node.stage.cells(built.artifacts[gate].facts, side)
-                # A reference is measured beside each candidate; the first time stands for all.
-                rows[model] = (
-                    {**cells, **rows.get(model, {})} if side == "reference" else {**rows.get(model, {}), **cells}
-                )
-    rows = {model: cells for model, cells in rows.items() if cells}
-    columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
-    if len(rows) < 2:
-        return []
-    return [
-        "## Side by side",
-        *table(
-            ("model", "format", "size", *columns),
-            (
-                (
-                    code(model),
-                    built.artifacts[model].format,
-                    _size_of(built, model),
-                    *(cells.get(c, "") for c in columns),
-                )
-                for model, cells in rows.items()
-            ),
-        ),
+def _checks(data: ReportData) -> list[str]:
+    if not data.checks:
+        return ["## Checks", "", "This recipe has no check: nothing here is proved.", ""]
+    rows = [
+        (
+            code(check.gate),
+            code(check.candidate),
+            escape(check.verdict.check),
+            "passed" if check.verdict.passed else "**failed**",
+            escape(check.verdict.says),
+        )
+        for check in data.checks
     ]
+    return ["## Checks", "", *table(("check", "of", "what", "verdict", "says"), rows)]
 
 
-def _size_of(built: BuildResult, name: str) -> str:
-    artifact = built.artifacts[name]
-    return "" if artifact.format in NOT_MODELS else size(built.records[name].size)
+def _side_by_side(data: ReportData) -> list[str]:
+    """Write everything that was measured of each model in one row; nothing for a single model."""
+    if len(data.models) < 2:
+        return []
+    columns = list(dict.fromkeys(cell.heading for model in data.models for cell in model.cells))
+    rows = []
+    for model in data.models:
+        cells = {cell.heading: str(cell.quantity) for cell in model.cells}
+        rows.append((code(model.name), model.format, size(model.size), *(cells.get(column, "") for column in columns)))
+    return ["## Side by side", *table(("model", "format", "size", *map(escape, columns)), rows)]
 
 
-def _seconds(step: Mapping[str, Any]) -> str:
-    return f"{step['run']['seconds']:.1f}" if "seconds" in step["run"] else ""
+def _steps(data: ReportData) -> list[str]:
+    rows = (
+        (
+            code(step.name),
+            code(step.use),
+            step.format,
+            "" if step.size is None else size(step.size),
+            "" if step.seconds is None else f"{step.seconds:.1f}",
+            "" if step.peak_memory is None else size(step.peak_memory),
+            code(step.digest[:12]),
+        )
+        for step in data.steps
+    )
+    return ["## Steps", *table(("step", "stage", "format", "size", "seconds", "peak memory", "digest"), rows)]
 
 
-def _peak(step: Mapping[str, Any]) -> str:
-    return size(step["run"]["peak_memory"]) if "peak_memory" in step["run"] else ""
+def _made_with(data: ReportData) -> list[str]:
+    packages = ((escape(name), escape(version)) for name, version in data.packages.items())
+    lines = ["## Made with", *table(("package", "version"), packages)]
+    for name, found in data.environments.items():
+        versions = ", ".join(escape(f"{package} {version}") for package, version in found["packages"].items())
+        lines += [f"In the environment {code(name)} (pins {code(found['pins'][:12])}): {versions}.", ""]
+    host = data.host
+    about = f"Machine: {escape(host['cpu'])}, {host['cores']} cores, {host['memory_gib']} GiB"
+    return [*lines, f"{about}; instruction sets {code(' '.join(host['isa']))}.", ""]
+
+
+def _usage(data: ReportData) -> list[str]:
+    lines = ["## How to load", ""]
+    for usage in data.usages:
+        lines += [f"{code(usage.output)} ({usage.format}):", "", "```python", usage.code, "```", ""]
+    return lines

@@ -112,14 +112,14 @@ def _source(origin: Origin) -> Component:
 def _output(name: str, manifest: Mapping[str, Any]) -> Component:
     from cyclonedx.model.component import Component, ComponentType
 
-    said = manifest["outputs"][name]
+    output = manifest["outputs"][name]
     files = {file: sha for file, (_, sha) in manifest["files"].items() if file.startswith(f"{name}/")}
     return Component(
         type=ComponentType.MACHINE_LEARNING_MODEL,
         name=name,
         version=manifest["version"],
         bom_ref=name,
-        properties=_properties(format=said["format"], digest=said["digest"]),
+        properties=_properties(format=output["format"], digest=output["digest"]),
         components=[_file(file, file.removeprefix(f"{name}/"), sha) for file, sha in files.items()],
     )
 
@@ -133,27 +133,31 @@ def _packages(manifest: Mapping[str, Any]) -> dict[str, Component]:
     for name, version in manifest["packages"].items():
         if version != ABSENT:
             found.setdefault(pypi(name, version), (name, version, []))[2].append("default")
-    for place, said in manifest["environments"].items():
-        for name, version in said["packages"].items():
-            found.setdefault(pypi(name, version), (name, version, []))[2].append(place)
+    for environment, described in manifest["environments"].items():
+        for name, version in described["packages"].items():
+            found.setdefault(pypi(name, version), (name, version, []))[2].append(environment)
     return {
         ref: Component(
             name=name,
             version=version,
             bom_ref=ref,
             purl=PackageURL.from_string(ref),
-            properties=_properties(environment=" ".join(sorted(places))),
+            properties=_properties(environment=" ".join(sorted(environments))),
         )
-        for ref, (name, version, places) in found.items()
+        for ref, (name, version, environments) in found.items()
     }
 
 
 def _made_with(built: BuildResult, nodes: Iterable[str], manifest: Mapping[str, Any]) -> set[str]:
     """Name the package URLs of everything that nodes ran on."""
-    here, places = used(built, nodes)
-    said = [(name, version) for name, version in manifest["packages"].items() if name in here and version != ABSENT]
-    said += [one for place in places for one in manifest["environments"][place]["packages"].items()]
-    return {pypi(*one) for one in said}
+    used_packages, environments = used(built, nodes)
+    packages = [
+        (name, version) for name, version in manifest["packages"].items() if name in used_packages and version != ABSENT
+    ]
+    packages += [
+        package for environment in environments for package in manifest["environments"][environment]["packages"].items()
+    ]
+    return {pypi(*package) for package in packages}
 
 
 def _file(ref: str, name: str, sha: str) -> Component:
@@ -168,7 +172,7 @@ def _hashes(digests: Iterable[str]) -> list[HashType]:
     return [HashType(alg=HashAlgorithm.SHA_256, content=sha) for sha in digests]
 
 
-def _properties(**said: str) -> list[Property]:
+def _properties(**values: str) -> list[Property]:
     from cyclonedx.model import Property
 
-    return [Property(name=f"cpu-pipeline:{name}", value=value) for name, value in said.items()]
+    return [Property(name=f"cpu-pipeline:{name}", value=value) for name, value in values.items()]

@@ -10,19 +10,36 @@ from pydantic import Field
 
 from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.core import repo_files
-from cpu_pipeline.core.artifact import Artifact, Facts
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _aoti
-from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._facts import Comparison
 
 WHERE = "compile.aoti"
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}
 
 
+class AotiFacts(Facts):
+    """What was compiled, with what."""
+
+    dtype: str
+    """What matrix products are computed in."""
+    needs: list[str]
+    """Instruction sets that the library needs."""
+    compiler: str
+    """First line of what the C++ compiler says of itself."""
+    bytes: Count
+    """Bytes of the library and its weights."""
+    parity: Comparison
+    """Distance from eager float32 outputs."""
+
+
 class CompileAoti(Stage):
     """Compile a checkpoint into a shared library with AOTInductor, and compare its answers with eager torch."""
 
+    facts_model: ClassVar = AotiFacts
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head", "target"})
     packages: ClassVar = ("torch", "transformers")
@@ -47,7 +64,7 @@ class CompileAoti(Stage):
         """Compare through both."""
         return {"hf", pt2.FORMAT}
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> AotiFacts:
         """Look for the compiler, export, compile, and compare, at several lengths and with padding.
 
         Raises:
@@ -70,10 +87,10 @@ class CompileAoti(Stage):
         eager = hf.Eager(model, job.task.outputs)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
         compared = parity.parity(candidate, eager, source, job.task, tolerance, WHERE)
-        return {
-            "dtype": self.dtype,
-            "needs": list(built.needs),
-            "compiler": compiler,
-            "bytes": (out / pt2.MODEL).stat().st_size,
-            "parity": dict(compared),
-        }
+        return AotiFacts(
+            dtype=self.dtype,
+            needs=list(built.needs),
+            compiler=compiler,
+            bytes=(out / pt2.MODEL).stat().st_size,
+            parity=Comparison.model_validate(compared),
+        )

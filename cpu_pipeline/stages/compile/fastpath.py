@@ -10,10 +10,11 @@ from pydantic import Field
 
 from cpu_pipeline.backends import fastpath, hf
 from cpu_pipeline.core import repo_files
-from cpu_pipeline.core.artifact import Artifact, Card, Facts
+from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.runtime import parity
-from cpu_pipeline.stages._base import Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._facts import Comparison
 
 if TYPE_CHECKING:
     from cpu_pipeline.tasks._base import Task
@@ -21,9 +22,23 @@ if TYPE_CHECKING:
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.2}
 
 
+class FastpathFacts(Facts):
+    """What was written."""
+
+    implementation: str
+    """`packed` or `nested`."""
+    dtype: str
+    """Type of weights and arithmetic."""
+    bytes: Count
+    """Bytes of the weights."""
+    parity: Comparison
+    """Distance from eager float32 outputs."""
+
+
 class CompileFastpath(Stage):
     """Store an encoder checkpoint to be run on real tokens alone, and compare its answers with eager torch."""
 
+    facts_model: ClassVar = FastpathFacts
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("torch", "transformers", "safetensors")
@@ -43,7 +58,7 @@ class CompileFastpath(Stage):
         """Compare through both."""
         return {"hf", fastpath.FORMAT}
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> FastpathFacts:
         """Check that the model is an encoder we know, store its weights, and compare, with padding.
 
         Raises:
@@ -62,12 +77,12 @@ class CompileFastpath(Stage):
         reference = hf.Eager(model, job.task.outputs)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
         compared = parity.parity(candidate, reference, source, job.task, tolerance, "compile.fastpath")
-        return {
-            "implementation": self.implementation,
-            "dtype": self.dtype,
-            "bytes": (out / fastpath.MODEL).stat().st_size,
-            "parity": dict(compared),
-        }
+        return FastpathFacts(
+            implementation=self.implementation,
+            dtype=self.dtype,
+            bytes=(out / fastpath.MODEL).stat().st_size,
+            parity=Comparison.model_validate(compared),
+        )
 
 
 def write(model: Any, task: Task, out: Path, dtype: str) -> None:

@@ -16,15 +16,30 @@ from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.runtime import batching, parity
 from cpu_pipeline.stages import _onnx, _trace
-from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._facts import Comparison
 
 if TYPE_CHECKING:
     from cpu_pipeline.tasks._base import Task
 
 
+class OnnxFacts(Facts):
+    """What the exported graph holds."""
+
+    bytes: Count
+    """Bytes of graph and weights."""
+    nodes: Count
+    """Nodes of the graph."""
+    operators: dict[str, Count]
+    """Operator -> number of nodes."""
+    parity: Comparison
+    """Distance from the checkpoint's own outputs."""
+
+
 class ExportOnnx(Stage):
     """Export to ONNX, dynamic in batch and length, checked against eager; `export.optimum` takes some it can't."""
 
+    facts_model: ClassVar = OnnxFacts
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("torch", "transformers", "onnx", "onnx_ir", "onnxscript")
@@ -44,7 +59,7 @@ class ExportOnnx(Stage):
         """Compare through both."""
         return {"hf", FORMAT}
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> OnnxFacts:
         """Export, copy what belongs to the model, and compare."""
         if job.task is None:
             raise RecipeError("export.onnx: the recipe names no task; it says which head to export")
@@ -55,9 +70,14 @@ class ExportOnnx(Stage):
         Card(FORMAT).write(out)
         candidate = job.load(Artifact(FORMAT, out, "", {}))
         reference = hf.Eager(model, job.task.outputs, job.task.input_kinds(source))
-        facts = parity.parity(candidate, reference, source, job.task, self.tolerance, "export.onnx")
+        compared = parity.parity(candidate, reference, source, job.task, self.tolerance, "export.onnx")
         counts = _onnx.count_operators(out / MODEL)
-        return {"bytes": _onnx.size(out), "nodes": sum(counts.values()), "operators": counts, "parity": dict(facts)}
+        return OnnxFacts(
+            bytes=_onnx.size(out),
+            nodes=sum(counts.values()),
+            operators=counts,
+            parity=Comparison.model_validate(compared),
+        )
 
 
 def export(model: Any, task: Task, source: Path, out: Path, opset: int, inline: int = _onnx.INLINE) -> None:

@@ -14,7 +14,8 @@ from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.runtime import batching, parity
-from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Inputs, Job, Stage
+from cpu_pipeline.stages._facts import Comparison, ExportFacts
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Arrays
@@ -23,9 +24,17 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 """Largest absolute difference of an output from eager float32 that the weights' type explains."""
 
 
+class OpenvinoFacts(ExportFacts):
+    """What was written."""
+
+    bytes: dict[str, Count]
+    """Name of a file -> its bytes."""
+
+
 class ExportOpenvino(Stage):
     """Convert to OpenVINO, dynamic in batch and length, checked against eager; `export.optimum` takes some it can't."""
 
+    facts_model: ClassVar = OpenvinoFacts
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("torch", "transformers", "openvino")
@@ -45,7 +54,7 @@ class ExportOpenvino(Stage):
         """Name the two whose answers are compared."""
         return frozenset({"hf", openvino.FORMAT})
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> OpenvinoFacts:
         """Trace, convert, write, load what was written, and compare it with eager at other shapes and with padding.
 
         The comparison computes in float32 whatever `inference_precision` says: it judges the graph, not the arithmetic.
@@ -69,12 +78,12 @@ class ExportOpenvino(Stage):
         tolerance = self.tolerance or TOLERANCE[self.weights]
         compared = parity.parity(written, eager, source, job.task, tolerance, "export.openvino")
         _card(self.inference_precision).write(out)
-        return {
-            "inputs": list(names),
-            "outputs": list(job.task.outputs),
-            "bytes": {name: (out / name).stat().st_size for name in (openvino.XML, openvino.BIN)},
-            "parity": dict(compared),
-        }
+        return OpenvinoFacts(
+            inputs=list(names),
+            outputs=list(job.task.outputs),
+            bytes={name: (out / name).stat().st_size for name in (openvino.XML, openvino.BIN)},
+            parity=Comparison.model_validate(compared),
+        )
 
 
 def _convert(module: Any, names: tuple[str, ...], outputs: tuple[str, ...], given: batching.Example | None) -> Any:

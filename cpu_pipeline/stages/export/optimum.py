@@ -21,7 +21,8 @@ from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _onnx
-from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Inputs, Job, Stage
+from cpu_pipeline.stages._facts import Comparison, ExportFacts
 
 if TYPE_CHECKING:
     from cpu_pipeline.tasks._base import Task
@@ -40,9 +41,17 @@ BROKEN = (
 """What Optimum, transformers and torch raise when they do not know how."""
 
 
+class OptimumFacts(ExportFacts):
+    """What was written."""
+
+    bytes: Count
+    """Bytes of graph and weights."""
+
+
 class ExportOptimum(Stage):
     """Export to ONNX or OpenVINO with Optimum where `export.onnx` and `export.openvino` fail; compare with eager."""
 
+    facts_model: ClassVar = OptimumFacts
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = (
@@ -81,7 +90,7 @@ class ExportOptimum(Stage):
         """Compare through both."""
         return frozenset({"hf", self.format})
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> OptimumFacts:
         """Export, copy what belongs to the model, load what was written, and compare.
 
         Config and tokenizer are the checkpoint's own: what transformers 4 would save again is not what version 5 reads.
@@ -101,8 +110,13 @@ class ExportOptimum(Stage):
         precision = {"INFERENCE_PRECISION_HINT": "f32"} if self.format == "openvino" else {}
         Card(self.format, runtime=precision).write(out)
         candidate = job.load(Artifact(self.format, out, "", {}))
-        facts = parity.parity(candidate, job.load(source), source.path, job.task, self.tolerance, "export.optimum")
-        return {"inputs": names, "outputs": list(job.task.outputs), "bytes": _size(out), "parity": dict(facts)}
+        compared = parity.parity(candidate, job.load(source), source.path, job.task, self.tolerance, "export.optimum")
+        return OptimumFacts(
+            inputs=names,
+            outputs=list(job.task.outputs),
+            bytes=_size(out),
+            parity=Comparison.model_validate(compared),
+        )
 
 
 def checkpoint(path: Path, task: Task) -> Any:

@@ -14,8 +14,10 @@ from cpu_pipeline.backends.torchscript import FORMAT, MODEL
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.figures import Note
 from cpu_pipeline.runtime import batching, parity
-from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._facts import Comparison
 from cpu_pipeline.stages._trace import FAILURES, trace, write
 
 if TYPE_CHECKING:
@@ -24,9 +26,27 @@ if TYPE_CHECKING:
 WHERE = "export.torchscript"
 
 
+class TorchscriptFacts(Facts):
+    """What was written, and what the tracer warned of."""
+
+    eager: bool
+    """Whether the artifact is the checkpoint itself, because its trace failed."""
+    bytes: Count
+    """Bytes of the weights, and of the graph where there is one."""
+    parity: Comparison
+    """Distance from eager outputs in the same type."""
+    rounding: Comparison | None = None
+    """Distance from eager float32, where another type was chosen."""
+    reason: str = ""
+    """Why the trace was given up, with `eager`."""
+    tracer_warnings: list[str]
+    """One line for each warning of torch's tracer: a file's name and what it warns of."""
+
+
 class ExportTorchscript(Stage):
     """Trace and freeze a checkpoint as TorchScript for Python and C++, checked against eager torch."""
 
+    facts_model: ClassVar = TorchscriptFacts
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("torch", "transformers", "safetensors")
@@ -52,7 +72,7 @@ class ExportTorchscript(Stage):
         """Compare through both."""
         return {"hf", FORMAT}
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> TorchscriptFacts:
         """Trace, freeze, write, load what was written, and compare; on failure do as `on_failure` says.
 
         Raises:
@@ -73,7 +93,7 @@ class ExportTorchscript(Stage):
             # The directory's name changes from run to run.
             reason = str(error).replace(str(out), FORMAT)
             facts = {**_keep(source, out, job, job.task, self.tolerance), "reason": reason}
-        return {**facts, "tracer_warnings": fears}
+        return TorchscriptFacts(**facts, tracer_warnings=fears)
 
     def _script(self, source: Path, out: Path, job: Job, task: Task, fears: list[str]) -> dict[str, Any]:
         """Write model.pt and prove it."""
@@ -101,17 +121,25 @@ class ExportTorchscript(Stage):
             facts["rounding"] = dict(parity.compare(written, exact, task.examples(source), kinds, task.per_token))
         return facts
 
-    def tells(self, facts: Facts) -> list[str]:
-        """Say aloud that the artifact is no TorchScript, and why; else how far rounding went, if it did."""
-        if facts.get("eager"):
+    def details(self, facts: TorchscriptFacts) -> list[Note]:
+        """Warn where the artifact is no TorchScript, and give the reason; else write how far rounding went, if at all.
+
+        The reason is a library's message, so outside text.
+        """
+        if facts.eager:
             return [
-                "**Not TorchScript: this artifact runs eagerly in float32, from the checkpoint, and needs Python and "
-                f"transformers.** The trace was given up: {' '.join(str(facts.get('reason', '')).split())}"
+                Note(
+                    "Not TorchScript: this artifact runs eagerly in float32, from the checkpoint, and needs Python and "
+                    "transformers.",
+                    warning=True,
+                ),
+                Note(f"The trace was given up: {' '.join(facts.reason.split())}"),
             ]
-        if "rounding" in facts:
-            gap, top = facts["rounding"]["max_abs"], facts["rounding"]["same_top"]
-            return [f"Rounding to {self.dtype} moves outputs by up to {gap:.3g}; the top answer stays for {top:.1%}."]
-        return []
+        if facts.rounding is None:
+            return []
+        gap, top = facts.rounding.max_abs or 0.0, facts.rounding.same_top or 0.0
+        text = f"Rounding to {self.dtype} moves outputs by up to {gap:.3g}; the top answer stays for {top:.1%}."
+        return [Note(text)]
 
 
 def script(

@@ -15,9 +15,11 @@ from cpu_pipeline.backends.torchscript import MODEL
 from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.core.figures import Note
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.runtime.batching import pad
-from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._facts import Comparison
 from cpu_pipeline.stages._trace import FAILURES, trace, write
 
 if TYPE_CHECKING:
@@ -42,9 +44,35 @@ FUSIONS = ("attention", "concat_linear", "linear_add", "linear_gelu", "add_layer
 Expected = Annotated[int, Field(ge=0)] | Literal["all"]
 
 
+class IpexFacts(Facts):
+    """What IPEX fused."""
+
+    dtype: str
+    """Type of weights and arithmetic."""
+    attention: Count
+    """Layers whose scores, mask and softmax are one operator."""
+    concat_linear: Count
+    """Layers whose query, key and value are one linear layer."""
+    linear_add: Count
+    """Linear layers with an add inside."""
+    linear_gelu: Count
+    """Linear layers with a GELU inside."""
+    add_layernorm: Count
+    """Layer norms with an add inside."""
+    expected: dict[str, Count]
+    """Fusion, as the five above -> how many were required."""
+    operators: dict[str, Count]
+    """Operator of the executed graph -> number of nodes."""
+    bytes: Count
+    """Bytes of graph and weights."""
+    parity: Comparison
+    """Distance from eager float32 outputs."""
+
+
 class FuseIpex(Stage):
     """Fuse a checkpoint with Intel Extension for PyTorch, as TorchScript, and insist on each fusion."""
 
+    facts_model: ClassVar = IpexFacts
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("torch", "intel_extension_for_pytorch", "transformers", "safetensors")
@@ -90,7 +118,7 @@ class FuseIpex(Stage):
         """Compare through both."""
         return {"hf", FORMAT}
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> IpexFacts:
         """Optimize, trace, freeze, write; then open what was written, count what was fused in it, and compare.
 
         Raises:
@@ -119,24 +147,24 @@ class FuseIpex(Stage):
         require(found, wanted)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
         compared = parity.parity(candidate, job.load(source), out, job.task, tolerance, "fuse.ipex")
-        return {
-            "dtype": self.dtype,
+        return IpexFacts(
+            dtype=self.dtype,
             **{name: found[name] for name in FUSIONS},
-            "expected": wanted,
-            "operators": dict(sorted(operators(graph).items())),
-            "bytes": (out / MODEL).stat().st_size,
-            "parity": dict(compared),
-        }
+            expected=wanted,
+            operators=dict(sorted(operators(graph).items())),
+            bytes=(out / MODEL).stat().st_size,
+            parity=Comparison.model_validate(compared),
+        )
 
     def expected(self, promise: Mapping[str, int]) -> dict[str, int]:
         """Say how many of each fusion to insist on, given what IPEX promises for the graph."""
         said = {name: getattr(self, name) for name in FUSIONS}
         return {name: promise[name] if number == "all" else number for name, number in said.items()}
 
-    def tells(self, facts: Facts) -> list[str]:
-        """Say what was fused."""
-        said = ", ".join(f"{name} {facts[name]}" for name in FUSIONS)
-        return [f"Fused by IPEX in {facts['dtype']}: {said}."]
+    def details(self, facts: IpexFacts) -> list[Note]:
+        """Return how often each fusion was made."""
+        counts = ", ".join(f"{name} {getattr(facts, name)}" for name in FUSIONS)
+        return [Note(f"Fused by IPEX in {facts.dtype}: {counts}.")]
 
     def _frozen(self, source: Path, task: Task) -> tuple[Any, tuple[str, ...]]:
         """Trace and freeze what ipex.optimize makes of the checkpoint; with it, the names of its inputs."""

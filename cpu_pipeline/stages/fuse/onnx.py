@@ -12,11 +12,12 @@ from pydantic import Field
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.backends.onnx import DATA, FORMAT, MODEL
 from cpu_pipeline.core import repo_files
-from cpu_pipeline.core.artifact import Artifact, Card, Facts
+from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _onnx
-from cpu_pipeline.stages._base import Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._facts import Comparison
 
 FUSED = ("Attention", "SkipLayerNormalization", "BiasGelu")
 """The fused operators whose counts are facts."""
@@ -24,9 +25,33 @@ LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 """What configurations call the number of attention layers."""
 
 
+class FuseFacts(Facts):
+    """What was fused."""
+
+    attention: Count = Field(alias="Attention")
+    """Nodes of the fused operator Attention."""
+    skip_layer_norm: Count = Field(alias="SkipLayerNormalization")
+    """Nodes of SkipLayerNormalization."""
+    bias_gelu: Count = Field(alias="BiasGelu")
+    """Nodes of BiasGelu."""
+    attention_expected: Count
+    """Attention nodes that were asked for."""
+    nodes_before: Count
+    """Nodes of the graph before fusing."""
+    nodes: Count
+    """Nodes of the graph now."""
+    operators: dict[str, Count]
+    """Operator -> number of nodes."""
+    bytes: Count
+    """Bytes of graph and weights."""
+    parity: Comparison
+    """Distance from the graph's outputs before fusing."""
+
+
 class FuseOnnx(Stage):
     """Fuse attention, layer norms and GELUs for ONNX Runtime with onnxscript's rewriter, and count what was fused."""
 
+    facts_model: ClassVar = FuseFacts
     takes: ClassVar = {"model": {FORMAT}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("onnx", "onnx_ir", "onnxscript")
@@ -44,7 +69,7 @@ class FuseOnnx(Stage):
         """Compare both graphs."""
         return {FORMAT}
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> FuseFacts:
         """Fuse, count, copy what belongs to the model, and compare."""
         if job.task is None:
             raise RecipeError("fuse.onnx: the recipe names no task; it says which answers to compare")
@@ -57,16 +82,16 @@ class FuseOnnx(Stage):
         card = Card.read(source.path, FORMAT)
         card.write(out)
         candidate, reference = job.load(Artifact(FORMAT, out, "", {})), job.load(source)
-        facts = parity.parity(candidate, reference, out, job.task, self.tolerance, "fuse.onnx")
-        return {
+        compared = parity.parity(candidate, reference, out, job.task, self.tolerance, "fuse.onnx")
+        return FuseFacts(
             **{name: counts.get(name, 0) for name in FUSED},
-            "attention_expected": expected,
-            "nodes_before": sum(_onnx.count_operators(source.path / MODEL).values()),
-            "nodes": sum(counts.values()),
-            "operators": counts,
-            "bytes": _onnx.size(out),
-            "parity": dict(facts),
-        }
+            attention_expected=expected,
+            nodes_before=sum(_onnx.count_operators(source.path / MODEL).values()),
+            nodes=sum(counts.values()),
+            operators=counts,
+            bytes=_onnx.size(out),
+            parity=Comparison.model_validate(compared),
+        )
 
 
 def fuse(source: Path, out: Path) -> None:

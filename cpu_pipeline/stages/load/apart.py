@@ -9,14 +9,20 @@ from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.core.artifact import Artifact, Facts, canonical
+from cpu_pipeline.core.artifact import Artifact, canonical
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.jsonl import ROWS, read
-from cpu_pipeline.stages._base import Inputs, Job, Stage
+from cpu_pipeline.core.jsonl import ROWS, read_jsonl
+from cpu_pipeline.stages._base import ROLES, Count, Facts, Inputs, Job, Role, Stage
 from cpu_pipeline.stages.load.rows import ORIGIN
 
 REPORT = "apart.json"
-ROLES = ("training", "calibration", "selection", "validation")
+
+
+class ApartFacts(Facts):
+    """What was compared."""
+
+    rows: dict[Role, Count]
+    """Role -> number of its rows."""
 
 
 class LoadApart(Stage):
@@ -25,12 +31,13 @@ class LoadApart(Stage):
     takes: ClassVar[Mapping[str, Set[str]]] = {role: {"rows"} for role in ROLES}
     optional: ClassVar[Set[str]] = frozenset(ROLES)
     internal: ClassVar[bool] = True
+    facts_model: ClassVar = ApartFacts
 
     def gives(self) -> str:
         """Return `report`."""
         return "report"
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> ApartFacts:
         """Write apart.json: rows of each role, and what each pair shares, which is nothing.
 
         Raises:
@@ -42,7 +49,7 @@ class LoadApart(Stage):
         counts = {role: len(rows.contents) for role, rows in roles.items()}
         report = {"rows": counts, "apart": [f"{first} and {second}" for first, second in combinations(roles, 2)]}
         (out / REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        return {"rows": counts}
+        return ApartFacts(rows=counts)
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class _Rows:
 
 def _read(artifact: Artifact) -> _Rows:
     contents = []
-    for row in read(artifact.path / ROWS):
+    for row in read_jsonl(artifact.path / ROWS):
         name = str(row.pop("id"))
         contents.append((name, canonical(row)))
     origin = artifact.path / ORIGIN

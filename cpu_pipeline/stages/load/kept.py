@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cpu_pipeline.core.artifact import digest_tree
 from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.core.repo_files import copy_file
-from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
+
+
+class KeptFacts(Facts):
+    """What was copied."""
+
+    files: Count
+    """Number of files."""
 
 
 class LoadKept(Stage):
     """Take up again what an earlier build put out, by its digest."""
 
+    facts_model: ClassVar = KeptFacts
     internal: ClassVar = True
     unkeyed: ClassVar = frozenset({"folder", "files"})
 
@@ -29,7 +37,7 @@ class LoadKept(Stage):
     def gives(self) -> str:
         return self.format
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> KeptFacts:
         """Copy it.
 
         Raises:
@@ -39,5 +47,4 @@ class LoadKept(Stage):
             copy_file(Path(self.folder, name), out / name)
         if digest_tree(out) != self.digest:
             raise Refused(f"{self.folder} is not what was put out; see `cpu-pipeline verify`")
-        facts: dict[str, Any] = {"files": len(self.files)}
-        return facts
+        return KeptFacts(files=len(self.files))

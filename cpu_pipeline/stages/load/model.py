@@ -7,14 +7,34 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cpu_pipeline.core.artifact import Facts
+from pydantic import JsonValue
+
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import Format, copy_file, is_tokenizer, refuse_pickles
-from cpu_pipeline.stages._base import Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _configs, _exported, _pickles, _safetensors, _tokenizer
 
 PROCESSOR = "preprocessor_config.json"
 """How a model's images or recordings are prepared."""
+
+
+class ModelFacts(Facts):
+    """What a checkpoint's configuration, weights and tokenizer say."""
+
+    architecture: JsonValue
+    """First of `architectures` in config.json."""
+    model_type: JsonValue
+    """`model_type` of config.json."""
+    weight_bytes: Count
+    """Bytes of all weights."""
+    parameters: Count | None = None
+    """Numbers in the weights; of a checkpoint alone, as the next."""
+    dtypes: dict[str, Count] | None = None
+    """Type as safetensors spells it -> number of tensors of it."""
+    tokens: Count | None = None
+    """Different ids that the tokenizer can give; None for a model that reads no text."""
+    vocab_size: Count | None = None
+    """Rows of the embeddings, where config.json names them."""
 
 
 class LoadModel(Stage):
@@ -25,6 +45,7 @@ class LoadModel(Stage):
     reads: ClassVar[Set[str]] = frozenset({"allow"})
     packages: ClassVar[tuple[str, ...]] = ("safetensors", "tokenizers", "torch", "transformers")
     internal: ClassVar[bool] = True
+    facts_model: ClassVar = ModelFacts
     version: ClassVar[int] = 2
 
     format: Format = "hf"
@@ -34,7 +55,7 @@ class LoadModel(Stage):
         """Return the format of the checkpoint, which is kept."""
         return self.format
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> ModelFacts:
         """Copy, screen, complete.
 
         Raises:
@@ -49,9 +70,9 @@ class LoadModel(Stage):
         weights = self._weights(out, job)
         config = _configs.read_json(out / "config.json")
         if (out / PROCESSOR).is_file() and not (out / _tokenizer.FAST).is_file():
-            return {**_says(config), **weights}  # a model of images or sound reads no text
+            return ModelFacts.model_validate({**_kind(config), **weights})  # a model of images or sound reads no text
         _tokenizer.complete(out)
-        return {**_says(config), **weights, **_tokenizer.check_fit(out, config)}
+        return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.check_fit(out, config)})
 
     def _weights(self, out: Path, job: Job) -> dict[str, Any]:
         if self.format != "hf":
@@ -107,7 +128,7 @@ def _screen_shards(out: Path, index: Path) -> _safetensors.Weights:
     return weights
 
 
-def _says(config: dict[str, Any]) -> dict[str, Any]:
+def _kind(config: dict[str, Any]) -> dict[str, Any]:
     names = config.get("architectures")
     first = names[0] if isinstance(names, list) and names else None
     return {"architecture": first, "model_type": config.get("model_type")}

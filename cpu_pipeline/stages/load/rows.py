@@ -11,17 +11,32 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from cpu_pipeline.core.artifact import Facts, canonical, digest_file, digest_json
+from cpu_pipeline.core.artifact import canonical, digest_file, digest_json
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.core.jsonl import ROWS, write
+from cpu_pipeline.core.jsonl import ROWS, write_jsonl
 from cpu_pipeline.core.repo_files import DATA
 from cpu_pipeline.core.tables import Table, open_table
-from cpu_pipeline.stages._base import Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _media, _splits
 from cpu_pipeline.tasks._base import Task
 
 ORIGIN = "origin.json"
 """Beside rows whose ids were made here: which files they number. Such ids mean nothing next to another file's."""
+
+
+class RowsFacts(Facts):
+    """What was read."""
+
+    rows: Count
+    """Rows that were taken."""
+    total: Count
+    """Rows that the files hold."""
+    ids: str
+    """Digest of the rows' ids, in order."""
+    files: list[str]
+    """Files of the data that were read, in order."""
+    labels: dict[str, list[str]]
+    """Column of the task -> names of its label numbers, where the data has them."""
 
 
 class LoadRows(Stage):
@@ -31,6 +46,7 @@ class LoadRows(Stage):
     reads: ClassVar[Set[str]] = frozenset({"task"})
     packages: ClassVar[tuple[str, ...]] = ("pyarrow",)
     internal: ClassVar[bool] = True
+    facts_model: ClassVar = RowsFacts
     unkeyed: ClassVar[Set[str]] = frozenset({"role"})
 
     role: str = "data"
@@ -50,7 +66,7 @@ class LoadRows(Stage):
         """Return `rows`."""
         return "rows"
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> RowsFacts:
         """Write rows.jsonl, in the order of the data.
 
         Raises:
@@ -73,7 +89,7 @@ class LoadRows(Stage):
         if any("id" not in self._places(table, job.task) for table in tables):
             origin = digest_json({name: digest_file(home / name) for name in chosen})
             (out / ORIGIN).write_text(canonical({"files": origin}) + "\n", encoding="utf-8")
-        write(out / ROWS, rows)
+        write_jsonl(out / ROWS, rows)
         labels = {
             column: table.labels[place]
             for table in tables
@@ -81,7 +97,7 @@ class LoadRows(Stage):
             if place in table.labels
         }
         ids = digest_json([row["id"] for row in rows])
-        return {"rows": len(rows), "total": total, "ids": ids, "files": chosen, "labels": labels}
+        return RowsFacts(rows=len(rows), total=total, ids=ids, files=chosen, labels=labels)
 
     @property
     def _where(self) -> str:

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import carry
-from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Figure, Inputs, Job, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,9 +35,30 @@ BITS = {"F64": "u8", "F32": "u4", "F16": "u2", "BF16": "u2"}
 """Float types of safetensors -> numpy's unsigned integer of the same width."""
 
 
+class TensorFacts(Facts):
+    """How many weights of one tensor, or of all, are zero now."""
+
+    zeros: Count
+    """Weights that are zero."""
+    weights: Count
+    """Weights in all."""
+    sparsity: Figure
+    """Share of zeros, as a fraction."""
+
+
+class PruneFacts(TensorFacts):
+    """What was pruned; the first three are of all pruned tensors together."""
+
+    pruned_tensors: Count
+    """Number of tensors that were pruned."""
+    tensors: dict[str, TensorFacts]
+    """Name of a tensor -> its zeros."""
+
+
 class PruneMagnitude(Stage):
     """Set the weights of smallest magnitude to zero, unstructured or N of every M."""
 
+    facts_model: ClassVar = PruneFacts
     takes: ClassVar = {"model": {"hf"}}
     packages: ClassVar = ("numpy", "safetensors")
 
@@ -71,7 +92,7 @@ class PruneMagnitude(Stage):
         """Name the format of the pruned checkpoint."""
         return "hf"
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> PruneFacts:
         """Copy the checkpoint, then zero weights inside its copied files; names, types and all else stay as they are.
 
         Among equal magnitudes the one that comes first (tensors by name, elements in row-major order) goes first.
@@ -93,16 +114,16 @@ class PruneMagnitude(Stage):
             groups = [tensors] if self.scope == "global" else [[tensor] for tensor in tensors]
             zeros = [zeroed for group in groups for zeroed in _prune_together(group, share)]
         sizes = [math.prod(tensor.shape) for tensor in tensors]
-        return {
-            "sparsity": sum(zeros) / sum(sizes),
-            "zeros": sum(zeros),
-            "weights": sum(sizes),
-            "pruned_tensors": len(tensors),
-            "tensors": {
-                tensor.name: {"zeros": zero, "weights": size, "sparsity": zero / size}
+        return PruneFacts(
+            sparsity=sum(zeros) / sum(sizes),
+            zeros=sum(zeros),
+            weights=sum(sizes),
+            pruned_tensors=len(tensors),
+            tensors={
+                tensor.name: TensorFacts(zeros=zero, weights=size, sparsity=zero / size)
                 for tensor, zero, size in zip(tensors, zeros, sizes, strict=True)
             },
-        }
+        )
 
     def _kept(self) -> tuple[int, int] | None:
         """Return N and M, or None when unstructured."""

@@ -16,10 +16,10 @@ from pydantic import Field
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.backends.onnx import DATA, FORMAT, MODEL
 from cpu_pipeline.core import host, repo_files
-from cpu_pipeline.core.artifact import Card, Facts
+from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.stages import _onnx
-from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages.quantize import _ranges
 
 DEFAULTS = {"dynamic": ("MatMul", "Gather"), "static": ("MatMul", "Gemm")}
@@ -31,9 +31,27 @@ INTEGER = {
 """Integer operator -> the float operator it stands for."""
 
 
+class OnnxQuantizeFacts(Facts):
+    """What was quantized."""
+
+    bytes_before: Count
+    """Bytes of graph and weights before."""
+    bytes: Count
+    """Bytes of graph and weights now."""
+    quantized: dict[str, Count]
+    """Operator -> number of its nodes that compute on 8-bit weights."""
+    skipped: Count
+    """Nodes that `skip_nodes` left in float."""
+    reduce_range: bool
+    """Whether weights keep to 7 bits."""
+    operators: dict[str, Count]
+    """Operator of the written graph -> number of nodes."""
+
+
 class QuantizeOnnx(Stage):
     """Quantize an ONNX model to 8 bits with ONNX Runtime, with ranges found as it runs or from calibration rows."""
 
+    facts_model: ClassVar = OnnxQuantizeFacts
     takes: ClassVar = {"model": {FORMAT}}
     reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
     packages: ClassVar = ("onnx", "onnx_ir", "onnxruntime", "numpy", "tokenizers")
@@ -81,7 +99,7 @@ class QuantizeOnnx(Stage):
         """Say that `reduce_range: auto` and calibration follow the instruction set."""
         return "isa"
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> OnnxQuantizeFacts:
         """Quantize, count, and copy what belongs to the model."""
         import onnx_ir as ir
 
@@ -112,14 +130,14 @@ class QuantizeOnnx(Stage):
         before = Card.read(source, FORMAT)
         needs = {*before.needs, *((host.VNNI,) if self.weights == "int8" and not reduce else ())}
         Card(FORMAT, tuple(sorted(needs)), before.runtime).write(out)
-        return {
-            "bytes_before": _onnx.size(source),
-            "bytes": _onnx.size(out),
-            "quantized": counts,
-            "skipped": len(skipped),
-            "reduce_range": reduce,
-            "operators": _onnx.count_operators(out / MODEL),
-        }
+        return OnnxQuantizeFacts(
+            bytes_before=_onnx.size(source),
+            bytes=_onnx.size(out),
+            quantized=dict(counts),
+            skipped=len(skipped),
+            reduce_range=reduce,
+            operators=_onnx.count_operators(out / MODEL),
+        )
 
     def _operators(self) -> tuple[str, ...]:
         """List the operator types to quantize.

@@ -19,10 +19,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cpu_pipeline.backends import openvino
 from cpu_pipeline.core import host, repo_files
-from cpu_pipeline.core.artifact import Artifact, Card, Facts
+from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.runtime.batching import pad
-from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Arrays
@@ -42,9 +42,42 @@ def _regex(text: str) -> str:
     return text
 
 
+class OpenvinoCalibration(Facts):
+    """What activations' ranges were fixed from."""
+
+    rows: Count
+    """Rows of `data.calibration`."""
+    rows_used: Count
+    """Rows that gave a sequence."""
+    samples: Count
+    """Sequences."""
+    tokens: Count
+    """Tokens of these sequences."""
+
+
+class OpenvinoQuantizeFacts(Facts):
+    """What was quantized."""
+
+    calibration: OpenvinoCalibration | None = None
+    """With `mode: full` alone, as the next."""
+    overflow_fix: str | None = None
+    """NNCF's name of what keeps sums from overflowing."""
+    fake_quantize: Count
+    """Activations that are quantized."""
+    int8_constants: Count
+    """Weights in 8 bits."""
+    int8_constants_by_operation: dict[str, Count]
+    """Type of an operation -> number of its weights in 8 bits."""
+    bytes_before: Count
+    """Bytes of graph and weights before."""
+    bytes: Count
+    """Bytes of graph and weights now."""
+
+
 class QuantizeOpenvino(Stage):
     """Quantize an OpenVINO model to int8 with NNCF: all of it, calibrated on rows, or its weights alone."""
 
+    facts_model: ClassVar = OpenvinoQuantizeFacts
     takes: ClassVar = {"model": {openvino.FORMAT}}
     reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
     packages: ClassVar = ("openvino", "nncf", "numpy")
@@ -95,7 +128,7 @@ class QuantizeOpenvino(Stage):
         """Load once what was written."""
         return frozenset({openvino.FORMAT})
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> OpenvinoQuantizeFacts:
         """Quantize, count, write, and load what was written.
 
         Raises:
@@ -126,7 +159,7 @@ class QuantizeOpenvino(Stage):
         Card(openvino.FORMAT, tuple(sorted({*before.needs, *needs})), before.runtime).write(out)
         if not host.missing(needs):
             job.load(Artifact(openvino.FORMAT, out, "", {}))
-        return {**facts, "bytes_before": _size(source), "bytes": _size(out)}
+        return OpenvinoQuantizeFacts(**facts, bytes_before=_size(source), bytes=_size(out))
 
     def _quantize(self, model: Any, samples: Sequence[Arrays], fix: str) -> Any:
         with _nncf() as nncf:

@@ -13,12 +13,13 @@ from pydantic import Field, model_validator
 
 from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.core import host, repo_files
-from cpu_pipeline.core.artifact import Artifact, Facts
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
-from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.core.jsonl import read_jsonl
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _aoti
-from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._facts import Comparison
 from cpu_pipeline.stages.quantize._ranges import feed
 
 if TYPE_CHECKING:
@@ -29,9 +30,43 @@ CALL = "aoti_torch_cpu__qlinear_pointwise"
 """What the compiled model calls for each linear layer in int8."""
 
 
+class Pt2eCalibration(Facts):
+    """What activations' ranges were fixed from; zeros with `activations: dynamic`."""
+
+    samples: Count
+    """Sequences."""
+    tokens: Count
+    """Tokens of these sequences, with padding."""
+
+
+class Pt2eFacts(Facts):
+    """What was quantized and compiled."""
+
+    activations: str
+    """`static` or `dynamic`."""
+    dtype: str
+    """What is computed in beside the linear layers."""
+    linear_layers: Count
+    """Linear layers of the model."""
+    quantized_linear_layers: Count
+    """Calls of an int8 linear layer in the compiled model."""
+    reduced_range: bool
+    """Whether activations keep to 7 bits."""
+    calibration: Pt2eCalibration
+    needs: list[str]
+    """Instruction sets that the library needs."""
+    compiler: str
+    """First line of what the C++ compiler says of itself."""
+    bytes: Count
+    """Bytes of the library and its weights."""
+    compared: Comparison
+    """Distance from eager float32 outputs, on random tokens."""
+
+
 class QuantizePt2e(Stage):
     """Quantize a checkpoint's linear layers to int8 with torchao's X86InductorQuantizer, and compile it."""
 
+    facts_model: ClassVar = Pt2eFacts
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
     packages: ClassVar = ("torch", "transformers", "torchao")
@@ -68,7 +103,7 @@ class QuantizePt2e(Stage):
         """Compare through both."""
         return {"hf", pt2.FORMAT}
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Pt2eFacts:
         """Look for the compiler, export, calibrate, quantize, compile, and compare.
 
         Raises:
@@ -103,24 +138,25 @@ class QuantizePt2e(Stage):
         kinds = job.task.input_kinds(source)
         compared = parity.compare(candidate, eager, job.task.examples(source), kinds, job.task.per_token)
         parity.require_parity(compared, float("inf"), WHERE)
-        return {
-            "activations": self.activations,
-            "dtype": self.dtype,
-            "linear_layers": _linear_layers(exported),
-            "quantized_linear_layers": count,
-            "reduced_range": reduced,
-            "calibration": {"samples": len(batches), "tokens": sum(b["input_ids"].size for b in batches)},
-            "needs": [*built.needs, *needs],
-            "compiler": compiler,
-            "bytes": (out / pt2.MODEL).stat().st_size,
-            "compared": dict(compared),
-        }
+        tokens = sum(batch["input_ids"].size for batch in batches)
+        return Pt2eFacts(
+            activations=self.activations,
+            dtype=self.dtype,
+            linear_layers=_linear_layers(exported),
+            quantized_linear_layers=count,
+            reduced_range=reduced,
+            calibration=Pt2eCalibration(samples=len(batches), tokens=tokens),
+            needs=[*built.needs, *needs],
+            compiler=compiler,
+            bytes=(out / pt2.MODEL).stat().st_size,
+            compared=Comparison.model_validate(compared),
+        )
 
     def _calibration(self, source: Path, names: Sequence[str], job: Job) -> list[Arrays]:
         """Encode the rows, each window alone: padding would widen the ranges."""
         if self.activations == "dynamic":
             return []
-        if job.task is None or "calibration" not in job.data or not read(job.data["calibration"]):
+        if job.task is None or "calibration" not in job.data or not read_jsonl(job.data["calibration"]):
             raise RecipeError(f"{WHERE}: `activations: static` needs rows in `data.calibration`, at least one")
         return feed(job.task, source, job.data["calibration"], self.samples, 1, names)
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.core.markdown import table
-from cpu_pipeline.core.text import size
-from cpu_pipeline.runtime.batching import Kinds, grouped, pad
+from cpu_pipeline.core.figures import BYTES, Cell, Note, Quantity, Table, number
+from cpu_pipeline.runtime.batching import Kinds, grouped, pad, width
 from cpu_pipeline.runtime.intervals import speed_up
-from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage, Verdict
-from cpu_pipeline.stages.validate.agreement import spread
+from cpu_pipeline.stages._base import Count, Facts, Figure, Host, Inputs, Job, Timer, Verdict
+from cpu_pipeline.stages.validate._gate import SIDES, Gate, Side, spread, task_of
 from cpu_pipeline.tasks._base import Feature
 
 if TYPE_CHECKING:
@@ -25,7 +24,82 @@ SUCCESSOR = 1.1
 """How many times slower than what is in service its successor may be."""
 
 
-class ValidateLatency(Stage):
+class SideFacts(Facts):
+    """What was measured of one side."""
+
+    median: float
+    """Seconds of a call."""
+    p90: float
+    """Seconds within which 90 % of calls ended."""
+    p99: float
+    """Seconds within which 99 % of calls ended."""
+    throughput: float
+    """Sequences in a second."""
+    load: float
+    """Seconds until a fresh process had the model ready (median)."""
+    peak_memory: Count
+    """Most bytes that a process held."""
+
+
+class SpeedupFacts(Facts):
+    """How many times as fast as the reference the candidate is: the ratio of medians, and its interval."""
+
+    value: Figure
+    low: Figure
+    high: Figure
+
+
+class LatencyFacts(Facts):
+    """What was measured of both sides, and under which conditions."""
+
+    candidate: SideFacts
+    reference: SideFacts
+    speedup: SpeedupFacts
+    confidence: float
+    """Level of the interval, 0 to 1."""
+    batch: Count
+    """Sequences in each call."""
+    throughput_batch: Count
+    """Sequences in each call of the measurement of throughput."""
+    tokens: float
+    """Tokens of a sequence (or samples of a recording), with padding: median over the batches."""
+    unit: str = "tokens"
+    """What `tokens` counts."""
+    calls: Count
+    """Calls of each side."""
+    threads: Count
+    load_average: float
+    """Load average of the machine (one minute) when the measurement began."""
+
+
+@dataclass
+class Measurement:
+    """What the processes of one side took."""
+
+    turns: list[list[float]] = field(default_factory=list)
+    """Seconds of each call: shape (turns, calls)."""
+    loaded: list[list[float]] = field(default_factory=list)
+    """The same of the measurement of throughput; empty where none was asked for."""
+    loads: list[float] = field(default_factory=list)
+    """Seconds that each process took to have the model ready."""
+    peak_memory: int = 0
+    """Most bytes that any process held."""
+
+    def facts(self, sequences: int) -> SideFacts:
+        """Summarize, given the number of sequences in a call of the measurement of throughput."""
+        import numpy as np
+
+        return SideFacts(
+            median=float(np.median(self.turns)),
+            p90=float(np.quantile(self.turns, 0.9)),
+            p99=float(np.quantile(self.turns, 0.99)),
+            throughput=sequences / float(np.mean(self.loaded or self.turns)),
+            load=float(np.median(self.loads)),
+            peak_memory=self.peak_memory,
+        )
+
+
+class ValidateLatency(Gate):
     """Time candidate and reference in turns, in fresh processes on pinned cores, and compare their medians."""
 
     batch: int = Field(default=1, ge=1)
@@ -51,100 +125,95 @@ class ValidateLatency(Stage):
     max_median: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Largest median of a call, in seconds."""
 
-    takes: ClassVar = dict.fromkeys(("candidate", "reference"), frozenset(backends.names()))
+    facts_model: ClassVar = LatencyFacts
     reads: ClassVar = frozenset({"task", "data.validation?"})
     packages: ClassVar = ("numpy", "scipy")
     alone: ClassVar = True
     version: ClassVar = 2
     reproducible: ClassVar = "It measures time, which no two measurements take alike."
-    unkeyed: ClassVar = frozenset({"min_speedup", "max_slowdown", "max_median"})
-
-    @model_validator(mode="after")
-    def _can_fail(self) -> Self:
-        if all(getattr(self, name) is None for name in self.unkeyed):
-            raise ValueError(f"a gate must be able to fail: set one of {', '.join(sorted(self.unkeyed))}")
-        return self
-
-    def gives(self) -> str:
-        return "report"
+    bounds: ClassVar = frozenset({"min_speedup", "max_slowdown", "max_median"})
+    unkeyed: ClassVar = bounds
 
     def host(self) -> Host:
+        """Say that times depend on the whole machine."""
         return "machine"
 
-    def backends(self, formats: Mapping[str, str]) -> Set[str]:
-        return frozenset(formats.values())
-
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> LatencyFacts:
         """Time both sides; keep every call's seconds in timings.json.
 
         Raises:
             StageFailed: a side can't be loaded or run.
         """
-        import json
-
         import numpy as np
         import psutil
 
         busy = psutil.getloadavg()[0]
-
+        task = task_of(job, "latency")
+        kinds = task.input_kinds(inputs["reference"].path)
         batches = self._batches(inputs, job, self.batch, self.calls)
         large = self.throughput or self.batch
         loaded = self._batches(inputs, job, large, max(2, self.calls * self.batch // large)) if self.throughput else []
-        seconds: dict[str, list[list[float]]] = {"candidate": [], "reference": []}
-        under_load: dict[str, list[list[float]]] = {"candidate": [], "reference": []}
-        loads: dict[str, list[float]] = {"candidate": [], "reference": []}
-        peaks = {"candidate": 0, "reference": 0}
+        sides = {side: Measurement() for side in SIDES}
         for _ in range(self.processes):
             with job.timer(inputs["reference"]) as slow, job.timer(inputs["candidate"]) as fast:
-                sides = {"reference": slow, "candidate": fast}
-                for given, times in ((batches, seconds), (loaded, under_load)):
-                    for timer in sides.values() if given else ():
-                        timer.time(given, self.warmup)
-                    for turn in range(self.rounds) if given else ():
-                        # Each goes first as often as the other, so that neither always finds the machine warmed up.
-                        for side in sorted(sides, reverse=turn % 2 == 1):
-                            times[side].append(sides[side].time(given))
-                for side, timer in sides.items():
-                    loads[side].append(timer.load_seconds)
-                    peaks[side] = max(peaks[side], timer.peak_memory)
-        kept = {**seconds, "throughput": under_load} if loaded else seconds
-        (out / "timings.json").write_text(json.dumps(kept) + "\n", encoding="utf-8")
-        whole = under_load if loaded else seconds
-        found = speed_up(seconds["reference"], seconds["candidate"], self.confidence)
-        sides_facts = {
-            side: {
-                "median": float(np.median(times)),
-                "p90": float(np.quantile(times, 0.9)),
-                "p99": float(np.quantile(times, 0.99)),
-                "throughput": large / float(np.mean(whole[side])),
-                "load": float(np.median(loads[side])),
-                "peak_memory": peaks[side],
-            }
-            for side, times in seconds.items()
-        }
-        return {
-            **sides_facts,
-            "speedup": {"value": found.value, "low": found.low, "high": found.high},
-            "confidence": self.confidence,
-            "batch": self.batch,
-            "throughput_batch": large,
-            "tokens": float(np.median([next(iter(arrays.values())).shape[1] for arrays in batches])),
-            "calls": sum(len(times) for times in seconds["candidate"]),
-            "threads": job.threads,
-            "load_average": round(busy, 2),
-        }
+                self._measure({"reference": slow, "candidate": fast}, sides, batches, loaded)
+        _write(out / "timings.json", sides)
+        ours, theirs = sides["candidate"], sides["reference"]
+        found = speed_up(theirs.turns, ours.turns, self.confidence)
+        return LatencyFacts(
+            candidate=ours.facts(large),
+            reference=theirs.facts(large),
+            speedup=SpeedupFacts(value=found.value, low=found.low, high=found.high),
+            confidence=self.confidence,
+            batch=self.batch,
+            throughput_batch=large,
+            tokens=float(np.median([width(arrays, kinds) for arrays in batches])),
+            unit=task.unit,
+            calls=sum(len(turn) for turn in ours.turns),
+            threads=job.threads,
+            load_average=round(busy, 2),
+        )
+
+    def _measure(
+        self,
+        timers: Mapping[Side, Timer],
+        sides: Mapping[Side, Measurement],
+        batches: Sequence[Arrays],
+        loaded: Sequence[Arrays],
+    ) -> None:
+        """Time one pair of processes, and add what was found to `sides`."""
+        self._take_turns(timers, batches, {side: found.turns for side, found in sides.items()})
+        if loaded:
+            self._take_turns(timers, loaded, {side: found.loaded for side, found in sides.items()})
+        for side, timer in timers.items():
+            sides[side].loads.append(timer.load_seconds)
+            sides[side].peak_memory = max(sides[side].peak_memory, timer.peak_memory)
+
+    def _take_turns(
+        self, timers: Mapping[Side, Timer], batches: Sequence[Arrays], seconds: Mapping[Side, list[list[float]]]
+    ) -> None:
+        """Warm up, then let the sides take turns; add each turn's seconds."""
+        for timer in timers.values():
+            timer.time(batches, self.warmup)
+        for turn in range(self.rounds):
+            # Each goes first as often as the other, so that neither always finds the machine warmed up.
+            for side in sorted(timers, reverse=turn % 2 == 1):
+                seconds[side].append(timers[side].time(batches))
 
     def _batches(self, inputs: Inputs, job: Job, size: int, calls: int) -> list[Arrays]:
-        if job.task is None:
-            raise StageFailed("latency needs the recipe's task")
-        model = inputs["reference"].path
-        kinds = job.task.input_kinds(model)
+        """Encode `calls` batches of `size` rows each: arrays as the task's `InputKind`s say, padded to the longest.
+
+        Raises:
+            StageFailed: there are too few sequences for one batch.
+        """
+        task, model = task_of(job, "latency"), inputs["reference"].path
+        kinds = task.input_kinds(model)
         count = calls * size
         if "validation" in job.data:
-            rows = job.task.read_rows(job.data["validation"])
-            features = spread(job.task.encode(spread(rows, count), model), count)
+            rows = task.read_rows(job.data["validation"])
+            features = spread(task.encode(spread(rows, count), model), count)
         else:
-            features = [f for batch in job.task.examples(model, [(size, self.length)] * calls) for f in batch]
+            features = [f for batch in task.examples(model, [(size, self.length)] * calls) for f in batch]
         if self.length is not None:
             features = [stretched(feature, self.length, kinds) for feature in features]
         whole = [group for group in grouped(features, size, kinds) if len(group) == size]
@@ -152,20 +221,19 @@ class ValidateLatency(Stage):
             raise StageFailed(f"{len(features)} sequences do not fill a batch of {size}; give it more rows")
         return [pad(group, list(kinds), kinds) for group in whole]
 
-    def judge(self, facts: Facts) -> list[Verdict]:
+    def judge(self, facts: LatencyFacts) -> list[Verdict]:
         """Judge the ends of the speed-up's interval, and the median; an interval that is not known fails."""
         verdicts = []
-        ours, theirs, speedup = facts["candidate"]["median"], facts["reference"]["median"], facts["speedup"]
-        low, high = speedup["low"], speedup["high"]
+        ours, theirs, speedup = facts.candidate.median, facts.reference.median, facts.speedup
+        low, high = speedup.low, speedup.high
         found = (
-            f"{_number(speedup['value'])} times as fast ({facts['confidence']:.0%} interval {_number(low)} to "
-            f"{_number(high)}): median {ours * 1000:.2f} ms, reference {theirs * 1000:.2f} ms"
+            f"{number(speedup.value)} times as fast ({facts.confidence:.0%} interval {number(low)} to "
+            f"{number(high)}): median {ours * 1000:.2f} ms, reference {theirs * 1000:.2f} ms"
         )
         if self.min_speedup is not None:
+            passed = low is not None and low >= self.min_speedup
             says = f"{found}; at least {self.min_speedup:g} asked of the lower end"
-            verdicts.append(
-                Verdict("speedup", low is not None and low >= self.min_speedup, says, low, self.min_speedup)
-            )
+            verdicts.append(Verdict("speedup", passed, says, low, self.min_speedup))
         if self.max_slowdown is not None:
             least = 1 / self.max_slowdown
             says = f"{found}; at least {least:.2f} asked of the upper end"
@@ -179,39 +247,74 @@ class ValidateLatency(Stage):
         """Fail only what is certainly slower than what is in service; the median's own bound stays."""
         return self.model_copy(update={"min_speedup": None, "max_slowdown": SUCCESSOR})
 
-    def changes(self, facts: Facts) -> list[str]:
-        """Say median and p99 of both sides, and the speed-up with its interval."""
-        ours, theirs = facts["candidate"], facts["reference"]
-        times = [f"{name}: {theirs[name] * 1000:.2f} ms → {ours[name] * 1000:.2f} ms" for name in ("median", "p99")]
-        return [*times, f"times as fast: {_interval(facts['speedup'])}"]
+    def changes(self, facts: LatencyFacts) -> list[str]:
+        """Write median and p99 of both sides, and the speed-up with its interval."""
+        ours, theirs = facts.candidate, facts.reference
+        return [
+            f"median: {theirs.median * 1000:.2f} ms → {ours.median * 1000:.2f} ms",
+            f"p99: {theirs.p99 * 1000:.2f} ms → {ours.p99 * 1000:.2f} ms",
+            f"times as fast: {_speedup(facts)}",
+        ]
 
-    def tells(self, facts: Facts) -> list[str]:
-        """Write both sides' latency, throughput, cold start and memory as a table."""
-        head = ("side", "median ms", "p90 ms", "p99 ms", "sequences/s", "cold start s", "peak memory")
-        rows = []
-        for side in ("reference", "candidate"):
-            said: Mapping[str, Any] = facts[side]
-            times = (f"{said[key] * 1000:.2f}" for key in ("median", "p90", "p99"))
-            rows.append((side, *times, f"{said['throughput']:.1f}", f"{said['load']:.2f}", size(said["peak_memory"])))
+    def details(self, facts: LatencyFacts) -> Sequence[Table | Note]:
+        """Return both sides' latency, throughput, cold start and memory as a table, and how they were measured."""
+        rows = {}
+        for side, found in (("reference", facts.reference), ("candidate", facts.candidate)):
+            p90 = Cell("p90", Quantity(found.p90 * 1000, "ms"))
+            rows[side] = [_median(found), p90, _p99(found), _throughput(found), _cold_start(found), _memory(found)]
         about = (
-            f"Batch {facts['batch']}, {facts['tokens']:.0f} tokens (median), {facts['threads']} threads, "
-            f"{facts['calls']} calls of each side in turns, in fresh processes. Throughput in batches of "
-            f"{facts['throughput_batch']}. Load average of the machine when it began: {facts['load_average']}."
+            f"Batch {facts.batch}, {facts.tokens:.0f} {facts.unit} (median), {facts.threads} threads, "
+            f"{facts.calls} calls of each side in turns, in fresh processes. Throughput in batches of "
+            f"{facts.throughput_batch}. Load average of the machine when it began: {facts.load_average}."
         )
-        return [*table(head, rows), about]
+        return [Table("side", rows), Note(about)]
 
-    def cells(self, facts: Facts, side: str) -> Mapping[str, str]:
-        """Give one side's latency, throughput, memory and cold start."""
-        said: Mapping[str, Any] = facts[side]
-        faster = "1" if side == "reference" else _interval(facts["speedup"])
-        return {
-            f"median ms, batch {facts['batch']}": f"{said['median'] * 1000:.2f}",
-            "p99 ms": f"{said['p99'] * 1000:.2f}",
-            "times as fast": faster,
-            f"sequences/s, batch {facts['throughput_batch']}": f"{said['throughput']:.1f}",
-            "peak memory": size(said["peak_memory"]),
-            "cold start s": f"{said['load']:.2f}",
-        }
+    def cells(self, facts: LatencyFacts, side: str) -> Sequence[Cell]:
+        """Return one side's latency, throughput, memory and cold start."""
+        found = facts.reference if side == "reference" else facts.candidate
+        faster = Quantity(1.0, digits=0) if side == "reference" else _speedup(facts)
+        return [
+            _median(found, f"batch {facts.batch}"),
+            _p99(found),
+            Cell("times as fast", faster),
+            _throughput(found, f"batch {facts.throughput_batch}"),
+            _memory(found),
+            _cold_start(found),
+        ]
+
+
+def _speedup(facts: LatencyFacts) -> Quantity:
+    return Quantity(facts.speedup.value, "", facts.speedup.low, facts.speedup.high)
+
+
+def _median(found: SideFacts, condition: str = "") -> Cell:
+    return Cell("median", Quantity(found.median * 1000, "ms"), condition)
+
+
+def _p99(found: SideFacts) -> Cell:
+    return Cell("p99", Quantity(found.p99 * 1000, "ms"))
+
+
+def _throughput(found: SideFacts, condition: str = "") -> Cell:
+    return Cell("throughput", Quantity(found.throughput, "sequences/s", digits=1), condition)
+
+
+def _cold_start(found: SideFacts) -> Cell:
+    return Cell("cold start", Quantity(found.load, "s"))
+
+
+def _memory(found: SideFacts) -> Cell:
+    return Cell("peak memory", Quantity(found.peak_memory, BYTES))
+
+
+def _write(path: Path, sides: Mapping[Side, Measurement]) -> None:
+    """Write every call's seconds: side -> turns; under `throughput` those of its own measurement."""
+    import json
+
+    timings: dict[str, object] = {side: found.turns for side, found in sides.items()}
+    if all(found.loaded for found in sides.values()):
+        timings["throughput"] = {side: found.loaded for side, found in sides.items()}
+    path.write_text(json.dumps(timings) + "\n", encoding="utf-8")
 
 
 def stretched(feature: Feature, length: int, kinds: Kinds) -> Feature:
@@ -228,11 +331,3 @@ def stretched(feature: Feature, length: int, kinds: Kinds) -> Feature:
 def _stretch(ids: Any, length: int) -> list[Any]:
     body = list(ids[:-1])
     return [*(body * (length // len(body) + 1))[: length - 1], ids[-1]]
-
-
-def _interval(found: Mapping[str, float | None]) -> str:
-    return f"{_number(found['value'])} ({_number(found['low'])} to {_number(found['high'])})"
-
-
-def _number(value: float | None) -> str:
-    return "NaN" if value is None else f"{value:.2f}"

@@ -1,8 +1,8 @@
-"""Another store at a place that many machines reach: records and objects go there and come back, verified.
+"""A remote store that many machines use: records and objects are pushed to it and pulled from it, verified.
 
 It mirrors the store: objects/ab/<digest>/<files> and actions/ab/<key>.json. A record is written after every file of its
 object, so that it is only there when its object is whole. Nothing that is read is believed: a record has to be what
-was written for its key, and the store that takes files in holds them against it. What no digest can tell is who wrote
+was written for its key, and the store that takes files in compares them with it. What no digest can tell is who wrote
 it all: whoever may write to a remote is trusted like one who may write to the store.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from cpu_pipeline.core.artifact import DIGEST, digest_json
 from cpu_pipeline.store.record import Action, parse_record, record_text
 from cpu_pipeline.store.remote.transport_folder import Transport
-from cpu_pipeline.store.remote.transport_fsspec import open_place
+from cpu_pipeline.store.remote.transport_fsspec import open_transport
 from cpu_pipeline.store.remote.urls import Denied, Unreachable, shown
 
 RECORD_LIMIT = 16 << 20
@@ -41,14 +41,14 @@ class Remote:
         self.url, self.shown = url, shown(url)
         self.lenient, self.down = lenient, False
         self._warn = warn
-        self._place: Transport | None = None
+        self._transport: Transport | None = None
 
     @property
-    def place(self) -> Transport:
-        """Open the place, at the first question."""
-        if self._place is None:
-            self._place = open_place(self.url)
-        return self._place
+    def transport(self) -> Transport:
+        """Open the connection, at the first question."""
+        if self._transport is None:
+            self._transport = open_transport(self.url)
+        return self._transport
 
     def action(self, key: str) -> Action | None:
         """Return the record of `key`; None, with a warning, for one that is not exactly what was written for it.
@@ -79,7 +79,7 @@ class Remote:
                 path = into / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("wb") as file:
-                    got = self.place.read(f"{folder_of(action)}/{name}", size, file.write)
+                    got = self.transport.read(f"{folder_of(action)}/{name}", size, file.write)
                 if got != size:
                     what = "is not there" if got is None else f"is not the {size:,} bytes that its record says"
                     self.warn(key, f"{name} of its object {action.object[:12]} {what}")
@@ -87,9 +87,9 @@ class Remote:
             return True
         return False
 
-    def warn(self, key: str, says: str) -> None:
+    def warn(self, key: str, message: str) -> None:
         """Tell that something of `key` is not what it claims to be."""
-        self._warn(f"{self.shown}: {key[:12]}: {says}; passed over (`store push --force` puts it there anew)")
+        self._warn(f"{self.shown}: {key[:12]}: {message}; passed over (`store push --force` puts it there anew)")
 
     def keys(self) -> list[str]:
         """List the keys that have a record.
@@ -98,10 +98,10 @@ class Remote:
             Unreachable, Denied: it can't be listed.
         """
         found = []
-        for path in self.place.shelves("actions"):
-            shelf, _, name = path.partition("/")
+        for path in self.transport.buckets("actions"):
+            bucket, _, name = path.partition("/")
             key = name.removesuffix(".json")
-            if name.endswith(".json") and DIGEST.fullmatch(key) and shelf == key[:2]:
+            if name.endswith(".json") and DIGEST.fullmatch(key) and bucket == key[:2]:
                 found.append(key)
         return sorted(set(found))
 
@@ -116,16 +116,17 @@ class Remote:
         if force:
             return {name: size for name, (size, _) in action.files.items()}
         text = self._record(key)
-        there = None if text is None else read_record(key, text)
-        if there is not None and there.object != action.object:
+        existing = None if text is None else read_record(key, text)
+        if existing is not None and existing.object != action.object:
             self._warn(
-                f"{self.shown}: {key[:12]}: came out as {there.object[:12]} elsewhere, here as {action.object[:12]}; "
+                f"{self.shown}: {key[:12]}: came out as {existing.object[:12]} elsewhere, here as "
+                f"{action.object[:12]}; "
                 f"left as it is (`store push --force` replaces it)"
             )
             return None
-        has = self.place.sizes(folder_of(action), action.files)
+        has = self.transport.sizes(folder_of(action), action.files)
         absent = {name: size for name, (size, _) in action.files.items() if has.get(name) != size}
-        return None if there is not None and not absent else absent
+        return None if existing is not None and not absent else absent
 
     def put(self, key: str, action: Action, path: Path, names: Iterable[str]) -> None:
         """Put these files of an object there, then its record.
@@ -135,14 +136,14 @@ class Remote:
             TryAgain: its disk is full.
         """
         for name in names:
-            self.place.send(path / name, f"{folder_of(action)}/{name}")
-        self.place.send(record_text(key, action).encode(), f"actions/{key[:2]}/{key}.json")
+            self.transport.send(path / name, f"{folder_of(action)}/{name}")
+        self.transport.send(record_text(key, action).encode(), f"actions/{key[:2]}/{key}.json")
 
     def _record(self, key: str) -> bytes | None:
         """Read the record of `key`, whatever it holds; one that is too long is cut, and so no record."""
         found = bytearray()
-        there = self.place.read(f"actions/{key[:2]}/{key}.json", RECORD_LIMIT, found.extend)
-        return None if there is None else bytes(found if there <= RECORD_LIMIT else b"")
+        content = self.transport.read(f"actions/{key[:2]}/{key}.json", RECORD_LIMIT, found.extend)
+        return None if content is None else bytes(found if content <= RECORD_LIMIT else b"")
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -168,14 +169,18 @@ def read_record(key: str, text: bytes) -> Action | None:
 
 
 def _sound(key: str, action: Action) -> bool:
-    """Hold a record against what a store writes: its depth, names that stay inside, ingredients that make the key."""
-    said: Any = vars(action)
-    if not action.files or digest_json(said["ingredients"]) != key or not _shallow([said["facts"], said["run"]]):
+    """Compare a record with what a store writes: its depth, names that stay inside, ingredients that make the key."""
+    decoded: Any = vars(action)
+    if (
+        not action.files
+        or digest_json(decoded["ingredients"]) != key
+        or not _shallow([decoded["facts"], decoded["run"]])
+    ):
         return False
-    for name, (size, sha) in said["files"].items():
+    for name, (size, sha) in decoded["files"].items():
         if type(size) is not int or size < 0 or not isinstance(sha, str) or not DIGEST.fullmatch(sha):
             return False
-        if not _stays_inside(name) or any(str(above) in said["files"] for above in PurePosixPath(name).parents):
+        if not _stays_inside(name) or any(str(above) in decoded["files"] for above in PurePosixPath(name).parents):
             return False
     return True
 

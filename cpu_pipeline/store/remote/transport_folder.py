@@ -43,8 +43,8 @@ class Transport(Protocol):
     def sizes(self, folder: str, names: Iterable[str]) -> dict[str, int]:
         """Say how many bytes each of these files below a folder has, for those that are there."""
 
-    def shelves(self, room: str) -> list[str]:
-        """List the files `room/ab/name` as `ab/name`; none when the room is not there."""
+    def buckets(self, folder: str) -> list[str]:
+        """List the files `folder/ab/name` as `ab/name`; none when the folder is not there."""
 
 
 class FolderTransport:
@@ -97,14 +97,14 @@ class FolderTransport:
                     found[name] = about.st_size
         return found
 
-    def shelves(self, room: str) -> list[str]:
-        """List the files of a room."""
-        shelves, found = list[Path](), list[str]()
+    def buckets(self, folder: str) -> list[str]:
+        """List the files of a folder."""
+        buckets, found = list[Path](), list[str]()
         with _Reading(self.root):
-            shelves = sorted((self.root / room).iterdir())
-        for shelf in shelves:
+            buckets = sorted((self.root / folder).iterdir())
+        for bucket in buckets:
             with _Reading(self.root):
-                found += [f"{shelf.name}/{path.name}" for path in shelf.iterdir()]
+                found += [f"{bucket.name}/{path.name}" for path in bucket.iterdir()]
         return found
 
     def _sweep(self) -> None:

@@ -29,10 +29,10 @@ CONNECT, SILENCE = 30.0, 60.0
 """Seconds that an HTTP server may take to be reached, and to say the next thing."""
 REFUSALS = {400, 401, 403, 404, 405, 409, 411, 501}
 """HTTP answers that trying again will not change."""
-_SHELF = re.compile(r"/[0-9a-f]{2}/?$")
+_BUCKET = re.compile(r"/[0-9a-f]{2}/?$")
 
 
-def open_place(url: str) -> Transport:
+def open_transport(url: str) -> Transport:
     """Open a place; nothing is read or written yet.
 
     Raises:
@@ -49,8 +49,8 @@ def open_place(url: str) -> Transport:
         return FolderTransport(Path(slash + path).absolute())
     if ambiguous(url):
         # Whoever opens it would take the beginning of the password for the host, and talk to that.
-        says = "its user or password holds `/`, `?` or `#`; write them as %2F, %3F, %23, or hand it over otherwise"
-        raise RecipeError(f"{shown(url)}: {says}")
+        message = "its user or password holds `/`, `?` or `#`; write them as %2F, %3F, %23, or hand it over otherwise"
+        raise RecipeError(f"{shown(url)}: {message}")
     try:
         urllib.parse.urlsplit(url)
     except ValueError as error:
@@ -99,16 +99,16 @@ class FsspecTransport:
         about = {path.partition(f"/{folder}/")[2]: said.get("size") for path, said in there.items()}
         return {name: about[name] for name in names if about.get(name) is not None}
 
-    def shelves(self, room: str) -> list[str]:
-        """List the files of a room."""
+    def buckets(self, folder: str) -> list[str]:
+        """List the files of a folder."""
         try:
             with _Asking(self.url):
                 if protocol_of(self.url) in FLAT:
-                    paths = self.fs.find(f"{self.base}/{room}")
+                    paths = self.fs.find(f"{self.base}/{folder}")
                 else:
-                    shelves = self.fs.ls(f"{self.base}/{room}", detail=False)
-                    wanted = [shelf for shelf in shelves if _SHELF.search(shelf)]  # pages link elsewhere, too
-                    paths = [path for shelf in wanted for path in self.fs.ls(shelf, detail=False)]
+                    buckets = self.fs.ls(f"{self.base}/{folder}", detail=False)
+                    wanted = [bucket for bucket in buckets if _BUCKET.search(bucket)]  # pages link elsewhere, too
+                    paths = [path for bucket in wanted for path in self.fs.ls(bucket, detail=False)]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return ["/".join(path.rstrip("/").split("/")[-2:]) for path in paths]
@@ -151,11 +151,11 @@ class HttpTransport(FsspecTransport):
                     found[name] = size
         return found
 
-    def shelves(self, room: str) -> list[str]:
-        """List the files of a room, two levels of links."""
+    def buckets(self, folder: str) -> list[str]:
+        """List the files of a folder, two levels of links."""
         if self.query:
             raise Denied(f"{shown(self.url)} can't be listed with a query in its address; name recipes with --recipe")
-        return super().shelves(room)
+        return super().buckets(folder)
 
     def _reader(self, path: str) -> Any:
         # Without blocks fsspec streams one answer; asked for the size first, it takes a dead server for an absent file.
@@ -186,14 +186,14 @@ class _Asking:
         if not foreign and not isinstance(error, OSError | EOFError | ValueError | NotImplementedError):
             return
         status = getattr(error, "status", getattr(error, "code", None))
-        says = f"{type(error).__name__}: {scrub(str(error), self.url)}"
+        message = f"{type(error).__name__}: {scrub(str(error), self.url)}"
         if (
             isinstance(error, PermissionError | FileNotFoundError | ValueError | NotImplementedError)
             or "Credential" in type(error).__name__
             or (str(status).isdigit() and int(str(status)) in REFUSALS)
         ):
-            raise Denied(f"{shown(self.url)} does not let itself be {self.to_be}: {says}") from error
-        raise Unreachable(f"{shown(self.url)} can't be reached: {says}; try again later") from error
+            raise Denied(f"{shown(self.url)} does not let itself be {self.to_be}: {message}") from error
+        raise Unreachable(f"{shown(self.url)} can't be reached: {message}; try again later") from error
 
 
 def _open_fsspec(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem, str]:
@@ -214,5 +214,5 @@ def _open_fsspec(url: str, options: dict[str, Any]) -> tuple[AbstractFileSystem,
 
 
 def _missing(url: str, package: str) -> BackendMissing:
-    says = f"{shown(url)}: {package} is not installed, and {protocol_of(url)}:// takes it"
-    return BackendMissing(f"{says}; pip install {package}")
+    message = f"{shown(url)}: {package} is not installed, and {protocol_of(url)}:// takes it"
+    return BackendMissing(f"{message}; pip install {package}")

@@ -34,7 +34,7 @@ def protocol_of(url: str) -> str:
 
 def shown(url: str) -> str:
     """Write an address without what may be secret in it: user, password, query; in every part of a chained one."""
-    return "::".join(f"{before}{place}" for before, _, place, _ in _parts(url)) if protocol_of(url) else url
+    return "::".join(f"{before}{parts}" for before, _, parts, _ in _parts(url)) if protocol_of(url) else url
 
 
 def scrub(text: str, url: str) -> str:
@@ -66,5 +66,5 @@ def _parts(url: str) -> Iterator[tuple[str, str, str, str]]:
     for part in re.split(r"::(?=[\w.+-]+://)", url):
         protocol, mark, rest = part.partition("://")
         user = userinfo(rest)
-        place, *query = re.split("[?#]", rest[len(user) :].removeprefix("@"), maxsplit=1)
-        yield f"{protocol}{mark}", user, place, "".join(query)
+        parts, *query = re.split("[?#]", rest[len(user) :].removeprefix("@"), maxsplit=1)
+        yield f"{protocol}{mark}", user, parts, "".join(query)

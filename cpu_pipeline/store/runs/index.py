@@ -19,10 +19,10 @@ from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.core.errors import PipelineError, RecipeError, TryAgain
 from cpu_pipeline.core.files import writing
 from cpu_pipeline.store.local import Store
-from cpu_pipeline.store.runs.reader import ROOM, RUN, RunEntry, folders, look
+from cpu_pipeline.store.runs.reader import FOLDER, RUN, RunEntry, folders, look
 
 NAME = "runs.sqlite"
-FORMAT = 2
+INDEX_FORMAT = 2
 """Raise when a row changes its shape; an index of another format is made anew."""
 PATIENCE = 0.5
 """Seconds to wait for who writes just now."""
@@ -33,10 +33,10 @@ Row = tuple[str, str, str, str]
 
 def entries(store: Store) -> Iterator[RunEntry]:
     """Give every run, newest first: from the index where it is right, else from its folder; mend the index."""
-    there = folders(store)
+    existing = folders(store)
     known, whole = _read(store)
     fresh = []
-    for name in there:
+    for name in existing:
         stamp = _stamp(store, name)
         if stamp and (row := known.get(name)) is not None and row[0] == stamp:
             yield row[1]
@@ -44,8 +44,8 @@ def entries(store: Store) -> Iterator[RunEntry]:
             yield entry
             if stamp:  # what still runs, or died, has no end that could be kept
                 fresh.append(_row(stamp, entry))
-    gone = known.keys() - set(there)
-    if not there or not (fresh or gone or not whole):
+    gone = known.keys() - set(existing)
+    if not existing or not (fresh or gone or not whole):
         return
     if whole:
         _write(store, fresh, gone)
@@ -109,15 +109,15 @@ def _replace(store: Store, rows: Sequence[Row]) -> None:
 def _stamp(store: Store, name: str) -> str:
     """Say what tells whether a run.json changed; nothing when there is none."""
     try:
-        about = os.stat(store.root / ROOM / name / RUN)  # noqa: PTH116  # three times as quick as Path's, of which thousands are made
+        about = os.stat(store.root / FOLDER / name / RUN)  # noqa: PTH116  # three times as quick as Path's, of which thousands are made
     except OSError:
         return ""
     return f"{about.st_size}.{about.st_mtime_ns}"
 
 
 def _row(stamp: str, entry: RunEntry) -> Row:
-    said = asdict(entry)
-    return entry.id, stamp, json.dumps(said), digest_json([stamp, said])
+    fields = asdict(entry)
+    return entry.id, stamp, json.dumps(fields), digest_json([stamp, fields])
 
 
 def _read(store: Store) -> tuple[Mapping[str, tuple[str, RunEntry]], bool]:
@@ -128,13 +128,13 @@ def _read(store: Store) -> tuple[Mapping[str, tuple[str, RunEntry]], bool]:
     known = {}
     try:
         with _opened(path) as index:
-            if index.execute("PRAGMA user_version").fetchone() != (FORMAT,):
+            if index.execute("PRAGMA user_version").fetchone() != (INDEX_FORMAT,):
                 return {}, False
             for name, stamp, text, digest in index.execute("SELECT id, stamp, entry, digest FROM runs"):
-                said = json.loads(text)
-                if digest_json([stamp, said]) != digest:
+                fields = json.loads(text)
+                if digest_json([stamp, fields]) != digest:
                     return {}, False
-                known[name] = stamp, RunEntry(**said)
+                known[name] = stamp, RunEntry(**fields)
     except sqlite3.DatabaseError as error:
         return {}, _locked(error)
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -161,7 +161,7 @@ def _put(path: Path, rows: Iterable[Row], gone: Iterable[str], anew: bool = Fals
                 index.execute("DROP TABLE IF EXISTS runs")
             if index.execute("SELECT name FROM sqlite_master WHERE name = 'runs'").fetchone() is None:
                 index.execute(_SHAPE)
-                index.execute(f"PRAGMA user_version={FORMAT}")
+                index.execute(f"PRAGMA user_version={INDEX_FORMAT}")
             index.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", rows)
             index.executemany("DELETE FROM runs WHERE id = ?", [(name,) for name in gone])
 

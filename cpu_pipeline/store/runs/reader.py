@@ -1,4 +1,4 @@
-"""The runs that a store remembers, read: what each came to, and whether one without an end still runs."""
+"""The runs that a store recorded: the outcome of each, and whether one without an end still runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 from cpu_pipeline.core.errors import RecipeError, newer_format
 from cpu_pipeline.store.local import Store
 
-FORMAT = 1
-ROOM, RUN, EVENTS, LOCK = "runs", "run.json", "events.jsonl", "alive.lock"
+RUN_FORMAT = 1
+FOLDER, RUN, EVENTS, LOCK = "runs", "run.json", "events.jsonl", "alive.lock"
 _ID = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}")
 
-Outcome = Literal["done", "failed", "interrupted", "died", "running", "unreadable"]
+RunState = Literal["done", "failed", "interrupted", "died", "running", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class RunEntry:
     started: str
     """UTC, as ISO 8601 has it."""
     finished: str | None
-    outcome: Outcome
+    outcome: RunState
     exit_code: int | None
     version: str | None
-    """What it put out, or left in service."""
+    """The version that it published, or left in service."""
     puts_out: bool
-    """False for a run that was to put nothing out (`--until`), and for a lock."""
+    """False for a run that publishes nothing (`--until`), and for a lock."""
     partial: bool
-    """True when more had moved than it was to react to (`--only`)."""
+    """True when there were changes that it was not to react to (`--only`)."""
     says: str
     """The first line of its error."""
 
@@ -53,8 +53,8 @@ class RunEntry:
 def folders(store: Store) -> list[str]:
     """Name the folders of runs, newest first."""
     try:
-        with os.scandir(store.root / ROOM) as there:
-            return sorted((one.name for one in there if _ID.fullmatch(one.name)), reverse=True)
+        with os.scandir(store.root / FOLDER) as entries:
+            return sorted((entry.name for entry in entries if _ID.fullmatch(entry.name)), reverse=True)
     except OSError:
         return []
 
@@ -67,9 +67,9 @@ def find(store: Store, begin: str) -> Path:
     """
     found = [name for name in folders(store) if name.startswith(begin)]
     if len(found) != 1 or not begin:
-        says = f"{len(found)} runs begin so: {', '.join(found[:5])}" if found else "no run begins so"
-        raise RecipeError(f"{begin}: {says}; `cpu-pipeline history` lists them")
-    return store.root / ROOM / found[0]
+        message = f"{len(found)} runs begin so: {', '.join(found[:5])}" if found else "no run begins so"
+        raise RecipeError(f"{begin}: {message}; `cpu-pipeline history` lists them")
+    return store.root / FOLDER / found[0]
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -79,19 +79,19 @@ def read(folder: Path) -> dict[str, Any] | None:
         RecipeError: it was written by a newer version.
     """
     try:
-        said = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        record = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or not isinstance(said.get("run"), int):
+    if not isinstance(record, dict) or not isinstance(record.get("run"), int):
         return None
-    if said["run"] > FORMAT:
-        raise newer_format(folder / RUN, said["run"], FORMAT)
-    return said
+    if record["run"] > RUN_FORMAT:
+        raise newer_format(folder / RUN, record["run"], RUN_FORMAT)
+    return record
 
 
 def look(store: Store, name: str) -> RunEntry | None:
-    """Say what a run came to; None for a folder in which nothing began."""
-    folder = store.root / ROOM / name
+    """Return the outcome of a run; None for a directory in which nothing began."""
+    folder = store.root / FOLDER / name
     for again in (True, False):
         if (folder / RUN).exists():
             try:
@@ -103,21 +103,21 @@ def look(store: Store, name: str) -> RunEntry | None:
     return _entry(name, _head(folder), "died", "killed, or the machine went down") if _head(folder) else None
 
 
-def _ended(name: str, said: Mapping[str, Any] | None) -> RunEntry:
-    if said is None:
+def _ended(name: str, record: Mapping[str, Any] | None) -> RunEntry:
+    if record is None:
         return _entry(name, {}, "unreadable", f"its {RUN} can't be read")
-    code = said.get("exit_code")
-    outcome: Outcome = "done" if code == 0 else "interrupted" if code in (130, 143) else "failed"
-    error = said.get("error")
-    says = str((error if isinstance(error, Mapping) else said).get("says", "")) if code != 0 else ""
-    return _entry(name, said, outcome, says.strip().partition("\n")[0])
+    code = record.get("exit_code")
+    outcome: RunState = "done" if code == 0 else "interrupted" if code in (130, 143) else "failed"
+    error = record.get("error")
+    message = str((error if isinstance(error, Mapping) else record).get("says", "")) if code != 0 else ""
+    return _entry(name, record, outcome, message.strip().partition("\n")[0])
 
 
-def _entry(name: str, said: Mapping[str, Any], outcome: Outcome, says: str) -> RunEntry:
+def _entry(name: str, record: Mapping[str, Any], outcome: RunState, message: str) -> RunEntry:
     def text(key: str) -> str | None:
-        return found if isinstance(found := said.get(key), str) else None
+        return found if isinstance(found := record.get(key), str) else None
 
-    code = said.get("exit_code")
+    code = record.get("exit_code")
     return RunEntry(
         name,
         text("command") or "?",
@@ -130,9 +130,9 @@ def _entry(name: str, said: Mapping[str, Any], outcome: Outcome, says: str) -> R
         outcome,
         code if isinstance(code, int) else None,
         text("version"),
-        bool(said.get("puts_out", said.get("command") != "lock")),
-        bool(refresh.get("ignored")) if isinstance(refresh := said.get("refresh"), Mapping) else False,
-        says,
+        bool(record.get("puts_out", record.get("command") != "lock")),
+        bool(refresh.get("ignored")) if isinstance(refresh := record.get("refresh"), Mapping) else False,
+        message,
     )
 
 
@@ -146,10 +146,10 @@ def _head(folder: Path) -> dict[str, Any]:
     """Read what began; nothing when its line was never whole."""
     try:
         with (folder / EVENTS).open(encoding="utf-8", errors="replace") as file:
-            said = json.loads(file.readline())
+            record = json.loads(file.readline())
     except (OSError, ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def _alive(folder: Path) -> bool:

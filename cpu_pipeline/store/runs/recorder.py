@@ -1,6 +1,6 @@
-"""What was done: a folder for each run, with what it came to and every event on the way.
+"""The history: a directory for each run, with its outcome and every event.
 
-runs/<id>/run.json      what was asked and what came of it; written last, whole or not at all
+runs/<id>/run.json      request and outcome; written last, whole or not at all
 runs/<id>/events.jsonl  a line for every event, as it happens; the first says what began
 runs/<id>/alive.lock    held by the system for as long as the run lives
 
@@ -28,7 +28,7 @@ from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.core.files import make_dir, write_file, writing
 from cpu_pipeline.core.redaction import SECRET, userinfo
 from cpu_pipeline.store.local import Store
-from cpu_pipeline.store.runs.reader import EVENTS, FORMAT, LOCK, ROOM, RUN, RunEntry
+from cpu_pipeline.store.runs.reader import EVENTS, FOLDER, LOCK, RUN, RUN_FORMAT, RunEntry
 
 __all__ = ["RunEntry", "RunRecorder", "recording", "runs"]
 
@@ -43,10 +43,10 @@ def recording(
     recipe: Path | None,
     tell: Tell = lambda _: None,
 ) -> RunRecorder:
-    """Leave a record of what happens inside, below `<store>/runs/`; to be used as a context.
+    """Record what happens inside, below `<store>/runs/`; to be used as a context.
 
     Args:
-        store: where it is kept.
+        store: holds the record.
         command: run, lock, refresh or rollback.
         name: the recipe's, which is the artifact's too.
         recipe: its file, as it was given; None where there is none.
@@ -73,13 +73,13 @@ class RunRecorder:
         now = datetime.now(UTC)
         self.id = f"{now:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
         self.command = command
-        self.folder = store.root / ROOM / self.id
+        self.folder = store.root / FOLDER / self.id
         self.lost = ""
         """Why there is no record, or not a whole one."""
         self._store, self._warn = store, tell
         self._began = time.monotonic()
         self._said: dict[str, Any] = {
-            "run": FORMAT,
+            "run": RUN_FORMAT,
             "id": self.id,
             "command": command,
             "name": name,
@@ -109,8 +109,8 @@ class RunRecorder:
         noted = {key: value for key, value in self._noted.items() if key not in self._said}
         if error is not None:
             noted.pop("exit_code", None)
-        said = {**self._said, "finished": _iso(ended), "seconds": seconds, **_outcome(error), **noted}
-        text = json.dumps(_clean(said), indent=1, ensure_ascii=False, default=str) + "\n"
+        record = {**self._said, "finished": _iso(ended), "seconds": seconds, **_outcome(error), **noted}
+        text = json.dumps(_clean(record), indent=1, ensure_ascii=False, default=str) + "\n"
         try:
             with writing(self._store.root):
                 write_file(self.folder / RUN, text, self.folder / f"{RUN}.part")
@@ -129,13 +129,17 @@ class RunRecorder:
         """Append an event, at once."""
         if self._events is None:
             return
-        said: dict[str, Any] = {"at": round(time.monotonic() - self._began, 3), "node": event.node, "what": event.what}
+        fields: dict[str, Any] = {
+            "at": round(time.monotonic() - self._began, 3),
+            "node": event.node,
+            "what": event.what,
+        }
         if event.why:
-            said["why"] = list(event.why)
+            fields["why"] = list(event.why)
         if event.seconds:
-            said["seconds"] = round(event.seconds, 3)
+            fields["seconds"] = round(event.seconds, 3)
         try:
-            self._events.write(_line(said))
+            self._events.write(_line(fields))
         except OSError as error:  # run.json will say what it came to; if the disk is still full then, that fails
             self.note(events=f"incomplete: {error.strerror}")
             self._end_events()
@@ -190,8 +194,8 @@ def _outcome(error: BaseException | None) -> dict[str, Any]:
             return {"exit_code": BUG, "error": {"name": type(error).__name__, "says": str(error)}}
 
 
-def _line(said: Mapping[str, Any]) -> str:
-    return json.dumps(_clean(said), ensure_ascii=False, default=str) + "\n"
+def _line(fields: Mapping[str, Any]) -> str:
+    return json.dumps(_clean(fields), ensure_ascii=False, default=str) + "\n"
 
 
 def _iso(when: datetime) -> str:

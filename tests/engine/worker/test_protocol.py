@@ -99,7 +99,9 @@ def test_an_unknown_error_is_a_failed_stage() -> None:
 
 @pytest.mark.parametrize("verb", ["tune", None, "Run"])
 def test_an_unknown_verb_is_refused(verb: str | None) -> None:
-    with pytest.raises(StageFailed, match=f"does not know the request `{verb}`; it knows run, open, reset, answer, time"):
+    with pytest.raises(
+        StageFailed, match=f"does not know the request `{verb}`; it knows run, open, reset, answer, time"
+    ):
         read_request(json.dumps({**RUN.to_json(), "do": verb}).encode())
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cpu_pipeline.core.artifact import Card
-from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Inputs, Job, Stage
 from faulty._acts import Act, act
 
 
@@ -38,7 +39,7 @@ class FaultyCopy(Stage):
     def gives(self) -> str:
         return self.form
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Mapping[str, Any]:
         """Copy, mark, go wrong."""
         began = time.time()
         if self.runs is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Host, Inputs, Job, Stage
 
 
 class FaultyMeasure(Stage):
@@ -27,7 +28,7 @@ class FaultyMeasure(Stage):
     def host(self) -> Host:
         return "machine"
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Mapping[str, Any]:
         """Sleep between two looks at the clock."""
         began = time.time()
         time.sleep(self.seconds)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
+from cpu_pipeline.stages._base import Inputs, Job, Stage
 
 
 class FaultyScale(Stage):
@@ -22,7 +23,7 @@ class FaultyScale(Stage):
     def gives(self) -> str:
         return "hf"
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> Mapping[str, Any]:
         from safetensors.numpy import load_file, save_file
 
         for path in inputs["model"].path.iterdir():

@@ -8,7 +8,15 @@ from typing import ClassVar, Self
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.stages._base import Facts, Host, Inputs, Job, Stage, Verdict
+from cpu_pipeline.stages import Facts, Inputs, Job, Stage, Verdict
+from cpu_pipeline.stages._base import Host
+
+
+class VersusFacts(Facts):
+    """Both scores."""
+
+    candidate: float
+    reference: float
 
 
 class FaultyVersus(Stage):
@@ -25,6 +33,7 @@ class FaultyVersus(Stage):
     """A file that says how much worse than it is the candidate seems, and perhaps the score of a reference that can't
     be run just now; with it, this measures the machine."""
 
+    facts_model: ClassVar = VersusFacts
     takes: ClassVar = {"candidate": {"hf", "onnx"}, "reference": {"hf", "onnx"}}
     unkeyed: ClassVar = frozenset({"max_drop", "runs", "noise"})
 
@@ -34,7 +43,7 @@ class FaultyVersus(Stage):
     def host(self) -> Host:
         return "none" if self.noise is None else "machine"
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> VersusFacts:
         """Write both down."""
         scores = {side: _score(inputs[side]) for side in ("candidate", "reference")}
         afraid_of = self.afraid_of
@@ -48,20 +57,20 @@ class FaultyVersus(Stage):
             with self.runs.open("a", encoding="utf-8") as file:
                 file.write(f"compared {scores['candidate']} {scores['reference']}\n")
         (out / "scores.json").write_text(json.dumps(scores) + "\n", encoding="utf-8")
-        return scores
+        return VersusFacts.model_validate(scores)
 
-    def judge(self, facts: Facts) -> list[Verdict]:
+    def judge(self, facts: VersusFacts) -> list[Verdict]:
         """Compare them."""
-        drop = facts["reference"] - facts["candidate"]
+        drop = facts.reference - facts.candidate
         return [Verdict("score", drop <= self.max_drop, f"a drop of {drop:.2f}", drop, self.max_drop)]
 
     def successor(self) -> Self:
         """Allow the same drop."""
         return self
 
-    def changes(self, facts: Facts) -> list[str]:
+    def changes(self, facts: VersusFacts) -> list[str]:
         """Say both."""
-        return [f"score: {facts['reference']} → {facts['candidate']}"]
+        return [f"score: {facts.reference} → {facts.candidate}"]
 
 
 def _score(model: Artifact) -> float:

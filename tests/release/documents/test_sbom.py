@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from publishing import MODEL, ROWS, Made
+from publishing import MODEL, ROWS, PretendedProject
 
 from cpu_pipeline.core.artifact import digest_file
 from cpu_pipeline.core.errors import BackendMissing
@@ -24,14 +24,14 @@ from cpu_pipeline.release.verify import verify
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
-    return Made(tmp_path / "project")
+def made(tmp_path: Path) -> PretendedProject:
+    return PretendedProject(tmp_path / "project")
 
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a version, not to be changed."""
-    return Made(tmp_path_factory.mktemp("made") / "project").put()
+    return PretendedProject(tmp_path_factory.mktemp("made") / "project").published()
 
 
 def said(version: Path) -> dict[str, Any]:
@@ -64,11 +64,11 @@ def valid(text: str) -> None:
         {"about": "<ü>\n\t|"},
     ],
 )
-def test_the_official_schema_accepts_it(recipe: dict[str, Any], made: Made) -> None:
+def test_the_official_schema_accepts_it(recipe: dict[str, Any], made: PretendedProject) -> None:
     if "folder" in recipe.get("model", {}):
         (made.home / "model").mkdir()
         (made.home / "model" / "config.json").write_text("{}")
-    text = (made.put(**recipe) / FILE).read_text()
+    text = (made.published(**recipe) / FILE).read_text()
     valid(text)
     with pytest.raises(AssertionError):
         valid(text.replace('"library"', '"librarian"'))
@@ -114,16 +114,16 @@ def test_an_output_depends_on_what_it_was_made_of_and_the_version_on_everything(
     assert {one["bom-ref"] for one in bom["components"]} <= reached
 
 
-def test_its_number_and_time_come_from_the_version(version: Path, made: Made) -> None:
+def test_its_number_and_time_come_from_the_version(version: Path, made: PretendedProject) -> None:
     bom = said(version)
     assert bom["serialNumber"] == uuid.uuid5(uuid.NAMESPACE_URL, f"pkg:generic/toy@{version.name}").urn
     last = max(step["run"]["when"] for step in read_manifest(version)["steps"].values())
     assert datetime.fromisoformat(bom["metadata"]["timestamp"]).timestamp() == last
-    other = said(made.put(content="other"))
+    other = said(made.published(content="other"))
     assert other["serialNumber"] != bom["serialNumber"]
 
 
-def test_records_without_a_time_give_no_timestamp(made: Made) -> None:
+def test_records_without_a_time_give_no_timestamp(made: PretendedProject) -> None:
     built, store = made.build()
     for name, record in built.records.items():
         built.records[name] = replace(record, run={})
@@ -133,7 +133,7 @@ def test_records_without_a_time_give_no_timestamp(made: Made) -> None:
     assert "timestamp" not in json.loads(text)["metadata"]
 
 
-def test_packages_of_environments(version: Path, made: Made) -> None:
+def test_packages_of_environments(version: Path, made: PretendedProject) -> None:
     """A distribution that two environments have in one version is one component; in two versions, two."""
     built, _ = made.build()
     manifest = read_manifest(version)
@@ -152,12 +152,12 @@ def test_packages_of_environments(version: Path, made: Made) -> None:
     }  # fmt: skip
 
 
-def test_an_output_depends_on_the_environment_that_made_it(made: Made) -> None:
-    version = made.put(place="ipex")
+def test_an_output_depends_on_the_environment_that_made_it(made: PretendedProject) -> None:
+    version = made.published(environment="ipex")
     text = (version / FILE).read_text()
     valid(text)
     needs = {one["ref"]: set(one.get("dependsOn", [])) for one in json.loads(text)["dependencies"]}
-    torch = f"pkg:pypi/torch@{environments.read('ipex').pins['torch']}".replace("+", "%2B")
+    torch = f"pkg:pypi/torch@{environments.get('ipex').pins['torch']}".replace("+", "%2B")
     assert torch in needs["int8"] and torch not in needs["float"]
     statement = json.loads((version / "provenance.json").read_text())
     found = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
@@ -165,8 +165,8 @@ def test_an_output_depends_on_the_environment_that_made_it(made: Made) -> None:
     verify(version)
 
 
-def test_without_its_library_it_says_what_to_install(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_library_it_says_what_to_install(made: PretendedProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sbom, "LIBRARY", "no-such-library")
     with pytest.raises(BackendMissing, match=r"no-such-library is not installed; pip install 'cpu-pipeline\[build\]'"):
-        made.put()
+        made.published()
     assert not list((made.home / "out" / "toy").glob("*/*"))

@@ -59,9 +59,9 @@ def export(checkpoint: Path, out: Path, task: str, **options: Any) -> Any:
 def test_it_answers_as_eager_does(tmp_path: Path, kind: str, task: str, inputs: list[str]) -> None:
     checkpoint = models.make(kind, tmp_path / "hf", task)
     facts = export(checkpoint, tmp_path / "out", task)
-    assert facts["inputs"] == inputs
-    assert facts["parity"]["max_abs"] < 1e-4
-    assert len({tuple(shape) for shape in facts["parity"]["shapes"]}) > 1
+    assert facts.inputs == inputs
+    assert facts.parity.max_abs < 1e-4
+    assert len({tuple(shape) for shape in facts.parity.shapes}) > 1
     session = openvino.load(tmp_path / "out", TASKS[task], 1)
     assert list(session.inputs) == inputs
     # Shapes that neither the trace nor the stage's own comparison has seen.
@@ -81,7 +81,7 @@ def test_the_directory_is_complete(tmp_path: Path) -> None:
     assert {"config.json", "tokenizer.json", "modules.json", "1_Pooling/config.json"} <= names
     assert {"openvino_model.xml", "openvino_model.bin", "cpu_pipeline.json"} <= names
     assert not [name for name in names if name.endswith(".safetensors")]
-    assert facts["bytes"] == {name: (tmp_path / "out" / name).stat().st_size for name in (openvino.XML, openvino.BIN)}
+    assert facts.bytes == {name: (tmp_path / "out" / name).stat().st_size for name in (openvino.XML, openvino.BIN)}
 
 
 @pytest.mark.parametrize(("precision", "hint"), [("f32", "f32"), ("bf16", "bf16"), ("auto", "dynamic")])
@@ -89,7 +89,7 @@ def test_the_card_says_what_to_compute_in(tmp_path: Path, precision: str, hint: 
     checkpoint = models.make("distilbert", tmp_path / "hf", "text-classification")
     facts = export(checkpoint, tmp_path / "out", "text-classification", inference_precision=precision)
     assert Card.read(tmp_path / "out", "openvino").runtime == {"INFERENCE_PRECISION_HINT": hint}
-    assert facts["parity"]["max_abs"] < 1e-4  # the graph is judged in float32, whatever it will run in
+    assert facts.parity.max_abs < 1e-4  # the graph is judged in float32, whatever it will run in
     openvino.load(tmp_path / "out", TASKS["text-classification"], 1)
 
 

@@ -27,7 +27,7 @@ from cpu_pipeline.core.model_io import TOKENS, InputKind
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages import _trace
-from cpu_pipeline.stages._base import Job
+from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.stages.export.torchscript import ExportTorchscript, script
 from cpu_pipeline.tasks import Task
 from cpu_pipeline.tasks._synthetic import tokens
@@ -59,7 +59,7 @@ def scripted(checkpoint: Built, job: Jobs, tmp_path_factory: pytest.TempPathFact
     def give(kind: str, task: str, **options: Any) -> Artifact:
         out = tmp_path_factory.mktemp("torchscript")
         facts = ExportTorchscript(**options).run({"model": checkpoint(kind, task)}, out, job(task))
-        return Artifact("torchscript", out, "", facts)
+        return Artifact("torchscript", out, "", stored_facts(facts))
 
     return give
 
@@ -115,8 +115,9 @@ def test_bfloat16_is_half_the_size_and_says_what_rounding_does(scripted: Built, 
     assert half.facts["bytes"] < 0.6 * exact.facts["bytes"]
     rounding = half.facts["rounding"]["max_abs"]
     assert half.facts["parity"]["max_abs"] <= 1e-4 < rounding < 1
-    (line,) = ExportTorchscript(dtype="bfloat16").tells(half.facts)
-    assert line.startswith("Rounding to bfloat16 moves outputs by up to")
+    stage = ExportTorchscript(dtype="bfloat16")
+    (note,) = stage.details(stage.parse_facts(half.facts))
+    assert note.text.startswith("Rounding to bfloat16 moves outputs by up to")
     answers = job(QA).load(half)(pad(tokens(half.path)[0], list(TOKENS), TOKENS))
     assert {answer.dtype.name for answer in answers.values()} == {"float32"}
 
@@ -177,10 +178,11 @@ def test_the_fallback_runs_and_says_that_it_is_one(
 ) -> None:
     stage, source = ExportTorchscript(on_failure="eager"), unfaithful(family)
     facts = stage.run({"model": source}, out, job(LABEL))
-    assert facts["eager"] is True and UNFAITHFUL[family][1] in facts["reason"]
-    assert any("might not generalize" in fear or "Converting a tensor" in fear for fear in facts["tracer_warnings"])
-    (line,) = stage.tells(facts)
-    assert "Not TorchScript: this artifact runs eagerly" in line and UNFAITHFUL[family][1] in line
+    assert facts.eager is True and UNFAITHFUL[family][1] in facts.reason
+    assert any("might not generalize" in fear or "Converting a tensor" in fear for fear in facts.tracer_warnings)
+    warning, reason = stage.details(facts)
+    assert warning.warning and "Not TorchScript: this artifact runs eagerly" in warning.text
+    assert UNFAITHFUL[family][1] in reason.text
     assert Card.read(out, "torchscript") == Card("torchscript", runtime={"eager": True})
     assert sorted(path.name for path in out.iterdir() if path.suffix in (".pt", ".safetensors")) == [
         "model.safetensors"
@@ -209,8 +211,8 @@ def test_the_fallback_takes_what_cannot_be_traced(
 ) -> None:
     monkeypatch.setattr(_trace, "named", lambda *given: Odd())
     facts = ExportTorchscript(on_failure="eager").run({"model": checkpoint("bert", QA)}, out, job(QA))
-    assert facts["eager"] is True and "BertForQuestionAnswering cannot be traced" in facts["reason"]
-    assert facts["parity"]["max_abs"] == 0.0
+    assert facts.eager is True and "BertForQuestionAnswering cannot be traced" in facts.reason
+    assert facts.parity.max_abs == 0.0
     with pytest.raises(StageFailed, match="cannot be traced"):
         ExportTorchscript().run({"model": checkpoint("bert", QA)}, out, job(QA))
 

@@ -16,7 +16,7 @@ from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.stages._base import Job
-from cpu_pipeline.stages.fuse.ipex import FUSIONS, FuseIpex, fusions, operators, promised, require
+from cpu_pipeline.stages.fuse.ipex import FUSIONS, FuseIpex, IpexFacts, fusions, operators, promised, require
 
 Built = Callable[..., Artifact]
 
@@ -105,10 +105,11 @@ def test_it_needs_a_task_a_cpu_and_ipex(
 
 
 def test_the_report_says_what_was_fused() -> None:
-    facts = {"dtype": "bfloat16", **promised(TRACED, "onednn", "ipex")}
-    assert FuseIpex().tells(facts) == [
+    facts = IpexFacts.model_construct(dtype="bfloat16", **promised(TRACED, "onednn", "ipex"))
+    [note] = FuseIpex().details(facts)
+    assert note.text == (
         "Fused by IPEX in bfloat16: attention 12, concat_linear 12, linear_add 24, linear_gelu 12, add_layernorm 1."
-    ]
+    )
 
 
 def test_a_run_without_the_environment_ends_with_4_and_the_command_that_makes_it(command: Cli, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_weights_beside_the_graph_stay_beside_it(exported: Built, job: Callable[
     source = exported("bert", QA, inline=50_000)
     facts = FuseOnnx().run({"model": source}, out, job(QA))
     assert (out / "model.onnx_data").stat().st_size > (out / "model.onnx").stat().st_size
-    assert facts["Attention"] == 2
+    assert facts.attention == 2
 
 
 def test_the_card_and_the_other_files_are_carried(

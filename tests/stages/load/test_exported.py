@@ -66,7 +66,7 @@ def test_onnx_settles_under_its_usual_name_with_its_data(bert: Path, tmp_path: P
     (bert / "onnx").mkdir()
     size = len(write_onnx(bert / "onnx" / "qa.onnx", location="qa.onnx_data", length="8"))
     (bert / "onnx" / "qa.onnx_data").write_bytes(b"12345678")
-    assert load(bert, tmp_path / "out", "onnx")["weight_bytes"] == size + 8
+    assert load(bert, tmp_path / "out", "onnx").weight_bytes == size + 8
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names >= {"config.json", "tokenizer.json", "model.onnx", "qa.onnx_data"} and "onnx" not in names
     assert onnx.load(tmp_path / "out" / "model.onnx").graph.node
@@ -76,7 +76,7 @@ def test_openvino_settles_under_its_usual_names(bert: Path, tmp_path: Path) -> N
     (bert / "graph.xml").write_text(XML)
     fails(StageFailed, "graph.bin is missing", bert, tmp_path / "half", "openvino")
     (bert / "graph.bin").write_bytes(b"12345678")
-    assert load(bert, tmp_path / "out", "openvino")["weight_bytes"] == 8 + len(XML)
+    assert load(bert, tmp_path / "out", "openvino").weight_bytes == 8 + len(XML)
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {"openvino_model.xml", "openvino_model.bin"}
 
 
@@ -92,7 +92,7 @@ def test_a_tokenizer_from_elsewhere_completes_it(bert: Path, tmp_path: Path) -> 
         path.rename(words / path.name)
     write_onnx(bert / "model.onnx")
     fails(RecipeError, "say where one is: `tokenizer:", bert, tmp_path / "none", "onnx")
-    assert load(bert, tmp_path / "out", "onnx", tokenizer=words)["tokens"] > 100
+    assert load(bert, tmp_path / "out", "onnx", tokenizer=words).tokens > 100
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (words / "tokenizer.json").read_bytes()
 
 

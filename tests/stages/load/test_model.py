@@ -8,6 +8,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
+import media
 import pytest
 import torch
 from models import make
@@ -49,12 +50,12 @@ def fails(error: type[PipelineError], says: str, files: Path, out: Path, **more:
 
 def test_a_sound_model_passes_with_its_facts(bert: Path, tmp_path: Path) -> None:
     facts = load(bert, tmp_path / "out")
-    assert facts["architecture"] == "BertForQuestionAnswering" and facts["model_type"] == "bert"
+    assert facts.architecture == "BertForQuestionAnswering" and facts.model_type == "bert"
     tensors = load_file(bert / "model.safetensors")
-    assert facts["parameters"] == sum(t.numel() for t in tensors.values())
-    assert facts["weight_bytes"] == 4 * facts["parameters"]
-    assert facts["dtypes"] == {"F32": len(tensors)}
-    assert facts["tokens"] == facts["vocab_size"] == json.loads((bert / "config.json").read_text())["vocab_size"]
+    assert facts.parameters == sum(t.numel() for t in tensors.values())
+    assert facts.weight_bytes == 4 * facts.parameters
+    assert facts.dtypes == {"F32": len(tensors)}
+    assert facts.tokens == facts.vocab_size == json.loads((bert / "config.json").read_text())["vocab_size"]
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (bert / "model.safetensors").read_bytes()
     assert (tmp_path / "out" / "model.safetensors").stat().st_nlink == 1
     assert LoadModel().gives() == "hf" and LoadModel(format="onnx").gives() == "onnx"
@@ -62,7 +63,7 @@ def test_a_sound_model_passes_with_its_facts(bert: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "minilm"])
 def test_other_families_fit_too(kind: str, tmp_path: Path) -> None:
-    assert load(make(kind, tmp_path / "model"), tmp_path / "out")["tokens"] > 100
+    assert load(make(kind, tmp_path / "model"), tmp_path / "out").tokens > 100
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def shard(folder: Path) -> dict[str, torch.Tensor]:
 def test_shards_pass_whole_and_fail_in_part(bert: Path, tmp_path: Path) -> None:
     tensors = shard(bert)
     facts = load(bert, tmp_path / "whole")
-    assert facts["parameters"] == sum(t.numel() for t in tensors.values())
+    assert facts.parameters == sum(t.numel() for t in tensors.values())
     index = bert / "model.safetensors.index.json"
     good = index.read_text()
     edit(index, weight_map={**json.loads(good)["weight_map"], "more": "model-00001-of-00002.safetensors"})
@@ -330,3 +331,15 @@ def test_settings_that_transformers_5_alone_reads_are_spelled_for_both(bert: Pat
     edit(config, **settings)
     load(bert, tmp_path / "same")
     assert (tmp_path / "same" / config.name).read_bytes() == config.read_bytes()
+
+
+@pytest.mark.parametrize("make_media", [media.vit, media.wav2vec2], ids=["images", "sound"])
+def test_a_model_of_images_or_sound_needs_no_tokenizer(tmp_path: Path, make_media: Any) -> None:
+    model = make_media(tmp_path / "model")
+    facts = load(model, tmp_path / "out")
+    assert "tokens" not in facts and facts["parameters"] > 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "config.json", "model.safetensors", "preprocessor_config.json",
+    ]  # fmt: skip
+    (model / "preprocessor_config.json").unlink()
+    fails(RecipeError, "the model has no tokenizer", model, tmp_path / "again")

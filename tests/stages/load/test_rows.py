@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from cpu_pipeline.core.artifact import Artifact, digest_tree
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
-from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.core.jsonl import read_jsonl
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load._splits import _glob
 from cpu_pipeline.stages.load.rows import LoadRows, sample
@@ -53,7 +53,7 @@ def load(home: Path, task: Any = None, **options: Any) -> tuple[list[dict[str, A
     out.mkdir()
     job = Job(load=None, timer=None, task=task or TextClassification())  # type: ignore[arg-type]
     facts = LoadRows(**{"role": "validation", **options}).run({"files": Artifact("files", home, "", {})}, out, job)
-    return read(out / "rows.jsonl"), facts
+    return read_jsonl(out / "rows.jsonl"), facts
 
 
 def fails(error: type[PipelineError], says: str, home: Path, **options: Any) -> None:
@@ -66,8 +66,8 @@ def fails(error: type[PipelineError], says: str, home: Path, **options: Any) -> 
 def test_a_split_is_all_its_files_in_order(home: Path) -> None:
     rows, facts = load(home, split="train")
     assert rows == [{"id": f"train-{i}", "text": f"text {i}", "label": i % 2} for i in range(50)]
-    assert (facts["rows"], facts["total"]) == (50, 50)
-    assert facts["files"] == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    assert (facts.rows, facts.total) == (50, 50)
+    assert facts.files == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
 
 
 def test_a_sample_is_part_of_the_whole_in_order(home: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_sample_is_part_of_the_whole_in_order(home: Path) -> None:
     some, facts = load(home, split="train", take=20)
     places = [whole.index(r) for r in some]
     assert len(set(places)) == 20 and places == sorted(places)
-    assert (facts["rows"], facts["total"]) == (20, 50) and facts["ids"] != all_facts["ids"]
+    assert (facts.rows, facts.total) == (20, 50) and facts.ids != all_facts.ids
     assert load(home, split="train", take=20)[0] == some
     assert load(home, split="train", take=20, seed=1)[0] != some
     assert load(home, split="train", take=50)[0] == whole
@@ -307,7 +307,7 @@ def test_names_of_classes_are_kept_as_facts(tmp_path: Path) -> None:
         "text": {"dtype": "string", "_type": "Value"},
     }
     put(tmp_path / "data" / "a.parquet", [row(0)], {"huggingface": json.dumps({"info": {"features": features}})})
-    assert load(tmp_path / "data")[1]["labels"] == {"label": ["bad", "good"]}
+    assert load(tmp_path / "data")[1].labels == {"label": ["bad", "good"]}
 
 
 def test_nested_columns_come_as_the_task_wants_them(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import models
@@ -17,19 +16,18 @@ from safetensors.torch import load_file, save_file
 
 from cpu_pipeline.backends import hf
 from cpu_pipeline.core import host
-from cpu_pipeline.core.artifact import Artifact, Facts
+from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.runtime import parity
-from cpu_pipeline.stages._base import Job
-from cpu_pipeline.stages.prune.magnitude import PruneMagnitude
+from cpu_pipeline.stages._base import Job, stored_facts
+from cpu_pipeline.stages.prune.magnitude import PruneFacts, PruneMagnitude
 from cpu_pipeline.tasks._synthetic import tokens
+from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
 JOB = Job(load=lambda _: pytest.fail("needs no model"), timer=lambda _: pytest.fail("times nothing"), isa=host.isa())
 FIRST, SECOND = "encoder.layer.0.dense.weight", "encoder.layer.1.dense.weight"
-QA: Any = SimpleNamespace(
-    outputs=("start_logits", "end_logits"), per_token=True, auto_class="AutoModelForQuestionAnswering"
-)
+QA = QuestionAnswering()
 
 
 def checkpoint(folder: Path, tensors: dict[str, torch.Tensor], **metadata: str) -> Path:
@@ -39,7 +37,7 @@ def checkpoint(folder: Path, tensors: dict[str, torch.Tensor], **metadata: str) 
     return folder
 
 
-def prune(source: Path, out: Path, **options: Any) -> tuple[dict[str, torch.Tensor], Facts]:
+def prune(source: Path, out: Path, **options: Any) -> tuple[dict[str, torch.Tensor], PruneFacts]:
     out.mkdir()
     facts = PruneMagnitude(**options).run({"model": Artifact("hf", source, "", {})}, out, JOB)
     tensors = {}
@@ -60,7 +58,7 @@ def test_the_smallest_go_and_the_rest_stays(tmp_path: Path) -> None:
     weight = torch.tensor([[5.0, -1.0, 0.5, -4.0], [3.0, 2.0, -0.25, 6.0]])
     tensors, facts = prune(checkpoint(tmp_path / "hf", {FIRST: weight}), tmp_path / "out", sparsity=0.5)
     assert tensors[FIRST].tolist() == [[5.0, 0.0, 0.0, -4.0], [3.0, 0.0, 0.0, 6.0]]
-    assert facts == {
+    assert stored_facts(facts) == {
         "sparsity": 0.5,
         "zeros": 4,
         "weights": 8,
@@ -74,7 +72,7 @@ def test_the_smallest_go_and_the_rest_stays(tmp_path: Path) -> None:
 def test_the_sparsity_is_exact(tmp_path: Path, sparsity: float, scope: str) -> None:
     source = checkpoint(tmp_path / "hf", {FIRST: random(40, 25), SECOND: random(30, 50, seed=1)})
     tensors, facts = prune(source, tmp_path / "out", sparsity=sparsity, scope=scope)
-    assert facts["zeros"] == zeros(tensors[FIRST]) + zeros(tensors[SECOND]) == round(2500 * sparsity)
+    assert facts.zeros == zeros(tensors[FIRST]) + zeros(tensors[SECOND]) == round(2500 * sparsity)
 
 
 def test_equal_weights_go_in_order(tmp_path: Path) -> None:
@@ -92,9 +90,9 @@ def test_equal_weights_go_in_order(tmp_path: Path) -> None:
 def test_one_threshold_or_one_for_each_layer(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "hf", {FIRST: random(40, 25, scale=0.01), SECOND: random(40, 25, seed=1)})
     alone, facts = prune(source, tmp_path / "layer", sparsity=0.4)
-    assert (zeros(alone[FIRST]), zeros(alone[SECOND]), facts["sparsity"]) == (400, 400, 0.4)
+    assert (zeros(alone[FIRST]), zeros(alone[SECOND]), facts.sparsity) == (400, 400, 0.4)
     together, facts = prune(source, tmp_path / "global", sparsity=0.4, scope="global")
-    assert facts["sparsity"] == 0.4
+    assert facts.sparsity == 0.4
     assert zeros(together[FIRST]) > 750
     kept = torch.cat([t[t != 0].abs() for t in together.values()])
     whole = torch.cat([t.abs().flatten() for t in load_file(source / "model.safetensors").values()])
@@ -105,7 +103,7 @@ def test_one_threshold_or_one_for_each_layer(tmp_path: Path) -> None:
 def test_n_of_m_keeps_the_largest_of_each_group(tmp_path: Path, kept: int, of: int) -> None:
     weight = random(6, 32)
     tensors, facts = prune(checkpoint(tmp_path / "hf", {FIRST: weight}), tmp_path / "out", pattern=f"{kept}:{of}")
-    assert facts["sparsity"] == 1 - kept / of
+    assert facts.sparsity == 1 - kept / of
     for before, after in zip(weight.reshape(-1, of), tensors[FIRST].reshape(-1, of), strict=True):
         largest = before.abs().argsort(descending=True)[:kept].sort().values
         assert after.nonzero().flatten().tolist() == largest.tolist()
@@ -132,7 +130,7 @@ def test_types_stay_and_untouched_tensors_stay_bit_for_bit(tmp_path: Path, dtype
     }
     source = checkpoint(tmp_path / "hf", before, note="kept")
     after, facts = prune(source, tmp_path / "out", sparsity=0.5)
-    assert list(facts["tensors"]) == [FIRST]
+    assert list(facts.tensors) == [FIRST]
     assert after[FIRST].dtype == dtype
     assert zeros(after[FIRST]) == 128
     gone = after[FIRST] == 0
@@ -150,9 +148,9 @@ def test_globs_choose(tmp_path: Path) -> None:
         tmp_path / "hf", {FIRST: random(8, 8), SECOND: random(8, 8), "pooler.dense.weight": random(4, 4)}
     )
     _, facts = prune(source, tmp_path / "a", sparsity=0.5, exclude=["*.layer.1.*"])
-    assert list(facts["tensors"]) == [FIRST]
+    assert list(facts.tensors) == [FIRST]
     _, facts = prune(source, tmp_path / "b", sparsity=0.5, include=["pooler.*"])
-    assert list(facts["tensors"]) == ["pooler.dense.weight"]
+    assert list(facts.tensors) == ["pooler.dense.weight"]
     with pytest.raises(
         RecipeError, match=r"include: `encoder.layer.O.\*` matches no weight \(near it: encoder\.layer\.[01]\.dense"
     ):
@@ -227,7 +225,7 @@ def test_a_pruned_model_runs(tmp_path: Path, kind: str) -> None:
         for name, module in hf.checkpoint(source, QA).named_modules()
         if isinstance(module, torch.nn.Linear) and "layer" in name
     }
-    assert set(facts["tensors"]) == linear
+    assert set(facts.tensors) == linear
     assert len(linear) == 12
     batches = tokens(source, [(2, 20)])
     answers = [hf.load(folder, QA, 1) for folder in (tmp_path / "out", source)]

@@ -16,11 +16,11 @@ import pytest
 from onnx import numpy_helper
 
 from cpu_pipeline.core import host
-from cpu_pipeline.core.artifact import Artifact, Card, digest_file, digest_tree
+from cpu_pipeline.core.artifact import Artifact, Card, Facts, digest_file, digest_tree
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.runtime import parity
-from cpu_pipeline.stages._base import Facts, Job
+from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.quantize import _ranges
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
 from cpu_pipeline.tasks._base import Feature
@@ -60,9 +60,9 @@ def test_dynamic_is_smaller_and_close(
     before = digest_tree(source.path)
     facts = QuantizeOnnx(per_channel=True).run({"model": source}, out, job(QA))
     # Without fusion each layer has six products with weights; fused, query, key and value are inside Attention.
-    assert facts["quantized"] == {"Gather": 3, "MatMul": 13 if kind == "exported" else 7}
-    assert facts["bytes"] < facts["bytes_before"]
-    assert facts["operators"]["MatMulInteger"] == facts["quantized"]["MatMul"]
+    assert facts.quantized == {"Gather": 3, "MatMul": 13 if kind == "exported" else 7}
+    assert facts.bytes < facts.bytes_before
+    assert facts.operators["MatMulInteger"] == facts.quantized["MatMul"]
     close = closeness(job, Artifact("onnx", out, "", {}), source)
     assert 0 < close["max_abs"] < 2 and close["cosine_min"] > 0.9
     assert digest_tree(source.path) == before
@@ -79,8 +79,8 @@ def test_static_takes_its_ranges_from_the_rows(
     source = fused("bert", QA)
     stage = QuantizeOnnx(mode="static", samples=8, **options)
     facts = stage.run({"model": source}, out, job(QA, data=rows))
-    assert facts["quantized"] == {"MatMul": 7}
-    assert "DynamicQuantizeLinear" not in facts["operators"]
+    assert facts.quantized == {"MatMul": 7}
+    assert "DynamicQuantizeLinear" not in facts.operators
     assert closeness(job, Artifact("onnx", out, "", {}), source)["cosine_min"] > 0.8
     zeros = {t.data_type for t in onnx.load(out / "model.onnx").graph.initializer if t.name.endswith("_zero_point")}
     assert (onnx.TensorProto.UINT8 in zeros) == (options.get("activations") != "int8")
@@ -154,7 +154,7 @@ def test_reduce_range_follows_the_instruction_set(fused: Built, job: Callable[..
         out.mkdir()
         facts = QuantizeOnnx(operators=("MatMul",), **options).run({"model": source}, out, job(QA, isa=isa))
         widest = max(int(np.abs(weight.astype(int)).max()) for weight in weights(out))
-        return facts["reduce_range"], widest, Card.read(out, "onnx")
+        return facts.reduce_range, widest, Card.read(out, "onnx")
 
     assert build("plain", PLAIN) == (True, 64, Card("onnx"))
     assert build("vnni", VNNI) == (False, 127, Card("onnx", (host.VNNI,)))
@@ -191,7 +191,7 @@ def test_operators_and_nodes_are_left_out(fused: Built, job: Callable[..., Job],
     for name, (options, quantized, skipped) in cases.items():
         (tmp_path / name).mkdir()
         facts = QuantizeOnnx(**options).run({"model": source}, tmp_path / name, job(QA))
-        assert (facts["quantized"], facts["skipped"]) == (quantized, skipped)
+        assert (facts.quantized, facts.skipped) == (quantized, skipped)
     after = Counter(n.name for n in onnx.load(tmp_path / "name" / "model.onnx").graph.node if n.op_type == "MatMul")
     assert after == {"qa_outputs/MatMul": 1}
 
@@ -235,5 +235,5 @@ def test_per_channel_and_unsigned_change_the_weights(fused: Built, job: Callable
 def test_external_weights_are_read(exported: Built, job: Callable[..., Job], out: Path) -> None:
     source = exported("bert", QA, inline=50_000)
     facts = QuantizeOnnx().run({"model": source}, out, job(QA))
-    assert facts["quantized"]["MatMul"] == 13
+    assert facts.quantized["MatMul"] == 13
     assert closeness(job, Artifact("onnx", out, "", {}), source)["cosine_min"] > 0.9

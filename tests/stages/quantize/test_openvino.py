@@ -19,7 +19,7 @@ from cpu_pipeline.core.artifact import Artifact, Card, digest_tree
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.runtime import parity
-from cpu_pipeline.stages._base import Job
+from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.stages.export.openvino import ExportOpenvino
 from cpu_pipeline.stages.quantize import openvino as quantize
 from cpu_pipeline.stages.quantize.openvino import QuantizeOpenvino
@@ -76,7 +76,7 @@ def test_the_whole_model_becomes_integer(made: Path, tmp_path: Path, capfd: pyte
     assert capfd.readouterr().out == ""
     features = TASK.encode(models.rows("question-answering", 12), made / "hf")
     chosen = [features[i * len(features) // 8] for i in range(8)]
-    assert facts["calibration"] == {
+    assert stored_facts(facts.calibration) == {
         "rows": 12,
         "rows_used": len({feature.row for feature in chosen}),
         "samples": 8,
@@ -84,11 +84,11 @@ def test_the_whole_model_becomes_integer(made: Path, tmp_path: Path, capfd: pyte
     }
     assert len({feature.row for feature in chosen}) > 5
     # The layer's six linear layers and the head.
-    assert facts["int8_constants_by_operation"]["MatMul"] == 7
-    assert facts["int8_constants"] == sum(facts["int8_constants_by_operation"].values())
-    assert facts["fake_quantize"] > 4
-    assert facts["bytes"] < 0.8 * facts["bytes_before"]
-    assert facts["bytes"] == sum((tmp_path / "out" / name).stat().st_size for name in (openvino.XML, openvino.BIN))
+    assert facts.int8_constants_by_operation["MatMul"] == 7
+    assert facts.int8_constants == sum(facts.int8_constants_by_operation.values())
+    assert facts.fake_quantize > 4
+    assert facts.bytes < 0.8 * facts.bytes_before
+    assert facts.bytes == sum((tmp_path / "out" / name).stat().st_size for name in (openvino.XML, openvino.BIN))
     assert {"config.json", "tokenizer.json", "cpu_pipeline.json"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
@@ -100,9 +100,9 @@ def test_the_whole_model_becomes_integer(made: Path, tmp_path: Path, capfd: pyte
 
 def test_weights_alone_need_no_data(made: Path, tmp_path: Path) -> None:
     facts = run(made, tmp_path / "out", replace(job(made), data={}, task=None), mode="weights")
-    assert "calibration" not in facts
-    assert facts["fake_quantize"] == 0
-    assert facts["int8_constants_by_operation"]["MatMul"] == 7
+    assert "calibration" not in stored_facts(facts)
+    assert facts.fake_quantize == 0
+    assert facts.int8_constants_by_operation["MatMul"] == 7
     assert Card.read(tmp_path / "out", "openvino").needs == ()
     assert QuantizeOpenvino(mode="weights").host() == "none"
     assert distance(made, tmp_path / "out")["cosine_min"] > 0.99
@@ -121,7 +121,7 @@ def test_the_target_decides_about_overflow(
     made: Path, tmp_path: Path, isa: tuple[str, ...], option: str, fix: str, needs: tuple[str, ...]
 ) -> None:
     facts = run(made, tmp_path / "out", replace(job(made), isa=isa), subset=2, overflow_fix=option)
-    assert facts["overflow_fix"] == fix
+    assert facts.overflow_fix == fix
     card = Card.read(tmp_path / "out", "openvino")
     assert card.needs == needs
     assert card.runtime == {"INFERENCE_PRECISION_HINT": "f32"}
@@ -148,7 +148,7 @@ def test_a_machine_that_overflows_does_not_calibrate(
     with pytest.raises(BackendMissing, match="no VNNI"):
         run(made, tmp_path / "one", subset=2)
     facts = run(made, tmp_path / "two", replace(job(made), isa=NO_VNNI), subset=2)
-    assert facts["overflow_fix"] == "enable"
+    assert facts.overflow_fix == "enable"
 
 
 def test_what_is_ignored_stays_float(made: Path, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_what_is_ignored_stays_float(made: Path, tmp_path: Path) -> None:
         ignored_types=["Gather"],
         ignored_patterns=[r"__module\.bert\.encoder\.layer\.0\.attention\."],
     )
-    assert facts["int8_constants_by_operation"] == {"MatMul": 2}
+    assert facts.int8_constants_by_operation == {"MatMul": 2}
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from cpu_pipeline.core import jsonl
 from cpu_pipeline.core.artifact import Artifact, canonical
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.stages._base import Facts, Job, Verdict
-from cpu_pipeline.stages.validate.accuracy import ValidateAccuracy
+from cpu_pipeline.stages._base import Job, Verdict, stored_facts
+from cpu_pipeline.stages.validate.accuracy import AccuracyFacts, ValidateAccuracy
 from cpu_pipeline.tasks._base import Task
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
@@ -25,7 +25,7 @@ QA = QuestionAnswering()
 
 def _predicted(path: Path, predictions: list[dict[str, Any]]) -> Artifact:
     path.mkdir()
-    jsonl.write(path / "predictions.jsonl", predictions)
+    jsonl.write_jsonl(path / "predictions.jsonl", predictions)
     return Artifact("predictions", path, "", {})
 
 
@@ -36,14 +36,14 @@ def _facts(
     reference: list[dict[str, Any]],
     gold: list[dict[str, Any]] | None = None,
     task: Task = QA,
-) -> Facts:
+) -> AccuracyFacts:
     data, out = tmp_path / "rows.jsonl", tmp_path / "out"
-    jsonl.write(data, _gold() if gold is None else gold)
+    jsonl.write_jsonl(data, _gold() if gold is None else gold)
     out.mkdir()
     sides = {"candidate": _predicted(tmp_path / "c", candidate), "reference": _predicted(tmp_path / "r", reference)}
     job = Job(load=None, timer=None, task=task, data={"validation": data})  # type: ignore[arg-type]
     facts = stage.run(sides, out, job)
-    canonical(facts)  # facts are JSON without NaN
+    canonical(stored_facts(facts))  # facts are JSON without NaN
     assert [p.name for p in out.iterdir()] == ["scores.jsonl"]
     return facts
 
@@ -65,9 +65,9 @@ def test_a_model_against_itself_passes(tmp_path: Path) -> None:
     stage = ValidateAccuracy(max_drop=0)
     facts = _facts(tmp_path, stage, _said(20), _said(20))
     expected = {"candidate": 0.9, "reference": 0.9, "difference": 0, "low": 0, "high": 0}
-    assert facts["metrics"] == {"f1": expected, "exact_match": expected}
-    assert facts["rows"] == COUNT
-    assert facts["counts"]["candidate"]["missing"] == 0
+    assert stored_facts(facts)["metrics"] == {"f1": expected, "exact_match": expected}
+    assert facts.rows == COUNT
+    assert facts.counts["candidate"].missing == 0
     assert [v.check for v in stage.judge(facts)] == ["rows", "answers", "f1"]
     assert _failed(stage.judge(facts)) == []
 
@@ -75,7 +75,8 @@ def test_a_model_against_itself_passes(tmp_path: Path) -> None:
 def test_a_share_of_nothing_is_not_allowed(tmp_path: Path) -> None:
     """Rows that fit nothing let everything pass: 0 is no drop below 0."""
     facts = _facts(tmp_path, ValidateAccuracy(max_drop=0.1), _said(0), _said(0))
-    facts["metrics"]["f1"] |= {"candidate": 0.0, "reference": 0.0}
+    nothing = facts.metrics["f1"].model_copy(update={"candidate": 0.0, "reference": 0.0})
+    facts = facts.model_copy(update={"metrics": {**facts.metrics, "f1": nothing}})
     [*_, verdict] = ValidateAccuracy(max_drop=0.1, drop="relative").judge(facts)
     assert not verdict.passed and "it answers nothing right" in verdict.says
     assert _failed(ValidateAccuracy(max_drop=0.1).judge(facts)) == []
@@ -83,9 +84,9 @@ def test_a_share_of_nothing_is_not_allowed(tmp_path: Path) -> None:
 
 def test_a_drop_is_judged_absolutely_or_relatively(tmp_path: Path) -> None:
     facts = _facts(tmp_path, ValidateAccuracy(max_drop=0.1), _said(110), _said(100))  # 0.45 against 0.5
-    found = facts["metrics"]["f1"]
-    assert found["difference"] == pytest.approx(-0.05)
-    assert -0.1 < found["low"] < -0.05 < found["high"] < 0
+    found = facts.metrics["f1"]
+    assert found.difference == pytest.approx(-0.05)
+    assert -0.1 < found.low < -0.05 < found.high < 0
     # The thresholds are unkeyed: the same facts are judged anew.
     assert _failed(ValidateAccuracy(max_drop=0.05).judge(facts)) == []
     assert _failed(ValidateAccuracy(max_drop=0.0499).judge(facts)) == ["f1"]
@@ -120,7 +121,7 @@ def test_few_rows_fail(tmp_path: Path) -> None:
 def test_no_rows_fail(tmp_path: Path) -> None:
     stage = ValidateAccuracy(max_drop=1, at_least=0, min_rows=1)
     facts = _facts(tmp_path, stage, [], [], [])
-    assert facts["metrics"]["f1"]["candidate"] is None
+    assert facts.metrics["f1"].candidate is None
     assert _failed(stage.judge(facts)) == ["rows", "answers", "f1", "f1"]
 
 
@@ -149,7 +150,7 @@ def test_a_metric_that_is_nan_fails(tmp_path: Path, constant: str) -> None:
     sides[constant] = [{**one, "cosine": 0.5} for one in sides[constant]]
     stage = ValidateAccuracy(max_drop=1)
     facts = _facts(tmp_path, stage, **sides, gold=gold, task=SentenceSimilarity())
-    assert facts["metrics"]["spearman"][constant] is None
+    assert getattr(facts.metrics["spearman"], constant) is None
     assert _failed(stage.judge(facts)) == ["spearman"]
     assert "NaN" in stage.judge(facts)[-1].says
     assert _failed(ValidateAccuracy(at_least=-1).judge(facts)) == (["spearman"] if constant == "candidate" else [])
@@ -169,14 +170,14 @@ def test_every_metric_of_every_task_has_its_interval(tmp_path: Path) -> None:
             gold[::2] = [{**one, "label": 0} for one in gold[::2]]
         candidate = [{**(wrong if i % 5 == 0 else right), **one} for i, one in enumerate(ids)]
         facts = _facts(folder, ValidateAccuracy(max_drop=0.1), candidate, [{**right, **one} for one in ids], gold, task)
-        assert set(facts["metrics"]) == set(task.metrics)
-        for metric, found in facts["metrics"].items():
-            assert found["low"] < found["difference"] < found["high"] or (name, metric) == ("token", "precision")
+        assert set(facts.metrics) == set(task.metrics)
+        for metric, found in facts.metrics.items():
+            assert found.low < found.difference < found.high or (name, metric) == ("token", "precision")
 
 
 def test_every_row_s_scores_are_kept(tmp_path: Path) -> None:
     _facts(tmp_path, ValidateAccuracy(max_drop=1), _said(1), _said(0))
-    kept = jsonl.read(tmp_path / "out" / "scores.jsonl")
+    kept = jsonl.read_jsonl(tmp_path / "out" / "scores.jsonl")
     assert len(kept) == COUNT
     assert kept[0] == {
         "id": "0",
@@ -226,10 +227,12 @@ def test_only_what_judges_is_unkeyed() -> None:
 def test_the_report_has_every_metric_with_its_interval(tmp_path: Path) -> None:
     stage = ValidateAccuracy(max_drop=0.5)
     facts = _facts(tmp_path, stage, _said(40), _said(20))
-    text = "\n".join(stage.tells(facts))
-    assert "| f1 | 0.8000 | 0.9000 | -0.1000 |" in text and "exact\\_match" in text and "95% interval" in text
-    assert f"{facts['metrics']['f1']['low']:.4f} to {facts['metrics']['f1']['high']:.4f}" in text
-    assert f"{COUNT} rows" in text
+    table, note = stage.details(facts)
+    assert table.headings == ["metric", "candidate", "reference", "difference, 95% interval"]
+    interval = f"{facts.metrics['f1'].low:.4f} to {facts.metrics['f1'].high:.4f}"
+    assert [str(cell.quantity) for cell in table.rows["f1"]] == ["0.8000", "0.9000", f"-0.1000 ({interval})"]
+    assert list(table.rows) == ["exact_match", "f1"] or list(table.rows) == ["f1", "exact_match"]
+    assert f"{COUNT} rows" in note.text
 
 
 def test_a_successor_may_drop_as_much_again_and_always_has_a_bound() -> None:

@@ -14,13 +14,13 @@ from safetensors.numpy import load_file, save_file
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.model_io import TOKENS
-from cpu_pipeline.stages._base import Facts, Job, Verdict
-from cpu_pipeline.stages.validate.agreement import ValidateAgreement, arrange, spread
+from cpu_pipeline.stages._base import Job, Verdict, stored_facts
+from cpu_pipeline.stages.validate.agreement import AgreementFacts, ValidateAgreement, arrange, spread
 from cpu_pipeline.tasks._base import Feature
 
 QA = "question-answering"
 Change = Callable[[str, Any], Any]
-Run = Callable[..., Facts]
+Run = Callable[..., AgreementFacts]
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def changed(float_model: Artifact, tmp_path: Path) -> Callable[[Change], Artifac
 def run(float_model: Artifact, out: Path, job: Callable[..., Job], tmp_path: Path) -> Run:
     """Compare a candidate with the reference, on rows or on random tokens."""
 
-    def compare(candidate: Artifact, rows: int = 12, **options: Any) -> Facts:
+    def compare(candidate: Artifact, rows: int = 12, **options: Any) -> AgreementFacts:
         data = {"validation": models.write_rows(tmp_path / "rows.jsonl", QA, rows)} if rows else {}
         stage = ValidateAgreement(**{"samples": 16, "max_difference": 1e9, **options})
         return stage.run({"candidate": candidate, "reference": float_model}, out, job(QA, data=data))
@@ -59,7 +59,14 @@ def run(float_model: Artifact, out: Path, job: Callable[..., Job], tmp_path: Pat
     return compare
 
 
-def failed(facts: Facts, **bounds: float) -> list[str]:
+def agreement(**found: Any) -> AgreementFacts:
+    """Return the facts of a comparison that found no difference, with what is to be otherwise."""
+    equal = {"max_abs": 0, "mean_abs": 0, "cosine_min": 1, "cosine_mean": 1, "same_top": 1, "nonfinite": 0}
+    about = {"values": 8, "shapes": [[1, 4]], "sequences": 1, "on": "rows"}
+    return AgreementFacts.model_validate({**equal, **about, **found})
+
+
+def failed(facts: AgreementFacts, **bounds: float) -> list[str]:
     return [v.check for v in ValidateAgreement(**bounds).judge(facts) if not v.passed]
 
 
@@ -71,14 +78,14 @@ def test_a_model_agrees_with_itself(run: Run, float_model: Artifact, rows: int) 
     facts = run(float_model, rows)
     assert failed(facts, **STRICT) == []
     assert failed(facts, max_difference=0, mean_difference=0, cosine=1 - 1e-9, same_top=1) == []
-    assert facts["on"] == ("rows" if rows else "random tokens")
-    assert facts["values"] > 0 and facts["nonfinite"] == 0
+    assert facts.on == ("rows" if rows else "random tokens")
+    assert facts.values > 0 and facts.nonfinite == 0
 
 
 def test_an_export_agrees_with_its_checkpoint(run: Run, exported: Callable[..., Artifact]) -> None:
     facts = run(exported("bert", QA))
     assert failed(facts, **STRICT) == []
-    assert 0 < facts["max_abs"] < 1e-4
+    assert 0 < facts.max_abs < 1e-4
 
 
 @pytest.mark.parametrize("where", ["candidate", "reference"])
@@ -93,7 +100,7 @@ def test_nan_fails_whatever_the_bounds(
 
     sides = {"candidate": float_model, "reference": float_model} | {where: changed(poison)}
     facts = ValidateAgreement(max_difference=1e9).run(sides, out, job(QA))
-    assert facts["nonfinite"] > 0
+    assert facts.nonfinite > 0
     assert failed(facts, max_difference=1e9) == ["finite"]
     assert failed(facts, cosine=-1) == ["finite"]
 
@@ -108,7 +115,7 @@ def test_a_wrong_scale_fails(run: Run, changed: Callable[[Change], Artifact]) ->
 
     facts = run(changed(quantize))
     assert failed(facts, cosine=0.99, same_top=0.95) == ["cosine", "same_top"]
-    assert facts["nonfinite"] == 0
+    assert facts.nonfinite == 0
 
 
 def test_a_right_scale_passes(run: Run, changed: Callable[[Change], Artifact]) -> None:
@@ -120,7 +127,7 @@ def test_a_right_scale_passes(run: Run, changed: Callable[[Change], Artifact]) -
 
     facts = run(changed(quantize))
     assert failed(facts, cosine=0.99) == []
-    assert facts["max_abs"] > 0
+    assert facts.max_abs > 0
 
 
 class Maskless:
@@ -147,7 +154,8 @@ def test_a_model_that_takes_padding_for_text_fails(float_model: Artifact, out: P
 
 def test_a_changed_threshold_judges_without_measuring(run: Run, float_model: Artifact) -> None:
     assert ValidateAgreement.unkeyed == {"max_difference", "mean_difference", "cosine", "same_top"}
-    facts = {**run(float_model), "max_abs": 0.5, "mean_abs": 0.1, "cosine_min": 0.8, "same_top": 0.6}
+    update = {"max_abs": 0.5, "mean_abs": 0.1, "cosine_min": 0.8, "same_top": 0.6}
+    facts = run(float_model).model_copy(update=update)
     for name, good, bad in (
         ("max_difference", 0.5, 0.49), ("mean_difference", 0.1, 0.09), ("cosine", 0.8, 0.81), ("same_top", 0.6, 0.61)
     ):  # fmt: skip
@@ -158,27 +166,18 @@ def test_a_changed_threshold_judges_without_measuring(run: Run, float_model: Art
 @pytest.mark.parametrize("fact", ["max_abs", "mean_abs", "cosine_min", "same_top"])
 def test_a_number_that_is_none_fails(fact: str) -> None:
     """NaN and infinity leave the worker as none."""
-    facts = {"max_abs": 0, "mean_abs": 0, "cosine_min": 1, "same_top": 1, "nonfinite": 0, "values": 5, "sequences": 1}
+    facts = agreement()
     assert failed(facts, **STRICT) == []
-    [verdict] = [v for v in ValidateAgreement(**STRICT).judge({**facts, fact: None}) if not v.passed]
+    [verdict] = [v for v in ValidateAgreement(**STRICT).judge(agreement(**{fact: None})) if not v.passed]
     assert "NaN" in verdict.says
 
 
 def test_nothing_compared_fails() -> None:
-    facts = {"max_abs": 0, "mean_abs": 0, "cosine_min": 1, "same_top": 1, "nonfinite": 0, "values": 0, "sequences": 0}
-    assert failed(facts, **STRICT) == ["finite"]
+    assert failed(agreement(values=0, sequences=0), **STRICT) == ["finite"]
 
 
 def test_verdicts_say_number_and_bound() -> None:
-    facts = {
-        "max_abs": 0.25,
-        "mean_abs": 0,
-        "cosine_min": 1,
-        "same_top": 0.5,
-        "nonfinite": 0,
-        "values": 8,
-        "sequences": 2,
-    }
+    facts = agreement(max_abs=0.25, same_top=0.5, sequences=2)
     found = ValidateAgreement(max_difference=0.1, same_top=0.9).judge(facts)
     assert found[1:] == [
         Verdict("max_difference", False, "max_difference 0.25 over 2 sequences, at most 0.1 asked", 0.25, 0.1),
@@ -188,7 +187,7 @@ def test_verdicts_say_number_and_bound() -> None:
 
 def test_keeps_its_measurements(run: Run, float_model: Artifact, out: Path) -> None:
     facts = run(float_model)
-    assert json.loads((out / "agreement.json").read_text()) == json.loads(json.dumps(facts))
+    assert json.loads((out / "agreement.json").read_text()) == stored_facts(facts)
 
 
 def test_samples_are_spread_over_the_rows() -> None:

@@ -27,7 +27,7 @@ def test_predicts_and_validates_a_format_that_an_entry_point_adds(tmp_path: Path
     )  # fmt: skip
 
     # Act
-    said = project.built(recipe).said
+    said = project.built(recipe).json
 
     # Assert: each row was answered by both models, and the raw outputs were compared.
     facts = {name: step["facts"] for name, step in said["steps"].items()}

@@ -33,7 +33,7 @@ from cpu_pipeline.store.local import Store, intact
 from cpu_pipeline.store.record import Action, parse_record, record_text
 from cpu_pipeline.store.remote.client import Remote
 from cpu_pipeline.store.remote.transport_folder import FolderTransport
-from cpu_pipeline.store.remote.transport_fsspec import FsspecTransport, HttpTransport, open_place
+from cpu_pipeline.store.remote.transport_fsspec import FsspecTransport, HttpTransport, open_transport
 from cpu_pipeline.store.remote.urls import Denied, Unreachable, scrub, shown
 
 FILES = {"model.onnx": b"weights" * 50, "sub/config.json": b'{"a": 1}', "empty": b""}
@@ -158,7 +158,7 @@ def test_a_folder_that_does_not_answer_is_no_empty_one(
             FolderTransport(far).sizes("objects/ab/x", ["y"])
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(error, match=f"{far} can't be read"):
-        FolderTransport(far).shelves("actions")
+        FolderTransport(far).buckets("actions")
 
 
 def test_a_pull_of_everything_leaves_what_is_here_as_old_as_it_is(far: Path, store: Store) -> None:
@@ -189,14 +189,14 @@ def test_a_push_that_breaks_off_leaves_nothing_wrong_and_goes_on(
     after: int, tmp_path: Path, store: Store, said: list[str]
 ) -> None:
     remote = Remote(str(tmp_path / "far"), said.append)
-    remote._place = breaking = Breaking(tmp_path / "far", after)
+    remote._transport = breaking = Breaking(tmp_path / "far", after)
     with pytest.raises(TryAgain):
         sync.push(store, remote)
     done = sum(name.startswith("actions/") for name in breaking.sent)
     assert done == after // 4  # three files, then the record
     first = Store(tmp_path / "first")
     assert len(sync.pull(first, Remote(str(tmp_path / "far"), said.append)).moved) == done
-    remote._place = rest = Breaking(tmp_path / "far", 99)
+    remote._transport = rest = Breaking(tmp_path / "far", 99)
     sync.push(store, remote)
     assert len(rest.sent) == 8 - after
     assert len({*breaking.sent, *rest.sent}) == 8
@@ -588,10 +588,10 @@ def test_an_address_that_hides_its_password_badly(url: str, said: list[str]) -> 
 
 def test_a_password_is_not_taken_for_a_host() -> None:
     with pytest.raises(RecipeError, match=r"https://host/x: its user or password holds .* %2F"):
-        open_place("https://user:pass/word@host/x")
+        open_transport("https://user:pass/word@host/x")
     assert (
-        type(open_place("https://user:pass%2Fword@host/x@y"))
-        is type(open_place("https://host:80/x@y"))
+        type(open_transport("https://user:pass%2Fword@host/x@y"))
+        is type(open_transport("https://host:80/x@y"))
         is HttpTransport
     )
 
@@ -610,20 +610,20 @@ def test_secrets_of_an_address_are_in_no_error(said: list[str]) -> None:
 def test_a_missing_package_is_named(url: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(BackendMissing, match=f"pip install {package}"):
-        open_place(url)
+        open_transport(url)
 
 
 def test_what_libraries_log_is_not_printed() -> None:
     """Python prints the logs of a library that nobody listens to: here gcsfs's traceback of what cannot be reached."""
     code = (
-        "import logging; from cpu_pipeline.store.remote.transport_fsspec import open_place; "
+        "import logging; from cpu_pipeline.store.remote.transport_fsspec import open_transport; "
         "{} logging.getLogger('gcsfs').error('geheim')"
     )
     told = [
         subprocess.run(
             [sys.executable, "-c", code.format(opened)], capture_output=True, text=True, check=True, cwd=ROOT
         )
-        for opened in ("", "open_place('memory://x');")
+        for opened in ("", "open_transport('memory://x');")
     ]
     assert ["geheim" in said.stderr for said in told] == [True, False]
 
@@ -788,10 +788,10 @@ def test_a_server_that_falls_silent(
 
 
 def test_kinds_of_places(tmp_path: Path) -> None:
-    found = [open_place(url) for url in (str(tmp_path), f"file://{tmp_path}", "memory://x", "https://host/x")]
+    found = [open_transport(url) for url in (str(tmp_path), f"file://{tmp_path}", "memory://x", "https://host/x")]
     assert [type(place) for place in found] == [FolderTransport, FolderTransport, FsspecTransport, HttpTransport]
     for url in (f"file://localhost{tmp_path}", f"FILE://LocalHost{tmp_path}", f"local://{tmp_path}"):
-        place = open_place(url)
+        place = open_transport(url)
         assert isinstance(place, FolderTransport) and place.root == tmp_path
 
 

@@ -284,7 +284,7 @@ def test_an_index_of_another_format_is_not_believed(store: Store) -> None:
     rows = [index._row(index._stamp(store, name), entry)]
     index._put(store.root / index.NAME, rows, ())
     assert runs(store) == [entry], "else this test shows nothing"
-    change(f"PRAGMA user_version={index.FORMAT + 1}")(store)
+    change(f"PRAGMA user_version={index.INDEX_FORMAT + 1}")(store)
     assert runs(store) == bare(store)
 
 

@@ -18,7 +18,7 @@ CHAIN = ({"id": "one"}, {"id": "two", "text": "two"}, {"id": "gate", "use": "fau
 
 def planned(bench: ProjectFixture, recipe: Path, *more: object, **env: str) -> dict[str, dict[str, Any]]:
     said = bench.call("plan", recipe, "--store", bench.store, "--json", *more, **env).expect(0)
-    return {step["id"]: step for step in said.said["steps"]}
+    return {step["id"]: step for step in said.json["steps"]}
 
 
 def hooked(bench: ProjectFixture, name: str, **more: str) -> dict[str, str]:
@@ -33,13 +33,13 @@ def test_clock_jumps_back(bench: ProjectFixture) -> None:
     made = bench.built(recipe)
     past = hooked(bench, "clock")
     again = bench.built(recipe, **past)
-    assert again.said["built"] == []
+    assert again.json["built"] == []
     assert again.digests == made.digests
     other = ProjectFixture(bench.home.parent / "past")
     old = other.built(other.recipe(*CHAIN), **past)
     assert old.digests == made.digests
-    assert {n: s["key"] for n, s in old.said["steps"].items()} == {n: s["key"] for n, s in made.said["steps"].items()}
-    assert other.built(other.recipe(*CHAIN)).said["built"] == []
+    assert {n: s["key"] for n, s in old.json["steps"].items()} == {n: s["key"] for n, s in made.json["steps"].items()}
+    assert other.built(other.recipe(*CHAIN)).json["built"] == []
     records = [json.loads(path.read_text()) for path in (other.store / "actions").rglob("*.json")]
     assert all(record["run"]["when"] < time.time() - 300_000_000 for record in records), "the hook did nothing"
 
@@ -53,7 +53,7 @@ def test_times_from_the_future(bench: ProjectFixture) -> None:
     for path in [*bench.store.rglob("*"), *(bench.home / "model").iterdir()]:
         os.utime(path, (tomorrow, tomorrow))
     bench.call("store", "gc", "--keep-days", "0", "--store", bench.store, **hooked(bench, "clock")).expect(0)
-    assert bench.built(recipe).said["built"] == []
+    assert bench.built(recipe).json["built"] == []
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["for good", "and back"])
@@ -98,7 +98,7 @@ def test_changed_option(bench: ProjectFixture) -> None:
     }  # fmt: skip
     assert plan["two"]["why"] == ["options.text: two → other"]
     said = bench.built(recipe)
-    assert said.said["built"] == ["two", "gate"]
+    assert said.json["built"] == ["two", "gate"]
     assert "building  two  because options.text: two → other" in said.err
 
 
@@ -109,7 +109,7 @@ def test_changed_threshold_judges_without_measuring(bench: ProjectFixture) -> No
     first = (bench.out / "small" / "latest").readlink()
     bench.run(recipe, "--set", "gate.at_least=2.0").expect(3, "GateFailed: step `gate`: score 1.0, at least 2.0 asked")
     assert (bench.out / "small" / "latest").readlink() == first
-    assert bench.built(recipe).said["built"] == []
+    assert bench.built(recipe).json["built"] == []
     assert bench.lines("measured") == ["measured"]
 
 
@@ -118,7 +118,7 @@ def test_failed_gate_keeps_the_earlier_version(bench: ProjectFixture) -> None:
     bench.built(bench.recipe(*CHAIN))
     before = sorted(path.name for path in (bench.out / "small").iterdir())
     said = bench.run(bench.recipe(*CHAIN[:2], {**CHAIN[2], "score": 0.1}), "--json").expect(3)
-    assert (said.said["error"], said.said["exit_code"]) == ("GateFailed", 3)
+    assert (said.json["error"], said.json["exit_code"]) == ("GateFailed", 3)
     assert sorted(path.name for path in (bench.out / "small").iterdir()) == before
 
 
@@ -129,14 +129,14 @@ def test_raised_stage_version(bench: ProjectFixture) -> None:
     raised = planned(bench, recipe, FAULTY_VERSION="2")
     assert raised["one"]["why"] == ["version: 1 → 2"]
     said = bench.built(recipe, FAULTY_VERSION="2")
-    assert said.said["built"] == ["one", "two"]
+    assert said.json["built"] == ["one", "two"]
     assert bench.lines("measured") == ["measured"]
 
 
 def test_until(bench: ProjectFixture) -> None:
     """--until builds that step and what it is made of, and puts nothing out."""
     recipe = bench.recipe(*CHAIN)
-    assert bench.built(recipe, "--until", "one").said["built"] == ["model:files", "model", "one"]
+    assert bench.built(recipe, "--until", "one").json["built"] == ["model:files", "model", "one"]
     assert not bench.out.exists()
     bench.run(recipe, "--until", "wto").expect(2, "no step is called `wto`", "did you mean `two`")
 
@@ -148,7 +148,7 @@ def test_set(bench: ProjectFixture) -> None:
     marker = bench.store / "objects" / said.digests["two"][:2] / said.digests["two"] / "marker.txt"
     assert marker.read_text(encoding="utf-8") == "from the command line\n"
     written = bench.built(bench.recipe(CHAIN[0], {**CHAIN[1], "text": "from the command line"}, CHAIN[2]))
-    assert written.said["built"] == []
+    assert written.json["built"] == []
     for wrong in ("two.txt=1", "owt.text=1", "two.text=[1]", "two"):
         bench.run(recipe, "--set", wrong).expect(2, "--set")
 
@@ -172,16 +172,16 @@ def test_keep_going(bench: ProjectFixture) -> None:
 def test_json_names_the_error(bench: ProjectFixture, act: str, code: int, name: str) -> None:
     """--json carries the exit code and the error's name, and nothing else is on stdout."""
     said: CommandResult = bench.run(bench.recipe({"id": "one", "act": act}), "--json").expect(code)
-    assert (said.said["exit_code"], said.said["error"]) == (code, name)
+    assert (said.json["exit_code"], said.json["error"]) == (code, name)
 
 
 def test_remeasure_measures_again_what_the_machine_shapes_and_nothing_else(bench: ProjectFixture) -> None:
     recipe = bench.recipe(*CHAIN, {"id": "speed", "use": "faulty.measure", "from": {"candidate": "two"}})
     bench.built(recipe)
     before = bench.lines()
-    assert bench.built(recipe).said["built"] == []
+    assert bench.built(recipe).json["built"] == []
     assert bench.lines() == before
     again = bench.built(recipe, "--remeasure")
-    assert again.said["built"] == ["speed"]
+    assert again.json["built"] == ["speed"]
     assert len(bench.lines("ended measure")) == 2
-    assert bench.built(recipe).said["built"] == []
+    assert bench.built(recipe).json["built"] == []

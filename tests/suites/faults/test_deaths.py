@@ -36,7 +36,7 @@ def test_killed_command_takes_its_children_along(bench: ProjectFixture, tmp_path
     assert len(pids) > 1
     until(lambda: not alive(pids), 5)
     after = bench.built(recipe, "--set", "two.act=nothing")
-    assert after.said["built"] == ["two"]
+    assert after.json["built"] == ["two"]
     assert bench.verify().code == 0
     assert bench.leftovers() == []
 
@@ -50,7 +50,7 @@ def test_ctrl_c_once(bench: ProjectFixture, tmp_path: Path) -> None:
     until(lambda: not alive(pids), 5)
     to.unlink()
     assert bench.leftovers() == ["store/scratch/" + p.name for p in (bench.store / "scratch").iterdir()]
-    assert bench.built(recipe, "--set", "two.act=nothing").said["built"] == ["two"]
+    assert bench.built(recipe, "--set", "two.act=nothing").json["built"] == ["two"]
     assert bench.leftovers() == []
 
 
@@ -70,7 +70,7 @@ def test_sigterm(bench: ProjectFixture, tmp_path: Path) -> None:
     recipe = bench.recipe({"id": "one", "act": "wait", "to": to})
     said, pids, _ = interrupted(bench, recipe, signal.SIGTERM, to)
     said.expect(143, "the same command goes on")
-    assert bench.call("history", "--store", bench.store, "--json").said["runs"][0]["exit_code"] == 143
+    assert bench.call("history", "--store", bench.store, "--json").json["runs"][0]["exit_code"] == 143
     until(lambda: not alive(pids), 5)
 
 
@@ -87,7 +87,7 @@ def test_stage_killed_for_memory(bench: ProjectFixture, tmp_path: Path) -> None:
     assert len(bench.lines("ended modest")) == 1
     assert not bench.out.exists()
     after = bench.built(recipe, "--set", "greedy.act=nothing")
-    assert sorted(after.said["built"]) == ["after", "greedy"]
+    assert sorted(after.json["built"]) == ["after", "greedy"]
 
 
 @pytest.mark.parametrize("act", ["kill", "half"])
@@ -97,7 +97,7 @@ def test_stage_killed_leaves_nothing(bench: ProjectFixture, act: str) -> None:
     bench.run(recipe).expect(1, "killed (SIGKILL)", "step `one`")
     assert bench.verify().code == 0
     assert [p for p in bench.store.rglob("half.bin") if "objects" in p.parts] == []
-    [made] = bench.built(recipe, "--set", "one.act=nothing").said["outputs"].values()
+    [made] = bench.built(recipe, "--set", "one.act=nothing").json["outputs"].values()
     assert not (bench.store / "objects" / made["digest"][:2] / made["digest"] / "half.bin").exists()
 
 

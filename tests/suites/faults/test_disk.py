@@ -106,7 +106,7 @@ def test_bit_flip_is_found(bench: ProjectFixture) -> None:
     assert bench.call("store", "verify", "--repair", "--store", bench.store).code == 0
     assert bench.verify().code == 0
     after = bench.built(recipe)
-    assert after.said["built"] == ["one"]
+    assert after.json["built"] == ["one"]
     assert after.digests == made.digests
 
 
@@ -116,7 +116,7 @@ def test_bit_flip_in_an_input(bench: ProjectFixture) -> None:
     flip(objects(bench, made)["one"] / "model.safetensors")
     after = bench.built(bench.recipe(CHAIN[0], {"id": "two", "text": "other"}))
     assert "warning   one  its object in the store was damaged" in after.err
-    assert after.said["built"] == ["one", "two"]
+    assert after.json["built"] == ["one", "two"]
     assert after.digests["one"] == made.digests["one"]
     assert bench.verify().code == 0
     fresh = ProjectFixture(bench.home.parent / "elsewhere")
@@ -132,7 +132,7 @@ def test_bit_flip_in_an_output(bench: ProjectFixture) -> None:
     shutil.rmtree(bench.out)
     after = bench.built(recipe)
     assert "warning   two  its object in the store was damaged" in after.err
-    assert after.said["built"] == ["two"]
+    assert after.json["built"] == ["two"]
     assert bench.call("verify", bench.out / "small" / "latest").code == 0
     assert bench.verify().code == 0
 
@@ -141,7 +141,7 @@ def test_record_cut_anywhere(bench: ProjectFixture) -> None:
     """F9: a record cut at any length, emptied, or with anything in it but what was written, is a miss."""
     made = bench.built(bench.recipe({"id": "one"}))
     store = Store(bench.store)
-    key = made.said["steps"]["one"]["key"]
+    key = made.json["steps"]["one"]["key"]
     path = store.record_of(key)
     whole = path.read_bytes()
     action = store.action(key)
@@ -150,7 +150,7 @@ def test_record_cut_anywhere(bench: ProjectFixture) -> None:
         path.write_bytes(whole[:length])
         assert store.action(key) is None, length
         assert store.find(key) is None, length
-    other = made.said["steps"]["model"]["key"]
+    other = made.json["steps"]["model"]["key"]
     for text in (b"[]", b"null", b"{}", b'"', b"\xff" * 9, b"[" * 100_000, store.record_of(other).read_bytes()):
         path.write_bytes(text)
         assert store.find(key) is None, text[:20]
@@ -164,13 +164,13 @@ def test_cut_record_is_built_again(bench: ProjectFixture, length: int) -> None:
     """F9: through the command: one step runs again, with the same result; looking at such a store is fine."""
     recipe = bench.recipe(*CHAIN)
     made = bench.built(recipe)
-    path = Store(bench.store).record_of(made.said["steps"]["one"]["key"])
+    path = Store(bench.store).record_of(made.json["steps"]["one"]["key"])
     path.write_bytes(path.read_bytes()[:length])
     bench.call("plan", recipe, "--store", bench.store).expect(0)
     bench.call("store", "list", "--store", bench.store).expect(0)
     assert bench.verify().code == 7
     after = bench.built(recipe)
-    assert after.said["built"] == ["one"]
+    assert after.json["built"] == ["one"]
     assert after.digests == made.digests
     assert bench.verify().code == 0
 
@@ -184,7 +184,7 @@ def test_object_is_gone(bench: ProjectFixture) -> None:
     shutil.rmtree(gone)
     after = bench.built(recipe)
     assert "because its object is gone" in after.err
-    assert after.said["built"] == ["one"]
+    assert after.json["built"] == ["one"]
     assert after.digests == made.digests
 
 
@@ -202,7 +202,7 @@ def test_edited_artifact(bench: ProjectFixture) -> None:
     assert config.read_text(encoding="utf-8") == "{}"
     assert bench.verify().code == 0
     after = bench.built(recipe, "--force")
-    assert after.said["built"] == []
+    assert after.json["built"] == []
     assert config.read_bytes() == was
     assert not (version / "notes.txt").exists()
     assert bench.call("verify", version).code == 0
@@ -258,5 +258,5 @@ def test_places_with_spaces_and_unicode(tmp_path: Path) -> None:
     plain, odd = ProjectFixture(tmp_path / "plain"), ProjectFixture(tmp_path / "Ein Ort mit 空白, 'Quotes' & $signs")
     odd.store, odd.out = odd.home / "mein Läger", odd.home / "Ergebnis é"
     assert plain.built(plain.recipe(*CHAIN)).digests == odd.built(odd.recipe(*CHAIN)).digests
-    assert odd.built(odd.recipe(*CHAIN)).said["built"] == []
+    assert odd.built(odd.recipe(*CHAIN)).json["built"] == []
     assert odd.verify().code == 0

@@ -59,7 +59,7 @@ def test_metric_that_is_no_number(bench: ProjectFixture) -> None:
     """B11: facts with NaN are kept as no number, and fail; the manifest and records stay JSON."""
     gate = {"id": "gate", "use": "faulty.gate", "score": None}
     said = bench.run(bench.recipe({"id": "one"}, gate), "--json").expect(3, "score None")
-    assert said.said["error"] == "GateFailed"
+    assert said.json["error"] == "GateFailed"
     for path in (bench.store / "actions").rglob("*.json"):
         json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert not bench.out.exists()

@@ -19,7 +19,7 @@ def test_eight_processes_on_an_absent_store(bench: ProjectFixture) -> None:
     results = [ended(command, 120).expect(0) for command in commands]
     assert len({str(sorted(said.digests.items())) for said in results}) == 1
     assert sorted(line.split()[1] for line in bench.lines("began")) == ["same", "two"]
-    built = [name for said in results for name in said.said["built"]]
+    built = [name for said in results for name in said.json["built"]]
     assert sorted(built) == ["model", "model:files", "one", "two"]
     assert bench.verify().code == 0
     assert bench.call("verify", bench.out / "small" / "latest").code == 0
@@ -43,10 +43,10 @@ def test_gc_during_a_build(bench: ProjectFixture, tmp_path: Path) -> None:
         assert "object" in collected.out
         to.unlink()
         said = ended(command).expect(0)
-    assert said.said["built"] == ["one", "two"]
+    assert said.json["built"] == ["one", "two"]
     assert bench.verify().code == 0
-    assert bench.built(recipe).said["built"] == []
-    assert bench.built(bench.recipe({"id": "old", "text": "old"}, name="old")).said["built"] == ["old"]
+    assert bench.built(recipe).json["built"] == []
+    assert bench.built(bench.recipe({"id": "old", "text": "old"}, name="old")).json["built"] == ["old"]
 
 
 def test_build_during_gc(bench: ProjectFixture) -> None:
@@ -132,6 +132,6 @@ def test_waiting_for_another_build(bench: ProjectFixture, tmp_path: Path) -> Non
             until(lambda: lines.append(second.stderr.readline()) or "waiting" in lines[-1])  # type: ignore[union-attr,func-returns-value]
             assert "another build is making it" in lines[-1]
             to.unlink()
-            assert ended(second).expect(0).said["built"] == []
+            assert ended(second).expect(0).json["built"] == []
         ended(first).expect(0)
     assert len(bench.lines("began")) == 1

@@ -91,9 +91,9 @@ def test_without_the_index_everything_works_as_with_it(bench: ProjectFixture, da
     recipe = bench.recipe(*CHAIN)
     bench.built(recipe)
     damage(bench.store / "runs.sqlite")
-    assert bench.built(recipe).said["built"] == []
+    assert bench.built(recipe).json["built"] == []
     said = bench.call("history", "--json", "--store", bench.store).expect(0)
-    assert [run["outcome"] for run in said.said["runs"]] == ["done", "done"] and said.err == ""
+    assert [run["outcome"] for run in said.json["runs"]] == ["done", "done"] and said.err == ""
     bench.call("status", recipe, "--store", bench.store, "--out", bench.out).expect(0)
     assert bench.verify().code == 0
 

@@ -45,7 +45,7 @@ def test_the_children_of_a_killed_refresh_die_with_it(bench: ProjectFixture) -> 
     bench.recipe({"id": "made"})
     bench.call(*arguments(bench, recipe)).expect(0)
     in_service(bench)
-    runs = bench.call("history", "--json", "--store", bench.store).expect(0).said["runs"]
+    runs = bench.call("history", "--json", "--store", bench.store).expect(0).json["runs"]
     assert [one["outcome"] for one in runs] == ["done", "died"]
 
 

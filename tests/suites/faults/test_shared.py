@@ -65,7 +65,7 @@ def test_a_second_machine_builds_nothing(bench: ProjectFixture, second: ProjectF
     recipe = second.home / "small.yaml"
     said = second.call("store", "pull", far, "--recipe", recipe, "--store", second.store).expect(0)
     assert "pulled 4 steps" in said.out
-    assert second.built(recipe).said["built"] == []
+    assert second.built(recipe).json["built"] == []
     assert second.lines() == [] and second.verify().code == 0
     assert Store(second.store).keys() == Store(bench.store).keys()
 
@@ -74,12 +74,12 @@ def test_a_second_machine_looks_while_it_builds(second: ProjectFixture, far: Pat
     recipe = second.home / "small.yaml"
     before = sorted((p, p.stat().st_mtime_ns) for p in far.rglob("*"))
     said = second.built(recipe, "--store-remote", far)
-    assert said.said["built"] == [] and said.err.count("because the remote store had it") == 4
+    assert said.json["built"] == [] and said.err.count("because the remote store had it") == 4
     other = second.built(second.recipe(CHAIN[0], {"id": "two", "text": "other"}), "--store-remote", far)
-    assert other.said["built"] == ["two"]
+    assert other.json["built"] == ["two"]
     assert sorted((p, p.stat().st_mtime_ns) for p in far.rglob("*")) == before
     shutil.rmtree(far)  # what was brought is here now
-    assert second.built(recipe, "--store-remote", far).said["built"] == []
+    assert second.built(recipe, "--store-remote", far).json["built"] == []
     assert second.leftovers() == [] and second.verify().code == 0
 
 
@@ -87,12 +87,12 @@ def test_a_lying_remote_costs_time_and_a_warning(bench: ProjectFixture, second: 
     """One object's bytes are others, one record is cut: those steps are built, to the same digests."""
     store = Store(bench.store)
     wanted = bench.built(bench.home / "small.yaml")
-    one, two = (wanted.said["steps"][name] for name in ("one", "two"))
+    one, two = (wanted.json["steps"][name] for name in ("one", "two"))
     flip(far / "objects" / one["digest"][:2] / one["digest"] / "model.safetensors")
     record = far / "actions" / two["key"][:2] / f"{two['key']}.json"
     record.write_bytes(record.read_bytes()[:-9])
     said = second.built(second.home / "small.yaml", "--store-remote", far)
-    assert said.said["built"] == ["one", "two"] and said.digests == wanted.digests
+    assert said.json["built"] == ["one", "two"] and said.digests == wanted.digests
     assert said.err.count("warning") == 2 and one["key"][:12] in said.err and two["key"][:12] in said.err
     assert store.keys() == Store(second.store).keys() and second.verify().code == 0
     pulled = bench.call("store", "pull", far, "--store", bench.home / "third").expect(0, "passed over")
@@ -116,7 +116,7 @@ def test_records_that_no_stage_wrote_cost_time_and_a_warning(bench: ProjectFixtu
     wanted = bench.built(bench.recipe(*CHAIN, gate))
     far = bench.home / "far"
     bench.call("store", "push", far, "--store", bench.store).expect(0)
-    keys = {name: step["key"] for name, step in wanted.said["steps"].items()}
+    keys = {name: step["key"] for name, step in wanted.json["steps"].items()}
     lie(far, keys["model"], run={"when": "x"})
     lie(far, keys["one"], format="zzz")
     lie(far, keys["two"], facts={"x": "\ud800"})
@@ -125,16 +125,16 @@ def test_records_that_no_stage_wrote_cost_time_and_a_warning(bench: ProjectFixtu
     plan = second.call("plan", recipe, "--store", second.store, "--store-remote", far).expect(0)
     assert "1 kept, 4 to build" in plan.out
     said = second.built(recipe, "--store-remote", far)
-    assert said.said["built"] == ["model", "one", "two", "gate"] and said.digests == wanted.digests
+    assert said.json["built"] == ["model", "one", "two", "gate"] and said.digests == wanted.digests
     for name, says in {"model": "passed over", "one": "mends", "two": "passed over", "gate": "mends"}.items():
         [line] = [line for line in said.err.splitlines() if "warning" in line and keys[name][:12] in line]
         assert says in line
-    assert second.built(recipe).said["built"] == []
+    assert second.built(recipe).json["built"] == []
     assert second.verify().code == 0
     lie(second.store, keys["gate"], facts={"score": "high"})
     lie(second.store, keys["two"], run={"seconds": None})
     again = second.built(recipe)
-    assert again.said["built"] == ["two", "gate"] and again.digests == wanted.digests
+    assert again.json["built"] == ["two", "gate"] and again.digests == wanted.digests
     assert "set aside, building it here" in again.err and second.verify().code == 0
 
 
@@ -194,7 +194,7 @@ def test_the_disk_fills_up_while_pulling(most: int, second: ProjectFixture, far:
         75, "largest size allowed"
     )
     second.call(*pull).expect(0)
-    assert second.built(second.home / "small.yaml").said["built"] == [] and second.leftovers() == []
+    assert second.built(second.home / "small.yaml").json["built"] == [] and second.leftovers() == []
 
 
 def test_the_disk_of_a_folder_fills_up_while_pushing(bench: ProjectFixture, far: Path) -> None:
@@ -213,5 +213,5 @@ def test_two_pulls_at_once(second: ProjectFixture, far: Path) -> None:
     for each in [ended(process) for process in both]:
         each.expect(0)
         assert "warning" not in each.err
-    assert second.built(second.home / "small.yaml").said["built"] == []
+    assert second.built(second.home / "small.yaml").json["built"] == []
     assert second.leftovers() == [] and second.verify().code == 0

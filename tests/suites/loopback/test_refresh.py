@@ -147,7 +147,7 @@ def test_a_recipe_is_locked_rebuilt_refreshed_refused_and_rolled_back(tmp_path: 
     text = here.recipe.with_suffix(".lock").read_bytes()
     said, told = here.refresh(3)
     assert (said["outcome"], said["version"], here.in_service) == ("refused", second, second)
-    assert f"main of {REPO} moved: {BETTER[:12]} → {POISONED[:12]}" in told
+    assert f"main of {REPO} advanced: {BETTER[:12]} → {POISONED[:12]}" in told
     assert any(says.startswith("accuracy@service: accuracy 0.") for says in said["failed"])
     assert not any(says.startswith("accuracy: ") for says in said["failed"]), "int8 is as good as its poisoned original"
     assert any(says.startswith("accuracy: 0.8") for says in said["changes"]["accuracy@service"])
@@ -179,6 +179,6 @@ def test_a_recipe_is_locked_rebuilt_refreshed_refused_and_rolled_back(tmp_path: 
     there.ok("lock", "recipes/sst2.yaml")
     assert there.recipe.read_text() == RECIPE, "a lock alone moves nothing"
     moved = there.ok("lock", "--upgrade", "recipes/sst2.yaml")
-    assert f"moved  model: main of {REPO} moved: {FIRST[:12]} → {BETTER[:12]}" in moved
+    assert f"advanced  model: main of {REPO} advanced: {FIRST[:12]} → {BETTER[:12]}" in moved
     assert there.recipe.read_text() == RECIPE.replace(FIRST, BETTER)
     there.ok("lock", "--check", "recipes/sst2.yaml")

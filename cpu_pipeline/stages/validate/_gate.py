@@ -1,0 +1,57 @@
+"""What all gates share: two sides, bounds of which at least one is set, and a report that is judged when it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import ClassVar, Literal, Self, TypeVar
+
+from pydantic import model_validator
+
+from cpu_pipeline import backends
+from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.stages._base import Job, Stage
+from cpu_pipeline.tasks._base import Task
+
+Side = Literal["candidate", "reference"]
+SIDES: tuple[Side, ...] = ("candidate", "reference")
+T = TypeVar("T")
+
+
+class Gate(Stage):
+    """Measure a candidate beside a reference, and judge what was measured."""
+
+    takes: ClassVar[Mapping[str, Set[str]]] = dict.fromkeys(SIDES, frozenset(backends.names()))
+    bounds: ClassVar[Set[str]] = frozenset()
+    """Options that can make it fail; a recipe sets one of them at least."""
+
+    @model_validator(mode="after")
+    def _can_fail(self) -> Self:
+        if all(getattr(self, name) is None for name in self.bounds):
+            raise ValueError(f"a gate must be able to fail: set one of {', '.join(sorted(self.bounds))}")
+        return self
+
+    def gives(self) -> str:
+        """Name the format of the output."""
+        return "report"
+
+    def backends(self, formats: Mapping[str, str]) -> Set[str]:
+        """Name the backends of both sides; none where predictions are compared."""
+        return frozenset() if self.through else frozenset(formats.values())
+
+
+def task_of(job: Job, gate: str) -> Task:
+    """Return the recipe's task.
+
+    Raises:
+        StageFailed: the job has none.
+    """
+    if job.task is None:
+        raise StageFailed(f"{gate} needs the recipe's task")
+    return job.task
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Take `count` items, evenly spread over all."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
