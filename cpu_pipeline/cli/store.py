@@ -123,7 +123,7 @@ def push(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Put what is kept into another store, each record after its object; what is there already is not moved."""
+    """Copy cached steps into another store, each record after its object; what it has already is not sent."""
     from cpu_pipeline.release.references import steps_of
     from cpu_pipeline.store import sync
     from cpu_pipeline.store.remote.client import Remote
@@ -170,17 +170,16 @@ def _tell(what: str, url: str, done: Moved, as_json: bool) -> None:
     from cpu_pipeline.core.text import size
 
     if as_json:
-        steps = {part: [vars(step) for step in getattr(done, part)] for part in ("moved", "there", "lacking")}
+        steps = {part: [vars(step) for step in getattr(done, part)] for part in ("moved", "present", "missing")}
         print_json({"remote": url, "bytes": done.bytes, **steps})
         return
-    for step in done.lacking:
-        print(f"lacking   {step.name or 'a record'}  {step.key[:12]}")
-    if not (done.moved or done.there or done.lacking):
+    for step in done.missing:
+        print(f"missing   {step.name or 'a record'}  {step.key[:12]}")
+    if not (done.moved or done.present or done.missing):
         print(f"nothing to be {what}: {url}")
         return
-    print(
-        f"{what} {len(done.moved)} steps, {size(done.bytes)}; {len(done.there)} were there, {len(done.lacking)} lacking"
-    )
+    rest = f"{len(done.present)} were present, {len(done.missing)} missing"
+    print(f"{what} {len(done.moved)} steps, {size(done.bytes)}; {rest}")
 
 
 def _date(seconds: float) -> str:

@@ -12,7 +12,7 @@ class Event:
 
     node: str
     what: str
-    """kept, making (an environment), building, waiting, built, failed, skipped or warning."""
+    """cached, creating (an environment), building, waiting, built, failed, skipped or warning."""
     why: tuple[str, ...] = ()
     seconds: float = 0.0
 

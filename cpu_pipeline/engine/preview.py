@@ -20,7 +20,7 @@ class Outlook:
 
     node: Node
     state: str
-    """kept, build, or depends (on whether another step's outcome changes)."""
+    """cached, build, or depends (on whether another step's outcome changes)."""
     why: tuple[str, ...] = ()
 
 
@@ -37,7 +37,7 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
 
     for node, keyed, found in walk(plan, find):
         if found is not None:
-            yield Outlook(node, "kept", ("in the remote store",) if node.id in remote else ())
+            yield Outlook(node, "cached", ("in the remote store",) if node.id in remote else ())
             continue
         before = store.last(f"{plan.name}/{node.id}")
         if keyed is None and before is not None:
@@ -50,7 +50,7 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
 def lacking(plan: Plan, store: Store) -> list[str]:
     """Name the environments that a build would take and that are not made."""
     wanted = {
-        name for seen in look(plan, store) if seen.state != "kept"
+        name for seen in look(plan, store) if seen.state != "cached"
         for name in environments_of(seen.node.stage, plan.formats(seen.node))
     }  # fmt: skip
     return sorted(name for name in wanted - {DEFAULT} if not environments.read(name).ready)

@@ -1,4 +1,4 @@
-"""Build a recipe cold and compare it with what is kept, step by step: the proof that a build can be repeated."""
+"""Build a recipe cold and compare it with the cached build, step by step: the proof that a build can be repeated."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def rebuild(
 
     Args:
         plan: what to build.
-        store: where what it is compared with is kept.
+        store: has the build that it is compared with.
         tell: called with every event.
         jobs: how many steps may run at once.
-        hold: called with what is kept, before the cold build; what it raises ends it.
+        hold: called with the cached build, before the cold one; what it raises ends it.
 
     Raises:
         PipelineError: a step failed, in either build.

@@ -29,7 +29,7 @@ class BuildResult:
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
     """Node id -> what its checks said."""
     made: list[str] = field(default_factory=list)
-    """Nodes that ran; the others were kept."""
+    """Nodes that ran; the others were cached."""
     errors: dict[str, PipelineError] = field(default_factory=dict)
     """Node id -> why it failed."""
 

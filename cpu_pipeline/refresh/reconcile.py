@@ -105,9 +105,9 @@ def _preview(drift: DriftReport, store: Store) -> Refreshed:
         result.says = rests(result)
     else:
         states = [step.state for step in preview.look(drift.plan, store)]
-        result.outcome, result.kept = "stale", states.count("kept")
-        result.built = len(states) - result.kept
-        result.says = f"{result.built} steps would be built, {result.kept} kept"
+        result.outcome, result.cached = "stale", states.count("cached")
+        result.built = len(states) - result.cached
+        result.says = f"{result.built} steps would be built, {result.cached} cached"
     return result
 
 
@@ -187,7 +187,7 @@ class Reconciler:
         found = candidate.build_candidate(self.drift.plan, self.builder, self.run, remeasure=remeasure)
         self.ran |= set(found.built.made)
         self.result.built = sum(name in self.ran for name in found.built.artifacts)
-        self.result.kept = len(found.built.artifacts) - self.result.built
+        self.result.cached = len(found.built.artifacts) - self.result.built
         if released is None:
             return _Judged(found, found.built.verdicts)
         comparison = compare.prepare(released, found.built)

@@ -88,7 +88,7 @@ class Order:
     """The command on the machine that will run it."""
     out: str = OUT
     store: Path | None = None
-    """Where built steps are kept; the user's own place when None."""
+    """Directory of cached steps; the user's own store when None."""
     store_remote: str | None = None
     install: str | None = None
     """Shell command that puts cpu-pipeline onto a fresh machine."""

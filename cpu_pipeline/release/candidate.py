@@ -78,4 +78,4 @@ def record(run: RunRecorder, built: BuildResult) -> BuildResult:
 def create_environments(planned: Plan, store: Store, tell: Tell) -> None:
     """Create the isolated environments that a build of this plan needs and that do not exist yet."""
     for name in preview.lacking(planned, store):
-        environments.create(name, lambda line: tell(Event(line, "making")))
+        environments.create(name, lambda line: tell(Event(line, "creating")))

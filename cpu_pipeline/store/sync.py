@@ -35,9 +35,9 @@ class Moved:
     """The outcome of a push or a pull."""
 
     moved: list[StepRef] = field(default_factory=list)
-    there: list[StepRef] = field(default_factory=list)
+    present: list[StepRef] = field(default_factory=list)
     """What was at its goal already."""
-    lacking: list[StepRef] = field(default_factory=list)
+    missing: list[StepRef] = field(default_factory=list)
     """What a recipe or its lock names and the source has not; steps that hang on these are not known yet."""
     bytes: int = 0
     """Of what was moved."""
@@ -71,11 +71,11 @@ def push(
         for step in steps(lease.find) if steps else _all(store.keys()):
             found = lease.find(step.key)
             if found is None:
-                done.lacking.append(step)
+                done.missing.append(step)
             elif (files := remote.lacks(step.key, found.record, force)) is None:
-                done.there.append(step)
+                done.present.append(step)
             elif not store.check(found):
-                done.lacking.append(step)
+                done.missing.append(step)
             else:
                 remote.put(step.key, found.record, found.path, files)
                 done.take(step, found.record, sum(files.values()), tell)
@@ -97,9 +97,9 @@ def pull(store: Store, remote: Remote, steps: Steps | None = None, tell: Tell = 
             # That all of a remote is pulled says nothing about what is used here: what is here keeps its age.
             found = local.find(step.key) or lease.find(step.key)
             if found is None:
-                done.lacking.append(step)
+                done.missing.append(step)
             elif step.key not in lease.brought:
-                done.there.append(step)
+                done.present.append(step)
             else:
                 done.take(step, found.record, found.record.size, tell)
     return done

@@ -105,7 +105,7 @@ def test_every_record_is_read_and_every_key_is_the_same(plan: Plan, store: Store
 
 
 def test_a_plan_says_that_everything_is_cached(plan: Plan, store: Store) -> None:
-    assert {seen.node.id: seen.state for seen in preview.look(plan, store)} == dict.fromkeys(plan.nodes, "kept")
+    assert {seen.node.id: seen.state for seen in preview.look(plan, store)} == dict.fromkeys(plan.nodes, "cached")
 
 
 def test_a_build_runs_nothing_and_makes_the_same_lock(plan: Plan, store: Store) -> None:

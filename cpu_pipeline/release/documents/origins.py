@@ -115,7 +115,7 @@ def used(built: BuildResult, nodes: Iterable[str]) -> tuple[set[str], set[str]]:
 def times(manifest: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
     """Say when the first step of a version began and the last one ended, as their records say, to the second.
 
-    A step that was kept from an earlier build counts with the time at which it was made. None when no record says.
+    A cached step counts with the time of the build that ran it. None when no record has a time.
     """
     runs = [step["run"] for step in manifest["steps"].values() if "when" in step["run"]]
     if not runs:
