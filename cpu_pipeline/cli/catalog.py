@@ -109,7 +109,7 @@ def docs(
 
 
 def options(model: type[BaseModel]) -> list[dict[str, Any]]:
-    """List a class's options: name, type, default and what its docstring says."""
+    """List a class's options: name, type, default and docstring."""
     from cpu_pipeline.recipe import field_docs
 
     schema, lines = model.model_json_schema(), field_docs.fields(model)

@@ -12,7 +12,7 @@ _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL
 
 
 def filled(text: str) -> str:
-    """Return the text with each `<!-- generated: NAME -->` block made anew."""
+    """Return the text with each `<!-- generated: NAME -->` block written again."""
     tables = {"stages": _stages, "reproducible": _reproducible, "tasks": _tasks, "ways": _ways}
     return _BLOCK.sub(lambda m: m[1] + tables[m[2]]() + m[3], text)
 

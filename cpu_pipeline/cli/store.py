@@ -1,4 +1,4 @@
-"""`cpu-pipeline store`: what the store holds, whether it is sound, making room, and sharing it."""
+"""`cpu-pipeline store`: list, verify, shrink and share the store."""
 
 from __future__ import annotations
 
@@ -22,14 +22,12 @@ Chosen = Annotated[
     typer.Option("--recipe", metavar="RECIPE", help="The steps of this recipe and its lock alone; may be repeated."),
 ]
 
-app = typer.Typer(
-    help="Look into the store, verify it, make room, share it.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="List, verify, shrink and share the store.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")
 def list_(store: StoreOption = None, as_json: Json = False) -> None:
-    """List what was built: stage, format, size, last use."""
+    """List the cached steps: stage, format, size, last use."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.core.text import size

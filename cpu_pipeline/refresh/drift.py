@@ -34,7 +34,7 @@ class DriftReport:
     ignored: Sequence[str]
     """Other changes, to which this refresh does not react."""
     rolled_back: bool
-    """True when a rollback put an earlier version back into service, and it stays there."""
+    """True when a rollback put an earlier version back into service, and it stays."""
 
 
 def find_drift(path: Path, out: Path, only: Collection[Trigger] = ()) -> DriftReport:
@@ -43,7 +43,7 @@ def find_drift(path: Path, out: Path, only: Collection[Trigger] = ()) -> DriftRe
     Args:
         path: the recipe.
         out: the folder of artifacts.
-        only: react to these alone, whatever the recipe's `refresh.on` says.
+        only: react to these alone, instead of the recipe's `refresh.on`.
 
     Raises:
         RecipeError: the recipe or its lock is wrong, or a branch is not there.

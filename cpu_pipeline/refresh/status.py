@@ -95,7 +95,7 @@ def status(
 
     Args:
         paths: the recipes.
-        store: whose history tells of runs and refreshes.
+        store: has the history of runs and refreshes.
         out: the folder of artifacts.
         most: seconds after which what is in service is too old.
         now: the time to compare with; this machine's when None.

@@ -1,4 +1,4 @@
-"""What changed between two versions of an artifact, or two runs: what was asked, made with what, and what came out."""
+"""What changed between two versions of an artifact, or two runs: request, packages and outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cpu_pipeline.store.runs import reader
 PARTS = {"recipe", "packages", "environments", "host", "steps", "checks"}
 """What is compared of a manifest."""
 RUN_ID = re.compile(r"\d{4,8}(T|$)")
-"""How the id of a run begins, so far as it is told."""
+"""The first characters of a run's id."""
 
 Kind = Literal["recipe", "package", "environment", "machine", "step", "operator", "size", "figure", "verdict"]
 
@@ -112,7 +112,7 @@ def _step(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] 
 
 
 def _bytes(facts: Mapping[str, Any]) -> int:
-    """Sum what a step says of the bytes of its model."""
+    """Return the bytes of a step's model."""
     said = facts.get("bytes", 0)
     return sum(said.values()) if isinstance(said, Mapping) else int(said)
 

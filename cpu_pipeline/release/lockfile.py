@@ -114,7 +114,7 @@ def make(built: BuildResult, store: Store) -> Lock:
 
 
 def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Say what a lock of this plan says before anything is built, if its steps come out as `outputs` has them.
+    """Return the lock of a plan as far as it is known before a build, if its steps have these outputs.
 
     A step whose inputs `outputs` does not name has no key here.
     """
@@ -215,7 +215,7 @@ def require(found: Sequence[str], path: Path) -> None:
     """Refuse when anything differs from the lock.
 
     Raises:
-        Stale: says what.
+        Stale: lists the differences.
     """
     if found:
         more = "".join(f"\n  {line}" for line in found)

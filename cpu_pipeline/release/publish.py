@@ -108,7 +108,7 @@ def require_passed(built: BuildResult) -> None:
 
     Raises:
         PipelineError: the first error of the build, if it has any.
-        GateFailed: a check says no.
+        GateFailed: a check failed.
     """
     for error in built.errors.values():
         others = [str(e) for e in built.errors.values() if e is not error]

@@ -13,7 +13,7 @@ from cpu_pipeline.release.promotions import Promotion
 
 
 class Overtaken(TryAgain):
-    """Another version was put into service since it was looked at: what was built was compared with the wrong one."""
+    """Another version was put into service meanwhile: the candidate was compared with the wrong one."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Standing:
 
     @property
     def fault(self) -> str | None:
-        """Say what is wrong with what is in service, whatever the lock says."""
+        """Return what is wrong with what is in service, without a look at the lock; None when nothing is."""
         if self.folder is None:
             return f"nothing is in service in {self.home}"
         if self.edited:

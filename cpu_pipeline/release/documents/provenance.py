@@ -1,4 +1,4 @@
-"""What a version was made of and how, as an in-toto statement with SLSA provenance; and whether one says what it must.
+"""The sources and the build of a version, as an in-toto statement with SLSA provenance; written and checked.
 
 https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and https://slsa.dev/provenance/v1; what the
 parameters of a recipe's build mean is in docs/provenance.md. All of it follows from the manifest and from digests of
@@ -140,7 +140,7 @@ class _Predicate(BaseModel):
 
 
 class _Statement(BaseModel):
-    """What every statement must have, whoever wrote it; as the standard asks, fields of others are left alone."""
+    """What every statement must have; as the standard requires, unknown fields are left alone."""
 
     type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
     subject: list[_Resource] = Field(min_length=1)
@@ -178,7 +178,7 @@ def _subjects(subjects: list[Any], expected: list[Any]) -> Iterator[str]:
 
 
 def _dependencies(resources: list[_Resource], manifest: Manifest) -> Iterator[str]:
-    """Compare packages, commits and fetched files with what the manifest says of them."""
+    """Compare packages, commits and fetched files with the manifest."""
     packages = sorted(resource.uri for resource in resources if resource.uri.startswith("pkg:pypi/"))
     if packages != sorted(resource["uri"] for resource in _packages(manifest)):
         yield f"its packages are not those of {MANIFEST}"

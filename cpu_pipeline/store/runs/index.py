@@ -23,7 +23,7 @@ from cpu_pipeline.store.runs.reader import FOLDER, RUN, RunEntry, folders, look
 
 NAME = "runs.sqlite"
 INDEX_FORMAT = 2
-"""Raise when a row changes its shape; an index of another format is made anew."""
+"""Raise when a row changes its shape; an index of another format is rebuilt."""
 PATIENCE = 0.5
 """Seconds to wait for who writes just now."""
 _SHAPE = "CREATE TABLE runs (id TEXT PRIMARY KEY, stamp TEXT NOT NULL, entry TEXT NOT NULL, digest TEXT NOT NULL)"
@@ -62,7 +62,7 @@ def add(store: Store, name: str) -> None:
 
 
 def rebuild(store: Store) -> int:
-    """Make the index anew from the folders; return how many runs it holds.
+    """Rebuild the index from the directories; return how many runs it holds.
 
     Raises:
         RecipeError: there is something in the way that is no index.
@@ -107,7 +107,7 @@ def _replace(store: Store, rows: Sequence[Row]) -> None:
 
 
 def _stamp(store: Store, name: str) -> str:
-    """Say what tells whether a run.json changed; nothing when there is none."""
+    """Return a stamp that changes with a run.json; empty when there is none."""
     try:
         about = os.stat(store.root / FOLDER / name / RUN)  # noqa: PTH116  # three times as quick as Path's, of which thousands are made
     except OSError:
