@@ -200,7 +200,7 @@ def write_lock(
 
         def describe(built: BuildResult) -> lockfile.Lock:
             publish.require_passed(built)
-            return lockfile.make(built, opened)
+            return lockfile.make_lock(built, opened)
 
         with leased(opened) as lease:
             builder = Builder(opened, lease, tells, jobs)
@@ -208,7 +208,7 @@ def write_lock(
             if upgrade is not None:
                 upgrade.write()
             path = lockfile.lock_path(planned.path)
-            new = lockfile.write(lock, path)
+            new = lockfile.write_lock(lock, path)
             opened.root_at(path)
             run.note(lock=str(path), lock_changed=new)
     return path, new
@@ -258,7 +258,7 @@ def check_lock(planned: Plan) -> Path:
         Stale: it differs.
     """
     path = lockfile.lock_path(planned.path)
-    lockfile.require([change.says for change in lockfile.drift(lockfile.read(path), planned)], path)
+    lockfile.require([change.says for change in lockfile.drift(lockfile.read_lock(path), planned)], path)
     return path
 
 
@@ -334,6 +334,6 @@ def _lock_check(planned: Plan, locked: bool) -> Callable[[BuildResult], None]:
     if not locked:
         return lambda _: None
     path = lockfile.lock_path(planned.path)
-    lock = lockfile.read(path)
+    lock = lockfile.read_lock(path)
     lockfile.require([change.says for change in lockfile.drift(lock, planned)], path)
     return lambda built: lockfile.require(lockfile.deviations(lock, built), path)

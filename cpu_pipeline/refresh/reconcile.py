@@ -211,7 +211,7 @@ class Reconciler:
         if decision.action == "refuse":
             self._refuse(decision)
             return
-        lock = lockfile.make(found.built, self.builder.store)
+        lock = lockfile.make_lock(found.built, self.builder.store)
         self.standing.require_unmoved()  # the decision compares with what was in service when this refresh began
         if decision.action == "hold":
             self._hold(decision)
@@ -257,7 +257,7 @@ class Reconciler:
         """Write recipe and lock, and tidy up: the next refresh does what this one leaves undone if it dies here."""
         result = self.result
         self._advance_recipe()
-        lockfile.write(lock, lockfile.lock_path(self.drift.recipe.path))
+        lockfile.write_lock(lock, lockfile.lock_path(self.drift.recipe.path))
         if result.version == result.version_before:
             result.outcome, result.says = "unchanged", "the same came out"
         else:

@@ -61,7 +61,7 @@ def diff(old: Path | str, new: Path | str, store: Store | None = None) -> list[C
 def _manifest(named: Path | str, store: Store | None) -> dict[str, Any]:
     folder = Path(named)
     if store is not None and not folder.exists() and RUN_ID.match(str(named)):
-        folder = reader.find(store, str(named))
+        folder = reader.find_run(store, str(named))
     if (folder / reader.RUN).exists():
         return _of_run(folder)
     try:
@@ -76,7 +76,7 @@ def _manifest(named: Path | str, store: Store | None) -> dict[str, Any]:
 
 
 def _of_run(folder: Path) -> dict[str, Any]:
-    said = reader.read(folder)
+    said = reader.read_run(folder)
     if said is None:
         raise RecipeError(f"{folder / reader.RUN}: not a whole record of a run")
     found = said.get("manifest")

@@ -75,7 +75,7 @@ def lock_path(recipe: Path) -> Path:
     return recipe.with_suffix(".lock")
 
 
-def make(built: BuildResult, store: Store) -> Lock:
+def make_lock(built: BuildResult, store: Store) -> Lock:
     """Return the lock of a build whose every step succeeded.
 
     Args:
@@ -222,7 +222,7 @@ def require(found: Sequence[str], path: Path) -> None:
         raise Stale(f"{path} is stale:{more}\nwrite it anew with `cpu-pipeline lock`, or go back to what it says")
 
 
-def write(lock: Lock, path: Path) -> bool:
+def write_lock(lock: Lock, path: Path) -> bool:
     """Write a lock, whole or not at all; return whether its text is new."""
     text = dump(lock)
     if path.is_file() and path.read_bytes() == text.encode():  # what is there need not be UTF-8
@@ -252,7 +252,7 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
 _Dumper.add_representer(str, _text)
 
 
-def read(path: Path) -> Lock:
+def read_lock(path: Path) -> Lock:
     """Read a lock.
 
     Raises:

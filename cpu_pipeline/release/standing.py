@@ -95,7 +95,7 @@ class Standing:
             raise Overtaken(f"{self.home.name}: {label or 'nothing'} was put into service meanwhile; refresh again")
 
 
-def read(home: Path) -> Standing:
+def read_standing(home: Path) -> Standing:
     """Read what is in service, and hash its files."""
     folder = latest.in_service(home)
     found: Mapping[str, Any] | None = None

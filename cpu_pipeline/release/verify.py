@@ -119,7 +119,7 @@ def verify(folder: Path) -> Verified:
             "recipe again"
         )
     text = (folder / provenance.FILE).read_text(encoding="utf-8", errors="replace")
-    if wrong := provenance.check(text, manifest):
+    if wrong := provenance.check_statement(text, manifest):
         raise Refused(f"{folder}: {provenance.FILE}: {wrong[0]}")
     return Verified(manifest["name"], version, len(manifest["files"]), lacking)
 

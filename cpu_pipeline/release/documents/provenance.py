@@ -28,7 +28,7 @@ BUILD_TYPE = f"{BUILDER}?recipe-build=1#docs/provenance.md"
 Manifest = Mapping[str, Any]
 
 
-def make(manifest: Manifest, origins: Iterable[Origin]) -> dict[str, Any]:
+def make_statement(manifest: Manifest, origins: Iterable[Origin]) -> dict[str, Any]:
     """Write the statement about a version.
 
     Args:
@@ -72,7 +72,7 @@ def make(manifest: Manifest, origins: Iterable[Origin]) -> dict[str, Any]:
     }
 
 
-def dump(statement: Mapping[str, Any]) -> str:
+def dump_statement(statement: Mapping[str, Any]) -> str:
     """Write a statement as the text of its file."""
     return json.dumps(statement, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -148,7 +148,7 @@ class _Statement(BaseModel):
     predicate: _Predicate
 
 
-def check(text: str, manifest: Manifest) -> list[str]:
+def check_statement(text: str, manifest: Manifest) -> list[str]:
     """Say everything in which a statement is not well-formed, or not about this version; nothing when all is well."""
     try:
         document = json.loads(text)
@@ -156,7 +156,7 @@ def check(text: str, manifest: Manifest) -> list[str]:
     except (ValueError, RecursionError) as error:
         why = error.errors()[0] if isinstance(error, ValidationError) else None
         return [f"{shown('.'.join(map(str, why['loc'])))}: {why['msg']}" if why else f"it is not JSON: {error}"]
-    expected = make(manifest, [])
+    expected = make_statement(manifest, [])
     problems = list(_subjects(document["subject"], expected["subject"]))
     ours, theirs = document["predicate"], expected["predicate"]
     for part, keys in (
