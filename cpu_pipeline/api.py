@@ -160,7 +160,7 @@ def rebuild(
     require_locked = _lock_check(planned, locked)
     if create_envs:
         candidate.create_environments(planned, opened, tell)
-    return rebuilding.rebuild(planned, opened, tell=tell, jobs=jobs, hold=require_locked)
+    return rebuilding.rebuild(planned, opened, tell=tell, jobs=jobs, check=require_locked)
 
 
 def write_lock(
@@ -269,7 +269,7 @@ def check(path: Path) -> None:
         RecipeError: every problem, one a line.
         Refused: a path leads outside.
     """
-    written = document.read(path).value
+    written = document.read_document(path).value
     if isinstance(written, Mapping) and written.keys() & ("model", "task", "data", "pipeline"):
         plan(load_recipe(path))
     else:

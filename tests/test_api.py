@@ -27,10 +27,10 @@ from cpu_pipeline.store.gc import collect
 from cpu_pipeline.store.local import Store
 module, name = importlib.import_module(sys.argv[1]), sys.argv[2]
 real = getattr(module, name)
-def late(*given, **how):
+def late(*given, **options):
     store = Store(Path("store"))
     collect(store, references.reader(store), 0)
-    return real(*given, **how)
+    return real(*given, **options)
 setattr(module, name, late)
 sys.exit(main(sys.argv[3:]))
 """

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpu_pipeline.backends import _usage
 from cpu_pipeline.backends._base import MEDIA, TESTED
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
 from cpu_pipeline.core.model_io import TOKENS
@@ -159,6 +160,15 @@ def _check_complete(path: Path, auto_class: str, head: Head | None, report: dict
 def usage(folder: str, head: Head | None) -> str:
     """Write how to load the checkpoint with transformers."""
     name = head.auto_class if head is not None else "AutoModel"
+    if getattr(head, "files", ()):
+        return f"""
+import torch
+from transformers import {name}
+{_usage.inputs(folder, head)}
+
+model = {name}.from_pretrained("{folder}", dtype=torch.float32)
+outputs = model(**{{name: torch.from_numpy(value[None]) for name, value in inputs.items()}})
+"""
     return f"""
 import torch
 from transformers import {name}, AutoTokenizer

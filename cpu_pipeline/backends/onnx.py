@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpu_pipeline.backends import _usage
 from cpu_pipeline.backends._base import MEDIA, TESTED
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.core import host
@@ -102,10 +103,8 @@ def usage(folder: str, head: Head | None) -> str:
     """Write how to run the model with ONNX Runtime alone."""
     return f"""
 import numpy as np, onnxruntime
-from tokenizers import Tokenizer
+{_usage.inputs(folder, head)}
 
 session = onnxruntime.InferenceSession("{folder}/{MODEL}", providers=["CPUExecutionProvider"])
-text = Tokenizer.from_file("{folder}/tokenizer.json").encode("A text, and for tasks on pairs", "its second text")
-inputs = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
 outputs = session.run(None, {{i.name: np.array([inputs[i.name]]) for i in session.get_inputs()}})
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
+from cpu_pipeline.backends import _usage
 from cpu_pipeline.backends._base import MEDIA, TESTED
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
@@ -234,10 +235,8 @@ def usage(folder: str, head: Head | None) -> str:
     """Write how to run the model with OpenVINO alone."""
     return f"""
 import numpy as np, openvino
-from tokenizers import Tokenizer
+{_usage.inputs(folder, head)}
 
 model = openvino.Core().compile_model("{folder}/{XML}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
-text = Tokenizer.from_file("{folder}/tokenizer.json").encode("A text, and for tasks on pairs", "its second text")
-inputs = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
 outputs = model({{i.any_name: np.array([inputs[i.any_name]]) for i in model.inputs}})
 """

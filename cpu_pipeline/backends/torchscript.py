@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backends import hf
+from cpu_pipeline.backends import _usage, hf
 from cpu_pipeline.backends._base import MEDIA, TESTED
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
@@ -181,12 +181,10 @@ def usage(folder: str, head: Head | None) -> str:
     auto_class = head.auto_class if head is not None else "AutoModel"
     return f"""
 import torch
-from tokenizers import Tokenizer
+{_usage.inputs(folder, head)}
 
 # Where the report says that it is not TorchScript: transformers.{auto_class}.from_pretrained("{folder}")
 model = torch.jit.load("{folder}/{MODEL}", map_location="cpu")
-text = Tokenizer.from_file("{folder}/tokenizer.json").encode("A text, and for tasks on pairs", "its second text")
-inputs = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
 names = [argument.name for argument in model.forward.schema.arguments[1:]]
 with torch.inference_mode():
     outputs = model(**{{name: torch.tensor([inputs[name]]) for name in names}})  # {names}

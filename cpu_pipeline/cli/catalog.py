@@ -47,7 +47,7 @@ def list_backends(
 
     seen = None if model is None else support.model(model)
     found = []
-    for way in support.ways():
+    for way in support.backend_support():
         takes, why = (None, "") if seen is None else way.takes(seen)
         found.append((way, takes, why))
     if as_json:
@@ -90,14 +90,14 @@ def print_schema(
 def docs(
     write: Annotated[bool, typer.Option("--write", help="Write the tables into the documents.")] = False,
     path: Annotated[
-        list[Path] | None, typer.Option(help="A document; without any, README.md and docs/reproducible.md.")
+        list[Path] | None, typer.Option(help="A document; docs/reproducible.md when none is named.")
     ] = None,
 ) -> int:
-    """Check that the generated tables of README and docs are up to date, or write them."""
+    """Check that the generated tables of documents are up to date, or write them."""
     from cpu_pipeline.cli.docs import filled
 
     code = 0
-    for document in path or (Path("README.md"), Path("docs", "reproducible.md")):
+    for document in path or [Path("docs", "reproducible.md")]:
         text = document.read_text(encoding="utf-8")
         filled_text = filled(text)
         if write:

@@ -1,4 +1,4 @@
-"""The generated tables of README and docs: stages, which of them give the same bytes, tasks, ways to run a model."""
+"""The generated tables of documents: stages, which of them give the same bytes, tasks, ways to run a model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _tasks() -> str:
 
 def _ways() -> str:
     rows = []
-    for way in support.ways():
+    for way in support.backend_support():
         makers = ", ".join(f"`{stage}`" for stage in way.stages) or "the checkpoint itself"
         others = "" if way.others == "refused" else ", others tried"
         cells = (

@@ -39,7 +39,7 @@ def doctor(store: StoreOption = None, as_json: Json = False) -> None:
         "store_free": size(shutil.disk_usage(existing).free),
         "packages": {name: packages.installed(name) for name in distributions},
         "environments": {
-            name: "ready" if environments.read(name).ready else "not made" for name in environments.names()
+            name: "ready" if environments.get(name).ready else "not made" for name in environments.names()
         },
         "stages": lacking,
         "backends": formats,
@@ -63,7 +63,7 @@ def _lacks(distributions: Sequence[str], environment: str) -> list[str]:
 
     if environment == DEFAULT:
         return packages.missing(distributions)
-    return [] if environments.read(environment).ready else [f"environment {environment}"]
+    return [] if environments.get(environment).ready else [f"environment {environment}"]
 
 
 def _told(value: object) -> str:

@@ -22,7 +22,7 @@ def list_(as_json: Json = False) -> None:
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.engine import environments
 
-    found = [environments.read(name) for name in environments.names()]
+    found = [environments.get(name) for name in environments.names()]
     if as_json:
         print_json([{**vars(e), "ready": e.ready, "folder": str(e.folder)} for e in found])
         return
@@ -46,9 +46,9 @@ def check(name: Name, as_json: Json = False) -> int:
     from cpu_pipeline.core.errors import BackendMissing
     from cpu_pipeline.engine import environments
 
-    problems = environments.check(name)
+    problems = environments.problems(name)
     if as_json:
-        print_json({"environment": name, "folder": str(environments.read(name).folder), "problems": problems})
+        print_json({"environment": name, "folder": str(environments.get(name).folder), "problems": problems})
     else:
         for problem in problems:
             print(problem)

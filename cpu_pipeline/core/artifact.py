@@ -1,4 +1,4 @@
-"""What stages hand to each other: a sealed directory, its format, its facts."""
+"""What stages pass to each other: a sealed directory, its format, its facts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 """A digest as this package writes it: sha256 in hex."""
 
 CARD = "cpu_pipeline.json"
-"""The file in a model artifact that says how our backends run it."""
+"""The file in a model artifact that tells our backends how to run it."""
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,25 @@ class Artifact:
     """A directory that never changes again."""
 
     format: str
+    """Which backend or stage reads it, such as `onnx` or `rows`."""
     path: Path
     digest: str
+    """Of names and contents of its files (see `digest_tree`)."""
     facts: Facts
 
 
 @dataclass(frozen=True)
 class Card:
-    """How a model artifact wants to be run, written into it as `cpu_pipeline.json`."""
+    """How to run a model artifact, written into it as `cpu_pipeline.json`."""
 
     format: str
     needs: tuple[str, ...] = ()
-    """Instruction sets without which it answers wrongly or not at all, as `host.isa()` spells them."""
+    """Instruction sets without which its outputs are wrong or it does not run, as `host.isa()` spells them."""
     runtime: Mapping[str, Any] = field(default_factory=dict)
     """Settings for the backend that loads it, such as OpenVINO's INFERENCE_PRECISION_HINT."""
 
     def write(self, out: Path) -> None:
-        """Write the card into an artifact that is being made."""
+        """Write the card into an artifact that is being built."""
         text = json.dumps(
             {"format": self.format, "needs": list(self.needs), "runtime": dict(self.runtime)}, indent=1, sort_keys=True
         )
@@ -49,15 +51,15 @@ class Card:
 
     @classmethod
     def read(cls, path: Path, format: str) -> Card:
-        """Read the card of an artifact; one without a card has no wishes."""
+        """Read the card of an artifact; one without a card has no requirements and no settings."""
         if not (path / CARD).is_file():
             return cls(format)
-        said = json.loads((path / CARD).read_text(encoding="utf-8"))
-        return cls(said["format"], tuple(said["needs"]), said["runtime"])
+        fields = json.loads((path / CARD).read_text(encoding="utf-8"))
+        return cls(fields["format"], tuple(fields["needs"]), fields["runtime"])
 
 
 def canonical(value: Any) -> str:
-    """Write a JSON value as the one text that stands for it; NaN is a ValueError."""
+    """Write a JSON value in canonical form: equal values are equal texts. NaN is a ValueError."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
@@ -79,10 +81,10 @@ def list_tree(root: Path) -> dict[str, tuple[int, str]]:
 
 
 def digest_listing(files: Mapping[str, tuple[int, str]]) -> str:
-    """Digest what `list_tree` returned; times, modes and empty directories do not count."""
+    """Digest a listing of `list_tree` (sha256, hex); times, modes and empty directories do not count."""
     return digest_json(["tree", {name: sha for name, (_, sha) in files.items()}])
 
 
 def digest_tree(root: Path) -> str:
-    """Digest a directory by relative names and contents."""
+    """Digest a directory by relative names and contents (sha256, hex)."""
     return digest_listing(list_tree(root))

@@ -1,16 +1,16 @@
-"""Every way a build can end badly, and the exit code each one earns.
+"""Every error that this package raises on purpose, with its exit code.
 
 PipelineError
 ├── StageFailed           1  a stage raised, died, hung or broke its own contract
 ├── RecipeError           2  the command, the recipe or what it names is wrong
-├── GateFailed            3  everything was built, and a check says no
-├── BackendMissing        4  a package, backend, environment or instruction set is not here
-├── Stale                 5  what is here is not what was asked to be reproduced
+├── GateFailed            3  everything was built, and a check failed
+├── BackendMissing        4  a package, backend, environment or instruction set is missing
+├── Stale                 5  the build differs from what was to be reproduced
 ├── PartlyDone            6  `--keep-going` went on past a failure
 ├── Refused               7  damaged, edited or not allowed; nothing was opened or overwritten
 ├── TryAgain             75  network, disk or a lost worker: the same command may work later
 └── Interrupted         130  somebody pressed Ctrl-C
-    └── Terminated      143  something asked us to end: SIGTERM
+    └── Terminated      143  SIGTERM, as of a scheduler
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BUG = 70
 
 
 class PipelineError(Exception):
-    """Base of every error this package raises on purpose; anything else is a bug of ours (exit code 70)."""
+    """Base of every error this package raises on purpose; any other is a bug (exit code 70)."""
 
     exit_code = BUG
 
@@ -38,19 +38,19 @@ class RecipeError(PipelineError):
 
 
 class GateFailed(PipelineError):
-    """Everything was built, but a check says that it must not be let out."""
+    """Everything was built, but a check failed, so nothing is published."""
 
     exit_code = 3
 
 
 class BackendMissing(PipelineError):
-    """A package, a backend, an environment or an instruction set is not on this machine."""
+    """A package, a backend, an environment or an instruction set is missing on this machine."""
 
     exit_code = 4
 
 
 class Stale(PipelineError):
-    """What is here differs from what was to be reproduced."""
+    """The build differs from what was to be reproduced."""
 
     exit_code = 5
 
@@ -68,7 +68,7 @@ class Refused(PipelineError):
 
 
 class TryAgain(PipelineError):
-    """The network, the disk or a worker gave out; the same command may work later."""
+    """The network, the disk or a worker failed; the same command may work later."""
 
     exit_code = 75
 
@@ -80,13 +80,13 @@ class Interrupted(PipelineError):
 
 
 class Terminated(Interrupted):
-    """Something asked us to end: SIGTERM, as of a scheduler or a container that goes down."""
+    """SIGTERM, as of a scheduler or of a container that is stopped."""
 
     exit_code = 143
 
 
 class Termination(KeyboardInterrupt):
-    """What SIGTERM raises where we are just then; whatever minds Ctrl-C minds it, too."""
+    """Raised by SIGTERM in the running code; everything that handles Ctrl-C handles it, too."""
 
 
 def newer_format(path: object, found: int, reads: int, advice: str = "install that version") -> RecipeError:
@@ -102,13 +102,13 @@ def newer_format(path: object, found: int, reads: int, advice: str = "install th
     return RecipeError(f"{path}: written by a newer cpu-pipeline ({numbers}); {advice}")
 
 
-def interruption(by: BaseException, says: str) -> Interrupted:
-    """Return the error for what came as Ctrl-C or SIGTERM."""
-    return Terminated(says) if isinstance(by, Termination) else Interrupted(says)
+def interruption(by: BaseException, message: str) -> Interrupted:
+    """Return the error for a `KeyboardInterrupt` that came of Ctrl-C or SIGTERM."""
+    return Terminated(message) if isinstance(by, Termination) else Interrupted(message)
 
 
 def error_class(name: str) -> type[PipelineError]:
-    """Return the class called `name`; a name we do not know is a failed stage (errors cross from workers by name)."""
+    """Return the error class of this name, with which errors come from workers; `StageFailed` for any other name."""
     found = globals().get(name)
     if isinstance(found, type) and issubclass(found, PipelineError):
         return found

@@ -1,4 +1,4 @@
-"""Writes files so that a crash or a full disk can't leave half of one, and says clearly when the disk refuses."""
+"""Write files so that a crash or a full disk leaves no partial file; turn disk errors into clear messages."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def disk_error(error: OSError, path: Path) -> PipelineError | None:
-    """Say what a failed write below `path` means for its user; None when it is no fault of the disk."""
+    """Return the error for a failed write below `path`; None when the disk is not the cause."""
     if error.errno in _FULL:
         mount = mount_of(path)
         free = shutil.disk_usage(mount).free
-        says = f"{_FULL[error.errno]} on {mount} ({free:,} bytes free) for {path}"
-        return TryAgain(f"{says}: free some, then run the same command again")
+        message = f"{_FULL[error.errno]} on {mount} ({free:,} bytes free) for {path}"
+        return TryAgain(f"{message}: free some, then run the same command again")
     if error.errno in _CLOSED:
-        where = f" at {error.filename}" if error.filename else ""
+        at = f" at {error.filename}" if error.filename else ""
         return RecipeError(
-            f"{path} is not writable: {error.strerror}{where}; mend its permissions or name another place"
+            f"{path} is not writable: {error.strerror}{at}; change its permissions or name another directory"
         )
     if error.errno == errno.ENOTDIR:
-        return RecipeError(f"{path} is not a directory, or is below a file; name another place")
+        return RecipeError(f"{path} is not a directory, or is below a file; name another path")
     return None
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses inside into an error that names `path`."""
+    """Turn disk errors of the block into errors that name `path`."""
     try:
         yield
     except OSError as error:
@@ -55,7 +55,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold_lock(path: Path, poll: float = 0.01) -> Iterator[None]:
-    """Hold a file lock that everybody holds for moments only, and wait for whoever has it.
+    """Hold a file lock that every process holds for moments only; wait until it is free.
 
     Args:
         path: the lock's file.
@@ -102,22 +102,22 @@ class UnchangedFiles(Generic[T]):
 
 
 def mount_of(path: Path) -> Path:
-    """Find the mount point that `path` is, or would be, on."""
-    here = path.absolute()
-    while not os.path.ismount(here) and here != here.parent:
-        here = here.parent
-    return here
+    """Return the mount point of `path`, which need not exist."""
+    mount = path.absolute()
+    while not os.path.ismount(mount) and mount != mount.parent:
+        mount = mount.parent
+    return mount
 
 
 def make_dir(path: Path) -> None:
-    """Make a directory that survives a power cut."""
+    """Create a directory, and sync it: it survives a power cut."""
     if not path.is_dir():
         path.mkdir(parents=True, exist_ok=True)
         sync_dir(path.parent)
 
 
 def sync_dir(path: Path) -> None:
-    """Write a directory's entries through to the disk; only POSIX can."""
+    """Sync a directory's entries to the disk; does nothing where the system cannot (Windows)."""
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -127,7 +127,14 @@ def sync_dir(path: Path) -> None:
 
 
 def write_file(path: Path, text: str, temporary: Path, errors: str = "strict") -> None:
-    """Put `text` at `path`, whole or not at all; `temporary` is on the same file system."""
+    """Write a file atomically: after a crash it is complete or absent.
+
+    Args:
+        path: the file.
+        text: its content.
+        temporary: a path on the same file system, written first and then renamed.
+        errors: how characters that are no UTF-8 are encoded (see `str.encode`).
+    """
     with temporary.open("w", encoding="utf-8", errors=errors, newline="\n") as file:
         file.write(text)
         file.flush()
@@ -138,7 +145,7 @@ def write_file(path: Path, text: str, temporary: Path, errors: str = "strict") -
 
 
 def sizes(root: Path) -> dict[str, int] | None:
-    """List a tree without reading it: relative POSIX name -> bytes. None when it is no tree of plain files."""
+    """List a tree without reading its files: relative POSIX name -> bytes. None unless it is a tree of plain files."""
     found: dict[str, int] = {}
     try:
         if not stat.S_ISDIR(root.lstat().st_mode):
@@ -157,13 +164,16 @@ def sizes(root: Path) -> dict[str, int] | None:
 
 
 def seal(root: Path) -> dict[str, tuple[int, str]]:
-    """Digest a finished tree, write it through to the disk and make its files read-only.
+    """Digest a finished tree, sync it to the disk and make its files read-only.
 
-    Returns relative POSIX name -> (bytes, sha256). Empty directories go, because a digest can't tell them.
+    Empty directories are removed, because the digest ignores them.
+
+    Returns:
+        Relative POSIX name -> (bytes, sha256).
 
     Raises:
-        StageFailed: It holds something other than plain files of its own.
-        TryAgain: A file is shorter on the disk than it was when read.
+        StageFailed: it has something other than plain files of its own, such as links.
+        TryAgain: a file is shorter on the disk than it was when read.
     """
     files: dict[str, tuple[int, str]] = {}
     for folder, folders, names in os.walk(root, topdown=False, onerror=_throw):
@@ -172,7 +182,7 @@ def seal(root: Path) -> dict[str, tuple[int, str]]:
             relative, about = path.relative_to(root).as_posix(), path.lstat()
             if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
                 what = {stat.S_IFREG: "a hard link", stat.S_IFLNK: "a link"}.get(stat.S_IFMT(about.st_mode), "no file")
-                raise StageFailed(f"{relative} is {what}: an output is made of plain files; write a copy there")
+                raise StageFailed(f"{relative} is {what}: an output consists of plain files; write a copy instead")
             files[relative] = _seal_file(path)
         if Path(folder) != root and not any(Path(folder).iterdir()):
             Path(folder).rmdir()
@@ -181,9 +191,9 @@ def seal(root: Path) -> dict[str, tuple[int, str]]:
             sync_dir(Path(folder))
     for name, (size, _) in files.items():
         if (now := (root / name).stat().st_size) != size:
-            says = f"{name} is {now} bytes on the disk and was {size}"
+            message = f"{name} is {now} bytes on the disk and was {size}"
             raise TryAgain(
-                f"{says}: is {mount_of(root)} full, or is something still writing? Run the same command again"
+                f"{message}: is {mount_of(root)} full, or is something still writing? Run the same command again"
             )
     return dict(sorted(files.items()))
 
@@ -199,10 +209,10 @@ def _seal_file(path: Path) -> tuple[int, str]:
 
 
 def remove_tree(path: Path) -> int:
-    """Remove a file or a tree, read-only parts too; return its bytes. What is gone already is fine."""
+    """Remove a file or a tree, read-only parts too; return the bytes freed. It need not exist."""
     freed = 0
     for folder, folders, files in os.walk(path):
-        for name in (".", *folders):  # opened up before the walk goes down
+        for name in (".", *folders):  # made writable before the walk enters it
             with contextlib.suppress(OSError):
                 if not (below := Path(folder, name)).is_symlink():
                     below.chmod(0o700)
@@ -222,7 +232,7 @@ def remove_tree(path: Path) -> int:
 
 
 def tree_bytes(path: Path) -> int:
-    """Add up the bytes of a file or a tree; 0 when there is none."""
+    """Return the bytes of a file or of all files of a tree; 0 when it does not exist."""
     total = 0
     with contextlib.suppress(OSError):
         if not stat.S_ISDIR(path.lstat().st_mode):
@@ -239,10 +249,10 @@ def _throw(error: OSError) -> None:
 
 
 def at_home(path: Path) -> Path:
-    """Put the home of a user for the `~` that a path begins with.
+    """Replace a leading `~` or `~user` of a path by the home directory.
 
     Raises:
-        RecipeError: there is no such user, or no home.
+        RecipeError: the user or the home directory is unknown.
     """
     try:
         return path.expanduser()

@@ -1,4 +1,4 @@
-"""What this machine is: instruction sets, cores, memory. Read from the system, cached, never guessed."""
+"""Properties of this machine: instruction sets, cores, memory. Read from the system, cached, never guessed."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ TARGETS = {
     "amx": ("x86_64", *_AMX),
     "neon": ("aarch64", "asimd", "asimddp"),
 }
-"""What a recipe's `target.isa` stands for."""
+"""A recipe's `target.isa` -> the instruction sets that may be used."""
 KNOWN = (*_AMX, "avx_vnni", "avx512_fp16", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2")
 """Instruction sets that change what numeric libraries compute, spelled as Linux spells them."""
 
 VNNI = "avx512_vnni|avx_vnni|amx_int8|asimddp"
-"""The need of what was quantized for a CPU that sums int8 products without overflow: any one of these."""
+"""The requirement of a model that was quantized for CPUs which sum int8 products without overflow: any of these."""
 
 
 @cache
 def isa() -> tuple[str, ...]:
-    """Name this machine's architecture and the instruction sets that matter here, in a fixed order."""
+    """Name this machine's architecture and those of its instruction sets that are in `KNOWN`, in a fixed order."""
     return (platform.machine().lower(), *(name for name in KNOWN if name in _flags()))
 
 
@@ -46,21 +46,25 @@ def _flags() -> frozenset[str]:
     if platform.system() == "Darwin":
         names = {"hw.optional.arm.FEAT_DotProd": "asimddp", "hw.optional.arm.FEAT_I8MM": "i8mm",
                  "hw.optional.arm.FEAT_BF16": "bf16", "hw.optional.avx2_0": "avx2"}  # fmt: skip
-        told = subprocess.run(["sysctl", *names], capture_output=True, text=True, check=False).stdout
-        return frozenset(flag for name, flag in names.items() if f"{name}: 1" in told)
+        output = subprocess.run(["sysctl", *names], capture_output=True, text=True, check=False).stdout
+        return frozenset(flag for name, flag in names.items() if f"{name}: 1" in output)
     return frozenset()
 
 
 def has_vnni(instructions: tuple[str, ...] | None = None) -> bool:
     """Say whether int8 products are summed without overflow (VNNI, AMX, or ARM's dot product)."""
-    there = isa() if instructions is None else instructions
-    return not missing([VNNI], there)
+    return not missing([VNNI], instructions)
 
 
 def missing(needs: Iterable[str], instructions: tuple[str, ...] | None = None) -> list[str]:
-    """List the needs that are not here; `a|b` is met by either instruction set."""
-    there = set(isa() if instructions is None else instructions)
-    return [need for need in needs if not there & set(need.split("|"))]
+    """List the required instruction sets that are missing; `a|b` is met by either.
+
+    Args:
+        needs: the required ones.
+        instructions: the available ones; None for those of this machine.
+    """
+    available = set(isa() if instructions is None else instructions)
+    return [need for need in needs if not available & set(need.split("|"))]
 
 
 @cache
@@ -68,12 +72,12 @@ def cpu_model() -> str:
     """Name the processor as the system names it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        said = dict(
+        lines = dict(
             line.split(":", 1)
             for line in cpuinfo.read_text(errors="replace").split("\n\n")[0].splitlines()
             if ":" in line
         )
-        fields = {key.strip(): value.strip() for key, value in said.items()}
+        fields = {key.strip(): value.strip() for key, value in lines.items()}
         if "model name" in fields:
             return f"{fields['model name']} (family {fields.get('cpu family', '?')}, model {fields.get('model', '?')})"
     return platform.processor() or platform.machine()
@@ -81,7 +85,7 @@ def cpu_model() -> str:
 
 @cache
 def cores() -> int:
-    """Count the cores this process may use: affinity and the container's quota both count."""
+    """Count the cores that this process may use, by its affinity and the container's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.is_file():
@@ -92,7 +96,7 @@ def cores() -> int:
 
 
 def memory() -> int:
-    """Say how many bytes of memory this process may use: the machine's, or the container's if that is less."""
+    """Return the memory that this process may use, in bytes: the machine's, or the container's if that is less."""
     total = int(psutil.virtual_memory().total)
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
@@ -101,7 +105,7 @@ def memory() -> int:
 
 
 def machine() -> dict[str, object]:
-    """Say what timings on this machine depend on."""
+    """Return the properties that timings depend on: part of the key of a measurement."""
     return {"isa": list(isa()), "cpu": cpu_model(), "cores": cores(), "memory_gib": round(memory() / 2**30)}
 
 

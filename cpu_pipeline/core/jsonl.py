@@ -14,11 +14,11 @@ PREDICTIONS = "predictions.jsonl"
 SCORES = "scores.jsonl"
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line.
 
     Raises:
-        RecipeError: a line is not a JSON object; says which.
+        RecipeError: a line is not a JSON object; the message names the line.
     """
     rows = []
     with path.open(encoding="utf-8") as file:
@@ -35,7 +35,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line, keys sorted, so that equal rows are equal bytes."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:

@@ -1,4 +1,4 @@
-"""Small pieces of Markdown; whatever came from outside is escaped."""
+"""Small pieces of Markdown; text that is not ours is escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the modules of one package by name. The file tree is the registry; entry points add modules from elsewhere."""
+"""Find the modules of one package by name. The file tree is the registry; entry points add those of plug-ins."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Registry:
         """Import the module of this name.
 
         Raises:
-            RecipeError: there is none; the message lists the known names.
+            RecipeError: no module has this name; the message lists the known names.
         """
         known = self.modules()
         if name not in known:

@@ -14,7 +14,7 @@ from cpu_pipeline.core.artifact import CARD
 from cpu_pipeline.core.errors import RecipeError, Refused
 
 Format = Literal["hf", "onnx", "openvino"]
-"""How the weights of a model are kept where it comes from."""
+"""The format of a model at its source."""
 
 DATA = (".parquet", ".csv", ".jsonl")
 """Endings of files that hold rows."""
@@ -70,10 +70,10 @@ def choose_tokenizer(names: Iterable[str]) -> list[str]:
 def choose_model(names: Collection[str], format: Format, where: str) -> list[str]:
     """Choose the files of a model in `format`, its tokenizer's included, sorted.
 
-    Safetensors come before pickled weights, the only ones there are come last: `refuse_pickles` judges them.
+    Safetensors are preferred. Pickled weights are chosen where there are no others: `refuse_pickles` judges them.
 
     Raises:
-        RecipeError: there is no config.json, or there are no weights in that format.
+        RecipeError: config.json or weights in that format are missing.
     """
     if "config.json" not in names:
         raise RecipeError(f"{where}: no config.json; name a folder or repository that holds a model")
@@ -127,7 +127,7 @@ def refuse_pickles(names: Iterable[str], allow: Collection[str], where: str) -> 
     """Refuse weights that are pickles, unless the recipe allows them.
 
     Raises:
-        Refused: says which line would allow it.
+        Refused: the message names the line that would allow it.
     """
     pickled = [name for name in names if re.fullmatch(r"pytorch_model.*\.bin(\.index\.json)?", name)]
     if pickled and "pickle" not in allow:
@@ -146,10 +146,10 @@ def names_split(name: str, split: str) -> bool:
 def choose_data(names: Collection[str], split: str, config: str | None, where: str) -> list[str]:
     """Choose README.md and every file that may hold the split, sorted.
 
-    Which of them do is in README.md's header, and `load.rows` reads that offline; this errs on the side of too many.
+    README.md's header tells which of them do, and `load.rows` reads it offline; rather too many files are chosen.
 
     Raises:
-        RecipeError: there is no .parquet, .csv or .jsonl file at all.
+        RecipeError: no file is .parquet, .csv or .jsonl.
     """
     files = sorted(n for n in names if n.lower().endswith(DATA) and not n.startswith("."))
     if not files:
@@ -170,7 +170,7 @@ def copy_file(source: Path, target: Path) -> None:
             try:
                 while os.copy_file_range(old.fileno(), new.fileno(), 1 << 30):
                     pass
-            except OSError:  # another file system, or one that cannot: go on by hand from where it stopped
+            except OSError:  # another file system, or one that cannot: the rest is copied below
                 pass
         shutil.copyfileobj(old, new, 1 << 20)
 

@@ -1,4 +1,4 @@
-"""Reading rows of .parquet, .csv and .jsonl files: only the columns and the rows that are asked for."""
+"""Read rows of .parquet, .csv and .jsonl files: only the columns and rows that are wanted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.core.jsonl import read_jsonl
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,22 +27,22 @@ class Table:
     count: int
     """Rows in it."""
     take: Callable[[Sequence[int], Sequence[str]], list[dict[str, Any]]]
-    """Read rows by index, in the order given, with these columns."""
+    """Read rows by index, in the order of the indices, with these columns."""
     labels: Mapping[str, list[str]] = field(default_factory=dict)
-    """Column -> names of its classes, where the file tells them."""
+    """Column -> names of its classes, where the file has them."""
     lines: Sequence[int] = ()
     """The line of each row, for files of lines."""
 
     def place(self, index: int) -> str:
-        """Say where a row is, for people: `train.jsonl:7` or `train.parquet, row 7`."""
+        """Name a row for messages: `train.jsonl:7` or `train.parquet, row 7`."""
         return f"{self.name}:{self.lines[index]}" if self.lines else f"{self.name}, row {index + 1}"
 
 
 def open_table(path: Path, name: str) -> Table:
-    """Open a data file; parquet files are not read before rows are taken.
+    """Open a data file; parquet files are read only when rows are taken.
 
     Raises:
-        StageFailed: it is not valid.
+        StageFailed: the file is not valid.
     """
     kind = path.suffix.lower()
     if kind == ".jsonl":
@@ -52,7 +52,7 @@ def open_table(path: Path, name: str) -> Table:
 
 @contextmanager
 def _valid(name: str) -> Iterator[None]:
-    """Say which file it is that pyarrow cannot read."""
+    """Name the file in the error when pyarrow cannot read it."""
     import pyarrow as pa
 
     try:
@@ -65,7 +65,7 @@ def _valid(name: str) -> Iterator[None]:
 
 def _jsonl(path: Path, name: str) -> Table:
     try:
-        rows = read(path)
+        rows = read_jsonl(path)
     except RecipeError as error:
         raise RecipeError(str(error).replace(str(path), name)) from None
     except UnicodeError as error:
@@ -111,7 +111,7 @@ def _rows(table: pa.Table, indices: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Bring what JSON cannot say to what it can; bytes stay, and the task says what it thinks of them."""
+    """Convert values that JSON lacks to text. Bytes remain: the task accepts or refuses them."""
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, (Decimal, timedelta)):
@@ -125,8 +125,8 @@ def _labels(schema: pa.Schema) -> Iterator[tuple[str, list[str]]]:
     """List column -> class names, from the metadata that the datasets library leaves in parquet files."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        for column, said in features.items():
-            inner = said.get("feature", said) if isinstance(said, dict) else {}
+        for column, feature in features.items():
+            inner = feature.get("feature", feature) if isinstance(feature, dict) else {}
             if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and isinstance(inner.get("names"), list):
                 yield column, [str(name) for name in inner["names"]]
     except (ValueError, KeyError, TypeError, AttributeError):

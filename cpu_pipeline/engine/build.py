@@ -133,14 +133,14 @@ class _Build:
         """Settle what is cached, start what can start; say whether anything changed."""
         advanced = False
         for node in list(self.progress.pending.values()):
-            if node.id not in self.progress.pending:  # skipped a moment ago, because of a full disk
+            if node.id not in self.progress.pending:  # skipped by this very loop, because of a full disk
                 continue
             if (failed := self.progress.failed_need(node)) is not None:
                 self.progress.skip(node, failed)
                 advanced = True
             elif self.progress.ready(node):
                 advanced |= self._settle_or_start(node)
-        self.machine.look_round()
+        self.machine.release_unused_door()
         return advanced
 
     def _settle_or_start(self, node: Node) -> bool:
@@ -269,7 +269,7 @@ def _warn(plan: Plan, tell: Tell) -> None:
     """Tell what everybody who uses an environment of the plan has to know."""
     used = {name for node in plan.nodes.values() for name in environments_of(node.stage, plan.formats(node))}
     for name in sorted(used - {DEFAULT}):
-        if warning := environments.read(name).warning:
+        if warning := environments.get(name).warning:
             tell(Event(f"environment `{name}`", "warning", (warning,)))
 
 

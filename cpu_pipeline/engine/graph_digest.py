@@ -1,8 +1,8 @@
-"""Digest what a graph computes, whatever its nodes and values are called and in which order they stand.
+"""Digest what a graph computes, independent of the names and the order of its nodes and values.
 
-A value is digested by how it is made: an input by its place and type, a constant by its bytes, what a node gives by the
-node's operator, its attributes and the digests of what it takes. Two graphs of equal digests compute the same, node for
-node; equal answers of differently made graphs are not found out (that is what `validate.agreement` is for).
+The digest of an input is that of its position and type; of a constant, that of its bytes; of an output of a node, that
+of the operator, the attributes and the digests of the node's inputs. Two graphs of equal digests compute the same, node
+for node. Different graphs may compute the same, too: `validate.agreement` compares outputs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from cpu_pipeline.backends.openvino import BIN, XML
 from cpu_pipeline.core.artifact import Artifact
 
 
-def meaning(artifact: Artifact) -> str | None:
-    """Digest what an artifact's graph computes; None for formats that have no graph we can read."""
+def graph_digest(artifact: Artifact) -> str | None:
+    """Digest what an artifact's graph computes (sha256, hex); None for formats whose graph cannot be read."""
     match artifact.format:
         case "onnx":
             return _onnx(artifact.path / MODEL)
@@ -42,36 +42,43 @@ def _onnx(path: Path) -> str:
     import onnx
 
     model = onnx.load(path)
-    versions = sorted((one.domain, one.version) for one in model.opset_import)
+    versions = sorted((opset.domain, opset.version) for opset in model.opset_import)
     functions = sorted(
-        (one.domain, one.name, _body(one.node, {name: f"input {i}" for i, name in enumerate(one.input)}, one.output))
-        for one in model.functions
+        (
+            each.domain,
+            each.name,
+            _body(each.node, {name: f"input {i}" for i, name in enumerate(each.input)}, each.output),
+        )
+        for each in model.functions
     )
     return _digest(versions, functions, _graph(model.graph, {}))
 
 
 def _graph(graph: Any, outside: Mapping[str, str]) -> str:
-    """Digest a graph; `outside` holds the values that a subgraph sees."""
+    """Digest a graph; `outside` has the digests of the values that a subgraph may use."""
     import onnx
 
     known = dict(outside)
-    for place, one in enumerate(graph.input):
-        kind = one.type.tensor_type
-        known[one.name] = _digest("input", place, kind.elem_type, [side.dim_value or "any" for side in kind.shape.dim])
-    for one in graph.initializer:
-        array = onnx.numpy_helper.to_array(one)
-        known[one.name] = _digest("constant", one.data_type, list(one.dims), array.tobytes())
-    return _body(graph.node, known, [one.name for one in graph.output])
+    for position, value in enumerate(graph.input):
+        kind = value.type.tensor_type
+        known[value.name] = _digest(
+            "input", position, kind.elem_type, [side.dim_value or "any" for side in kind.shape.dim]
+        )
+    for tensor in graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        known[tensor.name] = _digest("constant", tensor.data_type, list(tensor.dims), array.tobytes())
+    return _body(graph.node, known, [value.name for value in graph.output])
 
 
 def _body(nodes: Any, known: dict[str, str], outputs: Any) -> str:
-    known.setdefault("", "nothing")  # an input that is left out
-    for node in nodes:  # sorted: the format asks for it
-        made = _digest(
+    """Digest the outputs of nodes; `known` has the digests of the values that they take."""
+    known.setdefault("", "nothing")  # an optional input that is absent
+    for node in nodes:  # in topological order: the format requires it
+        digest = _digest(
             node.domain, node.op_type, [known[name] for name in node.input],
-            sorted((one.name, _attribute(one, known)) for one in node.attribute),
+            sorted((each.name, _attribute(each, known)) for each in node.attribute),
         )  # fmt: skip
-        known |= {name: _digest(made, place) for place, name in enumerate(node.output)}
+        known |= {name: _digest(digest, position) for position, name in enumerate(node.output)}
     return _digest([known[name] for name in outputs])
 
 
@@ -81,7 +88,7 @@ def _attribute(attribute: Any, known: Mapping[str, str]) -> str:
     if attribute.type == onnx.AttributeProto.GRAPH:
         return _graph(attribute.g, known)
     if attribute.type == onnx.AttributeProto.GRAPHS:
-        return _digest([_graph(one, known) for one in attribute.graphs])
+        return _digest([_graph(graph, known) for graph in attribute.graphs])
     plain = onnx.AttributeProto()
     plain.CopyFrom(attribute)
     plain.doc_string = ""
@@ -96,10 +103,10 @@ def _openvino(folder: Path) -> str:
     ov = ov_backend.runtime()
     model = ov.Core().read_model(folder / XML, folder / BIN)
     known: dict[str, str] = {}
-    places = {one.get_friendly_name(): place for place, one in enumerate(model.get_parameters())}
+    positions = {value.get_friendly_name(): position for position, value in enumerate(model.get_parameters())}
     for node in model.get_ordered_ops():
         name = node.get_friendly_name()
-        taken = [
+        inputs = [
             (known[value.get_node().get_friendly_name()], value.get_index())
             for value in (node.input_value(i) for i in range(node.get_input_size()))
         ]
@@ -111,8 +118,8 @@ def _openvino(folder: Path) -> str:
         if kind == "Constant":
             own = _digest(str(node.get_element_type()), np.ascontiguousarray(node.get_data()).tobytes())
         elif kind == "Parameter":
-            own = places[name], str(node.get_element_type())
+            own = positions[name], str(node.get_element_type())
         else:
             own = sorted((key, str(value)) for key, value in node.get_attributes().items())
-        known[name] = _digest(kind, own, taken, shapes)
-    return _digest([known[one.get_friendly_name()] for one in model.get_results()])
+        known[name] = _digest(kind, own, inputs, shapes)
+    return _digest([known[result.get_friendly_name()] for result in model.get_results()])

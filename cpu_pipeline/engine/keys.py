@@ -1,4 +1,4 @@
-"""What makes two runs of a stage the same run. The only file that decides it."""
+"""Cache keys: everything that may change the output of a step. No other file decides it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cpu_pipeline.graph.plan import Context, Node, Plan
 from cpu_pipeline.stages._base import Stage
 
 EPOCH = 1
-"""Raise by one to forget every artifact ever built."""
+"""Part of every key: raise it by one, and nothing that was built is reused."""
 
 
 def ingredients(
@@ -37,7 +37,7 @@ def ingredients(
         data: role -> content digest of its rows.
         context: the recipe's task, target and permissions, of which only what the stage reads counts.
     """
-    where = home_environment(stage, formats)
+    environment = home_environment(stage, formats)
     return {
         "epoch": EPOCH,
         "stage": use,
@@ -46,18 +46,18 @@ def ingredients(
         "identity": stage.identity(sources.find),
         "inputs": dict(inputs),
         "data": dict(data),
-        "task": _task(stage, context, where),
+        "task": _task(stage, context, environment),
         "target": list(context.isa) if "target" in stage.reads else None,
         "allow": sorted(context.allow) if "allow" in stage.reads else None,
-        "packages": {name: installed(name, where) for name in stage.packages},
+        "packages": {name: installed(name, environment) for name in stage.packages},
         "backends": {name: _backend(name) for name in sorted(stage.backends(formats))},
-        "environment": _pins(where),
+        "environment": _pins(environment),
         "host": _host(stage, context),
     }
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """Say in words what changed between two lists of ingredients, each thing once."""
+    """Describe what changed between two lists of ingredients, each change once."""
     return list(dict.fromkeys(_differences(old, new, "")))
 
 
@@ -82,7 +82,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:12] + "…"
 
 
-def _task(stage: Stage, context: Context, where: str) -> Any:
+def _task(stage: Stage, context: Context, environment: str) -> Any:
+    """List what a stage reads of the task: nothing, the head alone, or everything."""
     if context.task is None or not {"task", "task.head"} & stage.reads:
         return None
     task = context.task
@@ -93,20 +94,22 @@ def _task(stage: Stage, context: Context, where: str) -> Any:
         "use": name,
         "version": task.version,
         "options": task.model_dump(mode="json"),
-        "packages": {name: installed(name, where) for name in task.packages},
+        "packages": {name: installed(name, environment) for name in task.packages},
     }
 
 
 def _backend(name: str) -> dict[str, Any]:
     module = backends.get(name)
-    where = module.ENVIRONMENT
-    versions = {package: installed(package, where) for package in module.PACKAGES}
-    return {"version": module.VERSION, "packages": versions, "environment": _pins(where)}
+    environment = module.ENVIRONMENT
+    versions = {package: installed(package, environment) for package in module.PACKAGES}
+    return {"version": module.VERSION, "packages": versions, "environment": _pins(environment)}
 
 
-def _pins(where: str) -> Any:
-    """Name an environment, and for one that we make, its every package."""
-    return where if where == DEFAULT else {"name": where, "pins": environments.read(where).digest}
+def _pins(environment: str) -> Any:
+    """Name an environment, with the digest of its pins unless it is the default one."""
+    if environment == DEFAULT:
+        return environment
+    return {"name": environment, "pins": environments.get(environment).digest}
 
 
 def _host(stage: Stage, context: Context) -> Any:

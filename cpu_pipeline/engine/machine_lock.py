@@ -1,7 +1,8 @@
-"""Who may run on this machine now: everything that does not measure together, a measurement by itself.
+"""A lock of the whole machine: a measurement runs alone, other steps run at once.
 
-The locks are shared by all builds of this user, whatever their store. A measurement that waits holds the door: nothing
-new starts anywhere until it had its turn, so that it is not kept waiting for ever by builds that always run something.
+It is a readers-writer lock shared by all builds of this user, whatever their store: a measurement writes, other steps
+read. A measurement that waits holds a second lock, the door: until it ran no other step starts, so that builds which
+always run something cannot starve it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from filelock import FileLock, ReadWriteLock, Timeout
 
 
 class MachineLock:
-    """One build's share of the machine."""
+    """One build's holds of the lock."""
 
     def __init__(self, folder: Path | None = None) -> None:
         folder = folder or Path(tempfile.gettempdir()) / f"cpu-pipeline-{getpass.getuser()}"
@@ -25,7 +26,7 @@ class MachineLock:
         self._waits = False
 
     def enter(self, alone: bool) -> bool:
-        """Take the machine for oneself, or beside others that don't measure; False when one has to wait."""
+        """Acquire the machine, alone or beside other steps that do not measure; return False when it is not free."""
         if self._door.is_locked and not alone:
             return False  # a measurement of this build waits
         try:
@@ -39,7 +40,7 @@ class MachineLock:
                 self._machine.acquire_read(timeout=0, blocking=False)
         except Timeout:
             if alone:
-                self._waits = True  # and keeps the door until its turn
+                self._waits = True  # and holds the door until it ran
             else:
                 self._door.release()
             return False
@@ -48,17 +49,17 @@ class MachineLock:
         return True
 
     def leave(self) -> None:
-        """Give back what was taken last, if anything is held."""
+        """Release the last hold, if there is any."""
         if self._holds:
             self._holds -= 1
             self._machine.release()
 
-    def look_round(self) -> None:
-        """Let go of the door when nothing has waited since the last look: the measurement found another end."""
+    def release_unused_door(self) -> None:
+        """Release the door if no measurement has waited since the last call: the one that did was skipped or failed."""
         if not self._waits:
             self._door.release(force=True)
         self._waits = False
 
     def close(self) -> None:
-        """Let go of the door, whatever waits."""
+        """Release the door, though a measurement may wait."""
         self._door.release(force=True)

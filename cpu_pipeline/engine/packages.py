@@ -1,4 +1,4 @@
-"""Versions of installed distributions, here and in other environments."""
+"""Versions of installed distributions, in the default environment and in others."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ ABSENT = "not installed"
 
 
 def made_with(needed: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
-    """Name what a step's ingredients say that it and its backends ran on.
+    """Name the distributions and environments in a step's ingredients: its own and those of its backends.
 
-    Returns the distributions of the default environment with their versions, and the other environments' names.
+    Args:
+        needed: the ingredients (see `keys.ingredients`).
+
+    Returns:
+        The distributions of the default environment with their versions, and the names of the other environments.
     """
     packages: dict[str, str] = {}
-    places = set[str]()
-    for said in (needed, *needed.get("backends", {}).values()):
-        if said.get("environment", DEFAULT) == DEFAULT:
-            packages |= said.get("packages", {})
+    others = set[str]()
+    for part in (needed, *needed.get("backends", {}).values()):
+        if part.get("environment", DEFAULT) == DEFAULT:
+            packages |= part.get("packages", {})
         else:
-            places.add(said["environment"]["name"])
-    return packages, places
+            others.add(part["environment"]["name"])
+    return packages, others
 
 
 @cache
-def installed(distribution: str, where: str = DEFAULT) -> str:
-    """Return a distribution's version in an environment, made or not, or say that there is none."""
-    if where != DEFAULT:
-        return environments.read(where).pins.get(environments.normal(distribution), ABSENT)
+def installed(distribution: str, environment: str = DEFAULT) -> str:
+    """Return a distribution's version in an environment (other environments: that of their pins), or `ABSENT`."""
+    if environment != DEFAULT:
+        return environments.get(environment).pins.get(environments.normal(distribution), ABSENT)
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return ABSENT
 
 
-def missing(names: Sequence[str], where: str = DEFAULT) -> list[str]:
-    """Name the distributions that an environment has not."""
-    return sorted(name for name in names if installed(name, where) == ABSENT)
+def missing(names: Sequence[str], environment: str = DEFAULT) -> list[str]:
+    """Name the distributions that an environment lacks."""
+    return sorted(name for name in names if installed(name, environment) == ABSENT)

@@ -1,4 +1,4 @@
-"""What a build would do with each step, and why. Writes nothing."""
+"""Predict what a build would do with each step, and why. Writes nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Outlook:
 
     node: Node
     state: str
-    """cached, build, or depends (on whether another step's outcome changes)."""
+    """cached, build, or depends (on whether another step's output changes)."""
     why: tuple[str, ...] = ()
 
 
 def look(plan: Plan, store: Store) -> Iterator[Outlook]:
-    """Say what a build would keep and what it would make, and why. Writes nothing."""
+    """Yield, for each node in order, whether a build would reuse or build it, and why. Writes nothing."""
     remote = set[str]()
     unknown = set[str]()
 
@@ -48,9 +48,9 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
 
 
 def lacking(plan: Plan, store: Store) -> list[str]:
-    """Name the environments that a build would take and that are not made."""
+    """Name the environments that a build would need and that are not installed."""
     wanted = {
         name for seen in look(plan, store) if seen.state != "cached"
         for name in environments_of(seen.node.stage, plan.formats(seen.node))
     }  # fmt: skip
-    return sorted(name for name in wanted - {DEFAULT} if not environments.read(name).ready)
+    return sorted(name for name in wanted - {DEFAULT} if not environments.get(name).ready)

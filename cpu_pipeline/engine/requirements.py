@@ -1,4 +1,4 @@
-"""Environments and distributions that running a step needs."""
+"""The environments and distributions that a step needs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def home_environment(stage: Stage, formats: Mapping[str, str]) -> str:
 
 
 def environments_of(stage: Stage, formats: Mapping[str, str]) -> set[str]:
-    """Name every environment that running the stage takes: its own, and those of the backends it loads."""
+    """Name every environment that the stage needs: its own, and those of the backends it loads."""
     return {home_environment(stage, formats), *(backends.get(name).ENVIRONMENT for name in stage.backends(formats))}
 
 
 def packages_of(stage: Stage, formats: Mapping[str, str], task: Task | None) -> set[str]:
-    """Name every distribution that running the stage takes from the default environment."""
-    here = home_environment(stage, formats) == DEFAULT
-    needed = set(stage.packages) if here else set[str]()
+    """Name every distribution that the stage needs in the default environment."""
+    local = home_environment(stage, formats) == DEFAULT
+    needed = set(stage.packages) if local else set[str]()
     for name in stage.backends(formats):
         if backends.get(name).ENVIRONMENT == DEFAULT:
             needed |= set(backends.get(name).PACKAGES)
-    if here and task is not None and "task" in stage.reads:
+    if local and task is not None and "task" in stage.reads:
         needed |= set(task.packages)
     return needed

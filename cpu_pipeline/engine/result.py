@@ -1,4 +1,4 @@
-"""What a build came to, what is told on its way, and going on where something of it turns out to be damaged."""
+"""The result of a build, and building again where a stored object turns out to be damaged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass
 class BuildResult:
-    """What a build came to."""
+    """What a build produced, by node."""
 
     plan: Plan
     artifacts: dict[str, Artifact] = field(default_factory=dict)
@@ -27,14 +27,14 @@ class BuildResult:
     records: dict[str, Action] = field(default_factory=dict)
     """Node id -> its record in the store: ingredients, files, facts, how its run went."""
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
-    """Node id -> what its checks said."""
+    """Node id -> the verdicts of its checks."""
     made: list[str] = field(default_factory=list)
     """Nodes that ran; the others were cached."""
     errors: dict[str, PipelineError] = field(default_factory=dict)
     """Node id -> why it failed."""
 
     def add(self, node: Node, key: str, artifact: StoredArtifact) -> None:
-        """Note what a node came to: its artifact, key and record, and what its checks say of it."""
+        """Note a built node: its artifact, key and record, and the verdicts of its checks."""
         self.artifacts[node.id] = artifact
         self.keys[node.id] = key
         self.records[node.id] = artifact.record
@@ -42,7 +42,7 @@ class BuildResult:
             self.verdicts[node.id] = verdicts
 
     def discard(self, name: str) -> None:
-        """Forget what a node came to, because it is to be built again."""
+        """Forget a node that is to be built again."""
         for noted in (self.artifacts, self.keys, self.records, self.verdicts):
             noted.pop(name, None)
         self.made = [made for made in self.made if made != name]
@@ -53,7 +53,7 @@ class BuildResult:
         return not self.errors and all(v.passed for found in self.verdicts.values() for v in found)
 
     def summary(self) -> dict[str, Any]:
-        """Return what the record of a run holds of the build, as JSON values."""
+        """Return what the record of a run notes of the build, as JSON values."""
         return {
             "steps": {
                 "made": list(self.made),
@@ -66,7 +66,7 @@ class BuildResult:
 
 
 class Damaged(Refused):
-    """An object of a build is not what it was; it has been set aside, and can be built again."""
+    """A stored object of a build has changed; it was set aside, and can be built again."""
 
     def __init__(self, node: str) -> None:
         super().__init__(f"the object of `{node}` in the store was damaged; set aside: run again to build it anew")
@@ -74,15 +74,18 @@ class Damaged(Refused):
 
 
 def repaired(building: Callable[[], B], using: Callable[[B], T], tell: Tell) -> tuple[B, T]:
-    """Build, and use what was built; when an object turns out to be damaged, tell, build it anew and go on.
+    """Build, and use the result; when an object turns out to be damaged, warn, build it again and use the new result.
 
     Args:
-        building: builds; called again after each find, when what was set aside is a miss.
-        using: raises `Damaged` before it changes anything.
+        building: builds; called again for each damaged object, which was set aside and is missing then.
+        using: uses the result; raises `Damaged` before it changes anything.
         tell: called with every event.
 
+    Returns:
+        The last result, and what `using` returned for it.
+
     Raises:
-        Damaged: an object that has just been built anew is damaged again.
+        Damaged: an object that was built again is damaged again.
     """
     found = set[str]()
     while True:

@@ -24,7 +24,7 @@ Takes = Literal["yes", "no", "untried"]
 
 @dataclass(frozen=True)
 class Model:
-    """What there is to know of a model before it is loaded."""
+    """What is known of a model before it is loaded."""
 
     kind: str
     """model_type of its config.json."""
@@ -33,7 +33,7 @@ class Model:
 
 @dataclass(frozen=True)
 class BackendSupport:
-    """One format, with the backend that runs it and the stages that make it."""
+    """One format, with the backend that runs it and the stages that write it."""
 
     format: str
     about: str
@@ -45,14 +45,14 @@ class BackendSupport:
     """Whether architectures beyond these are refused or untried."""
     environment: str
     packages: Mapping[str, str]
-    """Distribution -> version, as its environment has it or would."""
+    """Distribution -> version in its environment, which need not be installed."""
     status: str
-    """How it stands upstream."""
+    """Whether its upstream is maintained."""
     lacks: tuple[str, ...]
-    """What is not on this machine; empty where it works."""
+    """What is missing on this machine; empty where the backend works."""
 
     def takes(self, model: Model) -> tuple[Takes, str]:
-        """Say whether it takes a model, and why not."""
+        """Say whether the backend runs a model, and if not, why."""
         if model.format != "hf" and model.format != self.format:
             return "no", f"the model is {model.format} already; ways from a checkpoint need the checkpoint"
         if model.format == self.format or model.kind in self.architectures:
@@ -62,21 +62,21 @@ class BackendSupport:
         return "untried", f"no test of ours builds {model.kind}; the stage compares its answers with the original's"
 
 
-def ways() -> list[BackendSupport]:
-    """List every way."""
+def backend_support() -> list[BackendSupport]:
+    """Describe every backend."""
     makers: dict[str, list[str]] = {}
     for name in stages.names():
-        for made in _made(stages.get(name)):
-            makers.setdefault(made, []).append(name)
-    return [_way(name, tuple(makers.get(name, ()))) for name in backends.names()]
+        for format in _formats(stages.get(name)):
+            makers.setdefault(format, []).append(name)
+    return [_support(name, tuple(makers.get(name, ()))) for name in backends.names()]
 
 
-def _way(name: str, stages: tuple[str, ...]) -> BackendSupport:
+def _support(name: str, stages: tuple[str, ...]) -> BackendSupport:
     backend = backends.get(name)
-    where = backend.ENVIRONMENT
-    lacks = packages.missing(backend.PACKAGES, where)
-    if where != DEFAULT and not environments.read(where).ready:
-        lacks = [f"the environment `{where}`"]
+    environment = backend.ENVIRONMENT
+    lacks = packages.missing(backend.PACKAGES, environment)
+    if environment != DEFAULT and not environments.get(environment).ready:
+        lacks = [f"the environment `{environment}`"]
     return BackendSupport(
         format=name,
         about=(inspect.getdoc(backend) or "").splitlines()[0],
@@ -85,47 +85,47 @@ def _way(name: str, stages: tuple[str, ...]) -> BackendSupport:
         tasks=tuple(tasks.names()),
         architectures=tuple(sorted(backend.ARCHITECTURES)),
         others="refused" if backend.ONLY else "untried",
-        environment=where,
-        packages={package: packages.installed(package, where) for package in backend.PACKAGES},
+        environment=environment,
+        packages={package: packages.installed(package, environment) for package in backend.PACKAGES},
         status=backend.STATUS,
         lacks=tuple(lacks),
     )
 
 
-def _made(stage: type[Stage]) -> set[str]:
-    """Name the formats that a stage gives: by default, and with each choice of an option called `format`."""
+def _formats(stage: type[Stage]) -> set[str]:
+    """Name the formats that a stage writes: by default, and with each choice of an option called `format`."""
     field = stage.model_fields.get("format")
     choices = getattr(field.annotation, "__args__", ()) if field is not None else ()
     try:
-        return {stage(**given).gives() for given in [{"format": choice} for choice in choices] or [{}]}
+        return {stage(**options).gives() for options in [{"format": choice} for choice in choices] or [{}]}
     except ValidationError:
-        return set()  # a stage whose options have no defaults is not how a format begins
+        return set()  # a stage with a required option is not the first to write a format
 
 
 def model(name: str) -> Model:
-    """Look at the model of a recipe, or of a repository of the Hub.
+    """Describe the model of a recipe, or of a repository of the Hub, by its config.json.
 
     Raises:
-        RecipeError: there is no such recipe or repository, or it has no config.json that tells the architecture.
+        RecipeError: the recipe or repository does not exist, or has no config.json with a `model_type`.
     """
     if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file() or "/" not in name:
         recipe = reader.load_recipe(Path(name))
-        return _look(recipe.value.model, recipe.path.parent)
-    return _look({"hub": name, "revision": hub.resolve(name, "model")}, Path())
+        return _describe(recipe.value.model, recipe.path.parent)
+    return _describe({"hub": name, "revision": hub.resolve(name, "model")}, Path())
 
 
-def _look(place: Mapping[str, Any], base: Path) -> Model:
-    if "hub" in place:
-        where = f"{place['hub']} at {place['revision'][:12]}"
-        text = hub.read_small(place["hub"], "model", place["revision"], "config.json")
+def _describe(source: Mapping[str, Any], base: Path) -> Model:
+    if "hub" in source:
+        location = f"{source['hub']} at {source['revision'][:12]}"
+        text = hub.read_small(source["hub"], "model", source["revision"], "config.json")
     else:
-        file = base / place["folder"] / "config.json"
-        where = str(file.parent)
+        file = base / source["folder"] / "config.json"
+        location = str(file.parent)
         text = file.read_text(encoding="utf-8") if file.is_file() else None
     try:
         kind = json.loads(text or "{}").get("model_type")
     except ValueError:
         kind = None
     if not isinstance(kind, str):
-        raise RecipeError(f"{where}: no config.json there tells `model_type`; name a transformers model")
-    return Model(kind, str(place.get("format", "hf")))
+        raise RecipeError(f"{location}: no config.json with a `model_type`; name a transformers model")
+    return Model(kind, str(source.get("format", "hf")))

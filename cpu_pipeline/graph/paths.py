@@ -1,4 +1,4 @@
-"""Keep the paths of a recipe below its directory: a recipe from elsewhere cannot read what it was not given."""
+"""Keep the paths of a recipe below its directory: a recipe of somebody else must not read other files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from cpu_pipeline.recipe.reader import RecipeFile
 def below_recipe(written: Any, keys: Keys, recipe: RecipeFile[Any]) -> Any:
     """Resolve a path, or each path of a list, against the recipe's directory; return absolute paths as text.
 
+    Args:
+        written: the path or paths as the recipe writes them.
+        keys: where the recipe has them, for messages.
+        recipe: the recipe.
+
     Raises:
         Refused: a path is absolute, or leads out of the directory, by `..` or by a link.
     """
     if isinstance(written, list):
         return [below_recipe(path, keys, recipe) for path in written]
-    given = Path(written)
+    path = Path(written)
     at = f"{recipe.document.where(keys)}: {'.'.join(map(str, keys))}"
-    if given.is_absolute():
+    if path.is_absolute():
         raise Refused(f"{at}: `{written}` is absolute; write it relative to the recipe")
     base = recipe.path.resolve().parent
-    path = base / given
-    if ".." in given.parts or not path.resolve().is_relative_to(base):
+    target = base / path
+    if ".." in path.parts or not target.resolve().is_relative_to(base):
         raise Refused(f"{at}: `{written}` leads out of the recipe's folder; put the files below it")
-    return str(path)
+    return str(target)

@@ -1,4 +1,4 @@
-"""The checked plan: nodes in an order that respects every edge, and what is to come out."""
+"""The checked plan: nodes in an order that respects every edge, and the outputs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.tasks._base import Task
 
 NOT_MODELS = frozenset({"files", "rows", "predictions", "report"})
-"""Formats that the next step does not take by itself."""
+"""Formats that the next step does not take by default."""
 APART = "data"
 """The node that checks that no two data roles share a row."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One stage in its place: its options set, its inputs wired."""
+    """One stage of a plan: its options set, its inputs wired."""
 
     id: str
     use: str
@@ -31,7 +31,7 @@ class Node:
     data: Mapping[str, str] = field(default_factory=dict)
     """Role -> node id of its rows."""
     after: tuple[str, ...] = ()
-    """Nodes that must have succeeded before, though nothing of them is read."""
+    """Nodes that must have succeeded before, though their artifacts are not read."""
     timeout: float | None = None
     where: str = ""
     """`file:line:column`, for messages."""
@@ -51,7 +51,7 @@ class Node:
         return tuple(dict.fromkeys((*self.reads, *self.after)))
 
     def fits(self, artifact: Artifact) -> bool:
-        """Report whether this stage can have written what a record describes: its format, and facts of its class."""
+        """Say whether an artifact can be of this stage: its format is right, and its facts are of the stage's class."""
         try:
             self.stage.parse_facts(artifact.facts)
         except ValueError:
@@ -66,36 +66,36 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """Nodes in an order that respects every edge, and what is to come out."""
+    """Nodes in an order that respects every edge, and the outputs."""
 
     name: str
     path: Path
     recipe: Recipe
     nodes: Mapping[str, Node]
     outputs: tuple[str, ...]
-    """Steps whose artifacts are put into artifacts/."""
+    """Steps whose artifacts are published."""
     context: Context
     resolved: Recipe
-    """The recipe with what its pipeline's file, its `with:` and --set say written out as `stages`."""
+    """The recipe with the steps of its pipeline as `stages`, the options of `with:` and --set merged into them."""
 
     def formats(self, node: Node) -> dict[str, str]:
         """Return the format of each of the node's inputs."""
         return {name: self.nodes[source].gives for name, source in node.inputs.items()}
 
     def ancestors(self, node_id: str) -> set[str]:
-        """Name everything that a node is made of, itself too."""
+        """Name a node and every node that it reads, directly or not."""
         found, waiting = set[str](), [node_id]
         while waiting:
-            if (here := waiting.pop()) not in found:
-                found.add(here)
-                waiting += self.nodes[here].reads
+            if (name := waiting.pop()) not in found:
+                found.add(name)
+                waiting += self.nodes[name].reads
         return found
 
     def until(self, step: str) -> Plan:
-        """Keep one step and what it is made of; nothing comes out.
+        """Keep one step and its ancestors; nothing is published.
 
         Raises:
-            RecipeError: there is no such step.
+            RecipeError: no step has this name.
         """
         if step not in self.nodes:
             raise RecipeError(f"--until {step}: no step is called `{step}`{did_you_mean(step, self.nodes)}")
@@ -124,4 +124,4 @@ class Context:
 
 
 CHECKS = "checks"
-"""The folder of a version that holds what every gate measured, beside those of the outputs."""
+"""The directory of a version with the measurements of every gate, beside those of the outputs."""

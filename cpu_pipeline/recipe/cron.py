@@ -1,8 +1,8 @@
-"""Five cron fields that every scheduler reads alike: checked, moved off crowded minutes, said as systemd says them.
+"""Five cron fields that every scheduler reads alike: checked, moved off crowded minutes, written for systemd.
 
 The grammar is that of POSIX crontab with steps and names, which cron, GitHub Actions and Kubernetes share; `L`, `#`,
-`@daily`, `5/15` and whatever else only some of them know is refused. What the fields mean is asked of cronsim, which
-follows Debian's cron.
+`@daily`, `5/15` and whatever else only some of them know is refused. cronsim interprets
+the fields, as Debian's cron does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CROWDED = frozenset({0, 30})
 _VALUE = r"(?:\d{1,2}|[a-z]{3})"
 _TERM = re.compile(rf"\*(?:/(\d{{1,2}}))?|{_VALUE}(?:-{_VALUE}(?:/(\d{{1,2}}))?)?", re.ASCII)
 _FROM = datetime(2026, 1, 1, tzinfo=UTC)
-"""Where looking for gaps begins; nine years on hold two leap days and every fall of weekdays on dates but a few."""
+"""Where the search for gaps begins: nine years have two leap days and nearly every combination of weekday and date."""
 _SPAN = timedelta(days=9 * 366)
 
 
@@ -50,8 +50,8 @@ class Cron:
 
     @property
     def longest_gap(self) -> int:
-        """Return the most days that ever lie between two days on which it fires."""
-        day = read("0 0 " + " ".join(self.text.split()[2:]))
+        """Return the longest gap between two days on which it fires, in days."""
+        day = parse_cron("0 0 " + " ".join(self.text.split()[2:]))
         found = [_FROM]
         for when in day.fires(_FROM):
             found.append(when)
@@ -71,10 +71,10 @@ class Cron:
             minute = str(choice[number % len(choice)])
         else:
             minute = f"{1 + number % 29},{31 + number % 29}"
-        return read(" ".join([minute, *self.text.split()[1:]]))
+        return parse_cron(" ".join([minute, *self.text.split()[1:]]))
 
     def calendars(self) -> list[str]:
-        """Say the same as `OnCalendar=` of systemd.time(7): two lines where cron means the date or the weekday."""
+        """Write the schedule as `OnCalendar=` of systemd.time(7): two lines where the date or the weekday counts."""
         time = f"{_listed(self.hours, range(24))}:{_listed(self.minutes, range(60))}:00 UTC"
         dates = f"*-{_listed(self.months, range(1, 13))}-{_listed(self.days, range(1, 32))}"
         any_date = f"*-{_listed(self.months, range(1, 13))}-*"
@@ -87,7 +87,7 @@ class Cron:
         return [f"{dates} {time}", f"{weekdays}{any_date} {time}"]
 
 
-def read(text: str) -> Cron:
+def parse_cron(text: str) -> Cron:
     """Read a schedule.
 
     Raises:
@@ -118,8 +118,8 @@ def read(text: str) -> Cron:
     try:
         known = CronSim(" ".join(plain), _FROM)
     except CronSimError as error:
-        said = str(error).removeprefix("Bad ").replace("day-of-month", "day").replace("day-of-week", "weekday")
-        raise ValueError(f"`{' '.join(fields)}`: its {said} is out of range or never comes") from error
+        field_name = str(error).removeprefix("Bad ").replace("day-of-month", "day").replace("day-of-week", "weekday")
+        raise ValueError(f"`{' '.join(fields)}`: its {field_name} is out of range or never comes") from error
     weekdays = sorted({int(day) % 7 for day in known.weekdays if not isinstance(day, tuple)})
     if "7" in plain[4]:  # Kubernetes knows no day 7
         plain[4] = ",".join(map(str, weekdays))
@@ -137,8 +137,8 @@ def _numbered(name: str, field: str) -> str:
 
     def number(match: re.Match[str]) -> str:
         if match[0] not in known:
-            there = f"; there are: {', '.join(known)}" if known else ""
-            raise ValueError(f"{name} `{field}`: `{match[0]}` is no {name}{there}")
+            names_known = f"; there are: {', '.join(known)}" if known else ""
+            raise ValueError(f"{name} `{field}`: `{match[0]}` is no {name}{names_known}")
         return str(known[match[0]])
 
     return re.sub("[a-z]+", number, field)

@@ -22,10 +22,10 @@ MAX_NODES = 200_000
 MAX_DEPTH = 64
 MAX_ALIASES = 64
 MAX_DIGITS = 64
-"""Of a number: enough for a commit without quotes, which is then refused as no text."""
+"""Of a number: enough for a commit without quotes, which is then refused because it is no text."""
 
 Keys = tuple[int | str, ...]
-"""Where a value stands: mapping keys and list positions from the root."""
+"""The location of a value: mapping keys and list positions from the root."""
 
 _LIBYAML_DEPTH = "exceeded maximum nesting depth"
 """How libyaml (PyYAML 6.0.4 and later) words its own limit, which is above ours."""
@@ -41,17 +41,17 @@ _WORDS: Mapping[str, bool | None] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, and where."""
+    """One thing that is wrong, and its location."""
 
     keys: Keys
     says: str
     at: tuple[int, int] | None = None
-    """Line and column, from 1, where the keys alone don't tell (a duplicate, a syntax error)."""
+    """Line and column, from 1, where the keys do not identify it (a duplicate, a syntax error)."""
 
 
 @dataclass
 class Document:
-    """What one YAML file says, and where it says it."""
+    """The value of one YAML file, and the location of each part."""
 
     path: Path
     value: Any = None
@@ -77,7 +77,7 @@ class Document:
         return self.marks.get(keys, (1, 1))
 
 
-def read(path: Path) -> Document:
+def read_document(path: Path) -> Document:
     """Read one YAML file whose root is a mapping.
 
     Raises:
@@ -117,11 +117,11 @@ def parse(text: str, path: Path) -> Document:
         document, problems = _build(text, path)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        says = " ".join(filter(None, (error.context, error.problem)))
-        if "\\t" in says or "'\t'" in says or (mark and _line(text, mark.line).lstrip(" ").startswith("\t")):
-            says = "a tab cannot indent YAML; use spaces"
+        message = " ".join(filter(None, (error.context, error.problem)))
+        if "\\t" in message or "'\t'" in message or (mark and _line_of(text, mark.line).lstrip(" ").startswith("\t")):
+            message = "a tab cannot indent YAML; use spaces"
         at = (mark.line + 1, mark.column + 1) if mark else None
-        raise document.error([Problem((), says, at)]) from error
+        raise document.error([Problem((), message, at)]) from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}:1:1: {' '.join(str(error).split())}") from error
     if problems:
@@ -164,7 +164,7 @@ def scalar(text: str) -> Any:
     return text
 
 
-def _line(text: str, number: int) -> str:
+def _line_of(text: str, number: int) -> str:
     lines = text.splitlines()
     return lines[number] if number < len(lines) else ""
 
@@ -189,8 +189,8 @@ class _Builder:
             elif isinstance(event, yaml.NodeEvent):
                 self.document.value = self._node(event, (), 0)
 
-    def _refuse(self, event: Any, says: str) -> RecipeError:
-        return self.document.error([Problem((), says, self._at(event))])
+    def _refuse(self, event: Any, message: str) -> RecipeError:
+        return self.document.error([Problem((), message, self._at(event))])
 
     @staticmethod
     def _at(event: Any) -> tuple[int, int]:
@@ -248,9 +248,9 @@ class _Builder:
     def _sequence(self, keys: Keys, depth: int) -> list[Any]:
         items: list[Any] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            here = (*keys, len(items))
-            self.document.marks[here] = self._at(event)
-            items.append(self._node(event, here, depth + 1))
+            item = (*keys, len(items))
+            self.document.marks[item] = self._at(event)
+            items.append(self._node(event, item, depth + 1))
         return items
 
     def _mapping(self, keys: Keys, depth: int) -> dict[str, Any]:
@@ -259,11 +259,11 @@ class _Builder:
             key = self._node(event, keys, depth + 1)
             if not isinstance(key, str):
                 raise self._refuse(event, "a key must be text; put it in quotes")
-            here = (*keys, key)
+            path = (*keys, key)
             if key in items:
-                first = self.document.marks[here][0]
-                self.problems.append(Problem(here, f"duplicate key; the first is on line {first}", self._at(event)))
+                first = self.document.marks[path][0]
+                self.problems.append(Problem(path, f"duplicate key; the first is on line {first}", self._at(event)))
             else:
-                self.document.marks[here] = self._at(event)
-            items[key] = self._node(next(self.events), here, depth + 1)
+                self.document.marks[path] = self._at(event)
+            items[key] = self._node(next(self.events), path, depth + 1)
         return items

@@ -1,4 +1,4 @@
-"""Say in words what a JSON Schema error means."""
+"""Explain errors of JSON Schema in plain words."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ RANGES = {
 
 
 def explain(error: ValidationError, before: Keys) -> Iterator[Problem]:
-    """Say in words what jsonschema found, and where."""
+    """Explain an error of jsonschema.
+
+    Args:
+        error: what jsonschema found.
+        before: the location of the value that was validated, within its document.
+    """
     keys: Keys = (*before, *error.absolute_path)
     value: Any = error.instance
     rule: Any = error.validator_value
@@ -39,23 +44,23 @@ def explain(error: ValidationError, before: Keys) -> Iterator[Problem]:
         case "additionalProperties":
             known = schema.get("properties", {})
             for key in value.keys() - known.keys():
-                there = f"; there are: {', '.join(sorted(known))}" if known else ""
-                yield Problem((*keys, key), f"unknown key `{key}`{did_you_mean(key, known) or there}")
+                hint = f"; there are: {', '.join(sorted(known))}" if known else ""
+                yield Problem((*keys, key), f"unknown key `{key}`{did_you_mean(key, known) or hint}")
         case "required":
             for key in (k for k in rule if k not in value):
                 yield Problem(keys, f"`{key}` is missing")
         case "enum" | "const":
             words = [str(k) for k in (rule if isinstance(rule, list) else [rule]) if k is not None]
-            there = f"; there are: {', '.join(words)}"
-            yield Problem(keys, f"`{value}` is none of the known ones{did_you_mean(str(value), words)}{there}")
+            known = f"; there are: {', '.join(words)}"
+            yield Problem(keys, f"`{value}` is not one of the known values{did_you_mean(str(value), words)}{known}")
         case "type":
             yield Problem(keys, f"must be {_types(rule)}, is {_shown(value)}{_quote_hint(rule, value)}")
         case "pattern":
             key = next((str(k) for k in reversed(keys) if isinstance(k, str)), "")
-            says = f"`{value}` is not {PATTERNS.get(key, f'of the form {rule}')}"
+            message = f"`{value}` is not {PATTERNS.get(key, f'of the form {rule}')}"
             if key == "revision":
-                says += f"; a branch moves: `cpu-pipeline pin OWNER/NAME {value}` prints its commit"
-            yield Problem(keys, says)
+                message += f"; a branch moves: `cpu-pipeline pin OWNER/NAME {value}` prints its commit"
+            yield Problem(keys, message)
         case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
             yield Problem(keys, f"must be {RANGES[error.validator]} {rule}, is {value}")
         case "minItems" if rule == 1:
@@ -69,7 +74,7 @@ def explain(error: ValidationError, before: Keys) -> Iterator[Problem]:
 
 
 def _best_branch(error: ValidationError, keys: Keys) -> Iterator[Problem]:
-    """Explain a choice: what is missing when each branch asks for a key, otherwise all the types that would do."""
+    """Explain a choice: the missing keys when each branch requires one, otherwise all the types that are valid."""
     branches: Any = error.validator_value
     needed = [b["required"][0] for b in branches if set(b) == {"required"}]
     if len(needed) == len(branches):
@@ -82,8 +87,8 @@ def _best_branch(error: ValidationError, keys: Keys) -> Iterator[Problem]:
         first = deeper[0]
         yield from explain(first, keys[: len(keys) - len(error.absolute_path)])
     elif deeper:
-        for one in deeper:
-            yield from explain(one, keys[: len(keys) - len(error.absolute_path)])
+        for nested in deeper:
+            yield from explain(nested, keys[: len(keys) - len(error.absolute_path)])
     else:
         wanted = " or ".join(dict.fromkeys(_types(k) for k in kinds if k))
         yield Problem(keys, f"must be {wanted}, is {_shown(value)}{_quote_hint(kinds, value)}")

@@ -1,4 +1,4 @@
-"""What the line under each field says; read from the source only when asked, because starting must be fast."""
+"""Read the docstring under each field of a class. It is read from the source, and only when needed: that is slow."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ COMMIT = "^[0-9a-f]{40}$"
 
 
 def documented_classes() -> Iterator[tuple[str, type[BaseModel]]]:
-    """Yield the name and class of every stage, task and source: whatever has options in YAML."""
+    """Yield the name and class of every stage, task and source: the classes that have options in YAML."""
     yield from ((name, stages.get(name)) for name in stages.names(internal=True))
     yield from ((name, tasks.get(name)) for name in tasks.names())
     yield from ((name, sources.get(name)) for name in sources.names())
@@ -34,7 +34,7 @@ def schema() -> dict[str, Any]:
         definitions[want] = _choice(want)
     definitions["Step"] = _step(definitions)
     definitions["Use"] = _task()
-    definitions["Pipeline"] = _paper(spec.Pipeline, definitions)
+    definitions["Pipeline"] = _recipe_file(spec.Pipeline, definitions)
     definitions["Recipe"] = _recipe(definitions)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -49,90 +49,93 @@ def schema() -> dict[str, Any]:
 
 
 def text() -> str:
-    """Write the schema as schema.json holds it."""
+    """Return the text of schema.json."""
     return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def _model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
     """Turn a pydantic class into a draft-07 definition; nested classes go into `definitions`."""
-    made = model.model_json_schema(ref_template="#/definitions/{model}")
-    for name, nested in made.pop("$defs", {}).items():
+    definition = model.model_json_schema(ref_template="#/definitions/{model}")
+    for name, nested in definition.pop("$defs", {}).items():
         definitions.setdefault(name, _documented(_draft7(nested), getattr(spec, name)))
-    made = _documented(dict(_draft7(made)), model)
-    made.pop("title", None)
-    made["additionalProperties"] = False
-    return made
+    definition = _documented(dict(_draft7(definition)), model)
+    definition.pop("title", None)
+    definition["additionalProperties"] = False
+    return definition
 
 
-def _documented(made: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """Put the docstring under each field into its property, first of its keys."""
-    said = field_docs.fields(model)
+def _documented(definition: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Add the docstring under each field to its property, as the first key."""
+    docs = field_docs.fields(model)
     for name, field in model.model_fields.items():
         key = field.alias or name
-        made["properties"][key] = {"description": said[name], **made["properties"][key]}
-    return made
+        definition["properties"][key] = {"description": docs[name], **definition["properties"][key]}
+    return definition
 
 
 def _draft7(node: Any) -> Any:
-    """Drop pydantic's titles; say tuples and nullable values as draft-07 does."""
+    """Drop pydantic's titles; write tuples and nullable values as draft-07 does."""
     if isinstance(node, list):
         return [_draft7(item) for item in node]
     if not isinstance(node, dict):
         return node
-    made = {k: _draft7(v) for k, v in node.items() if not (k == "title" and isinstance(v, str))}
-    if "prefixItems" in made:
-        made["items"] = made.pop("prefixItems")
-    branches = made.get("anyOf")
+    definition = {k: _draft7(v) for k, v in node.items() if not (k == "title" and isinstance(v, str))}
+    if "prefixItems" in definition:
+        definition["items"] = definition.pop("prefixItems")
+    branches = definition.get("anyOf")
     if isinstance(branches, list) and {"type": "null"} in branches and len(branches) == 2:
         [other] = [b for b in branches if b != {"type": "null"}]
         if isinstance(other.get("type"), str):
-            made.pop("anyOf")
-            made = {**other, **made, "type": [other["type"], "null"]}
-            if "enum" in made:
-                made["enum"] = [*made["enum"], None]
-    return made
+            definition.pop("anyOf")
+            definition = {**other, **definition, "type": [other["type"], "null"]}
+            if "enum" in definition:
+                definition["enum"] = [*definition["enum"], None]
+    return definition
 
 
-def _paper(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
-    made = _model(model, definitions)
+def _recipe_file(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
+    definition = _model(model, definitions)
     definitions.pop("Step", None)
-    made["properties"]["stages"] = {
+    definition["properties"]["stages"] = {
         "type": "array", "minItems": 1, "items": {"$ref": "#/definitions/Step"},
-        "description": made["properties"]["stages"]["description"],
+        "description": definition["properties"]["stages"]["description"],
     }  # fmt: skip
     definitions["Step"] = _step(definitions)
-    return made
+    return definition
 
 
 def _recipe(definitions: dict[str, Any]) -> dict[str, Any]:
-    made = _paper(spec.Recipe, definitions)
+    definition = _recipe_file(spec.Recipe, definitions)
     definitions["Use"] = _task()
-    said = {key: value.get("description") for key, value in made["properties"].items()}
+    docs = {key: value.get("description") for key, value in definition["properties"].items()}
     for key, want in (("model", "model"), ("teacher", "model"), ("tokenizer", "tokenizer")):
-        made["properties"][key] = {"description": said[key], "allOf": [{"$ref": f"#/definitions/{want}"}]}
-    made["properties"]["task"] = {"description": said["task"], "allOf": [{"$ref": "#/definitions/Use"}]}
-    made["properties"]["data"] = {
-        "type": "object", "description": said["data"], "additionalProperties": False,
+        definition["properties"][key] = {"description": docs[key], "allOf": [{"$ref": f"#/definitions/{want}"}]}
+    definition["properties"]["task"] = {"description": docs["task"], "allOf": [{"$ref": "#/definitions/Use"}]}
+    definition["properties"]["data"] = {
+        "type": "object", "description": docs["data"], "additionalProperties": False,
         "properties": {role: {"$ref": "#/definitions/data"} for role in spec.ROLES},
     }  # fmt: skip
-    made["anyOf"] = [{"required": ["pipeline"]}, {"required": ["stages"]}]
-    made["not"] = {"required": ["pipeline", "stages"]}
-    return made
+    definition["anyOf"] = [{"required": ["pipeline"]}, {"required": ["stages"]}]
+    definition["not"] = {"required": ["pipeline", "stages"]}
+    return definition
 
 
 def _step(definitions: dict[str, Any]) -> dict[str, Any]:
-    made = _model(spec.Step, definitions)
+    definition = _model(spec.Step, definitions)
     names = stages.names()
-    made["properties"]["use"] |= {"enum": names}
-    made["properties"]["with"] = {"type": "object", "description": made["properties"]["with"]["description"]}
-    made["allOf"] = [
+    definition["properties"]["use"] |= {"enum": names}
+    definition["properties"]["with"] = {
+        "type": "object",
+        "description": definition["properties"]["with"]["description"],
+    }
+    definition["allOf"] = [
         {
             "if": {"properties": {"use": {"const": name}}, "required": ["use"]},
             "then": {"properties": {"with": {"$ref": f"#/definitions/stage.{name}"}}},
         }
         for name in names
     ]
-    return made
+    return definition
 
 
 def _task() -> dict[str, Any]:
@@ -153,7 +156,7 @@ def _task() -> dict[str, Any]:
 
 
 def _choice(want: str) -> dict[str, Any]:
-    """Describe `model:`, `tokenizer:` or one role of `data:`: the key that is there says which source it is."""
+    """Describe `model:`, `tokenizer:` or one role of `data:`: its key names the source."""
     names = sources.names(want)
     return {
         "type": "object",
@@ -163,14 +166,14 @@ def _choice(want: str) -> dict[str, Any]:
 
 
 def _source(want: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    made = _model(sources.get(name), definitions)
+    definition = _model(sources.get(name), definitions)
     if want == "data":
         rows = _model(stages.get("load.rows"), definitions)["properties"]
-        made["properties"] |= {key: rows[key] for key in ("split", "take", "seed", "columns", "config")}
-        made["properties"].pop("format", None)
+        definition["properties"] |= {key: rows[key] for key in ("split", "take", "seed", "columns", "config")}
+        definition["properties"].pop("format", None)
     else:
-        made["properties"].pop("split", None)
-        made["properties"].pop("config", None)
+        definition["properties"].pop("split", None)
+        definition["properties"].pop("config", None)
         if want == "tokenizer":
-            made["properties"].pop("format", None)
-    return made
+            definition["properties"].pop("format", None)
+    return definition

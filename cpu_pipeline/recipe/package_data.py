@@ -1,4 +1,4 @@
-"""Find the files that go with the package: beside it in a clone, inside it in a wheel."""
+"""Find the data files of the package: beside it in a clone, inside it in a wheel."""
 
 from __future__ import annotations
 

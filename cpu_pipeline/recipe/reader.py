@@ -1,4 +1,4 @@
-"""A recipe or a pipeline on paper: found, read, checked against the schema, and on which line it is wrong."""
+"""Find, read and check the files of recipes and pipelines; every problem names its line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.registry import entry_points
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.recipe import package_data
-from cpu_pipeline.recipe.document import Document, Keys, Problem, read
+from cpu_pipeline.recipe.document import Document, Keys, Problem, read_document
 from cpu_pipeline.recipe.explain import explain
 from cpu_pipeline.recipe.spec import Pipeline, Recipe
 
@@ -25,14 +25,14 @@ T = TypeVar("T", Recipe, Pipeline)
 
 
 class RecipeFile(Generic[T]):
-    """A recipe or a pipeline, together with the lines it was read from."""
+    """A recipe or a pipeline, with the document that it was read from."""
 
     value: T
 
     def __init__(self, document: Document, value: T, sets: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.document, self.value = document, value
         self.sets = sets or {}
-        """Options given on the command line: step id -> option -> value."""
+        """Options of the command line: step id -> option -> value."""
 
     @property
     def path(self) -> Path:
@@ -49,16 +49,16 @@ def load_recipe(path: Path) -> RecipeFile[Recipe]:
     Raises:
         RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
     """
-    return recipe_of(read(_recipe_path(path)))
+    return recipe_of(read_document(_recipe_path(path)))
 
 
 def recipe_of(document: Document) -> RecipeFile[Recipe]:
-    """Check what was read as a recipe.
+    """Check a document as a recipe.
 
     Raises:
         RecipeError: every problem, as `load_recipe`.
     """
-    _check(document, "Recipe")
+    check_schema(document, "Recipe")
     written = dict(document.value)
     if isinstance(written["task"], str):
         written["task"] = {"use": written["task"]}
@@ -71,41 +71,41 @@ def load_pipeline(name: str, recipe: Document) -> RecipeFile[Pipeline]:
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
             return load_pipeline_file(folder / f"{name}.yaml")
-    there = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
-    says = f"there is no pipeline `{name}`{did_you_mean(name, there)}; there are: {', '.join(there)}"
-    raise recipe.error([Problem(("pipeline",), says)])
+    known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+    message = f"there is no pipeline `{name}`{did_you_mean(name, known)}; there are: {', '.join(known)}"
+    raise recipe.error([Problem(("pipeline",), message)])
 
 
 def load_pipeline_file(path: Path) -> RecipeFile[Pipeline]:
     """Read and check one pipeline file."""
-    document = read(path)
-    _check(document, "Pipeline")
+    document = read_document(path)
+    check_schema(document, "Pipeline")
     return RecipeFile(document, Pipeline.model_validate(document.value))
 
 
 def _recipe_path(path: Path) -> Path:
-    """Find a recipe by path, or one that the package ships by its bare name (`quickstart`)."""
+    """Find a recipe by path, or a recipe of the package by its bare name (`quickstart`)."""
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError as error:  # locks, manifests, roots and reports name it, and all of them are UTF-8
-        says = "the path of a recipe has to be UTF-8; rename what is not"
-        raise RecipeError(f"{path.absolute()}: {says}") from error
+        message = "the path of a recipe has to be UTF-8; rename what is not"
+        raise RecipeError(f"{path.absolute()}: {message}") from error
     if path.exists() or path.suffix or len(path.parts) != 1:
         if not path.exists():
-            there = sorted(p.name for p in path.parent.glob("*.yaml"))
+            known = sorted(p.name for p in path.parent.glob("*.yaml"))
             raise RecipeError(
-                f"{path}: no such file{did_you_mean(path.name, there)}"
-                + (f"; there are: {', '.join(there)}" if there else "")
+                f"{path}: no such file{did_you_mean(path.name, known)}"
+                + (f"; there are: {', '.join(known)}" if known else "")
             )
         return path
     shipped_path = package_data.folder("recipes") / f"{path.name}.yaml"
     if shipped_path.is_file():
         return shipped_path
-    there = sorted(p.stem for p in package_data.folder("recipes").glob("*.yaml"))
-    raise RecipeError(f"{path}: no such file, and no recipe of that name is shipped; shipped are: {', '.join(there)}")
+    known = sorted(p.stem for p in package_data.folder("recipes").glob("*.yaml"))
+    raise RecipeError(f"{path}: no such file, and no recipe of that name is shipped; shipped are: {', '.join(known)}")
 
 
-def _check(document: Document, kind: str) -> None:
+def check_schema(document: Document, kind: str) -> None:
     """Check a document against schema.json; steps against the branch of their own stage."""
     from jsonschema import Draft7Validator
 
@@ -117,7 +117,7 @@ def _check(document: Document, kind: str) -> None:
 
 
 def _problems(checker: Validator, value: Any, keys: Keys) -> Iterator[Problem]:
-    """Explain every error; what is of the wrong type is not told besides that it is too small."""
+    """Explain every error; of a value of the wrong type, only that."""
     errors = list(checker.iter_errors(value))
     mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
     for error in errors:
@@ -136,7 +136,7 @@ def _with_repository(problem: Problem, value: Any) -> Problem:
 
 
 def _bare(schema: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Take the schema of one kind of file, without the per-stage branches that `_check_steps` looks up directly.
+    """Return the schema of one kind of file, without the branches for each stage, which `_check_steps` looks up.
 
     jsonschema tries every branch of every step: 2,000 steps would take seconds.
     """
@@ -160,7 +160,13 @@ def _check_steps(value: Any, schema: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def check_options(use: str, options: Mapping[str, Any], keys: Keys) -> list[Problem]:
-    """Check options of one stage that a recipe or the command line sets over the pipeline's."""
+    """Check options of a stage that a recipe or the command line sets over those of the pipeline.
+
+    Args:
+        use: the stage.
+        options: option -> value.
+        keys: where the options are, for messages.
+    """
     from jsonschema import Draft7Validator
 
     schema = the_schema()
@@ -171,8 +177,8 @@ def check_options(use: str, options: Mapping[str, Any], keys: Keys) -> list[Prob
 
 @cache
 def the_schema() -> dict[str, Any]:
-    """Return schema.json as shipped; made anew when other distributions add stages, tasks or sources."""
-    if any(entry_points(f"cpu_pipeline.{shelf}") for shelf in ("stages", "tasks", "sources")):
+    """Return schema.json of the package; computed when other distributions add stages, tasks or sources."""
+    if any(entry_points(f"cpu_pipeline.{kind}") for kind in ("stages", "tasks", "sources")):
         from cpu_pipeline.recipe.json_schema import schema
 
         return schema()

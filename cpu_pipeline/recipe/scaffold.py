@@ -24,6 +24,8 @@ HEADS = {
     "ForQuestionAnswering": "question-answering",
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
+    "ForImageClassification": "image-classification",
+    "ForAudioClassification": "audio-classification",
 }
 """Ending of a checkpoint's architecture -> task."""
 COLUMNS: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -34,25 +36,46 @@ COLUMNS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "label": ("label", "labels", "target"),
     },
     "token-classification": {"tokens": ("tokens", "words"), "tags": ("tags", "ner_tags", "labels")},
+    "image-classification": {
+        "image": ("image", "img", "picture", "pixel_values"),
+        "label": ("label", "labels", "fine_label", "target"),
+    },
+    "audio-classification": {"audio": ("audio", "speech", "file"), "label": ("label", "labels", "target")},
     "sentence-similarity": {
         "sentence1": ("sentence1", "text1", "sentence_A"),
         "sentence2": ("sentence2", "text2", "sentence_B"),
         "score": ("score", "similarity_score", "label"),
     },
 }
-"""Task -> column -> what data sets usually call it."""
+"""Task -> column -> its usual names in data sets."""
 
 
 def commit(repo: str, want: str, revision: str) -> str:
-    """Ask the Hub for the full commit that a branch or tag of a repository stands at."""
+    """Ask the Hub for the full commit of a branch or tag.
+
+    Args:
+        repo: owner/name.
+        want: `data` for a data set, anything else for a model.
+        revision: the branch or tag.
+    """
     return hub.resolve(repo, "data" if want == "data" else "model", revision)
 
 
 def recipe(model: str, task: str | None, data: str | None, pipeline: str, path: Path) -> tuple[str, list[str]]:
-    """Write a recipe for `model`; return its text, and what the reader should look at.
+    """Write a first recipe for a model.
+
+    Args:
+        model: owner/name of a repository of the Hub.
+        task: the task; None to read it from the model's config.json or card.
+        data: owner/name of a data set; None for the first one that the card names.
+        pipeline: the pipeline, by name.
+        path: the file that the recipe will be written to.
+
+    Returns:
+        The text of the recipe, and notes on what the user should check.
 
     Raises:
-        RecipeError: the task or the data can't be told; names the option that tells it.
+        RecipeError: the task or the data is unknown; the message names the option that sets it.
     """
     revision = commit(model, "model", "main")
     config = json.loads(hub.read_small(model, "model", revision, "config.json") or "{}")
@@ -71,24 +94,25 @@ def _task(config: Mapping[str, Any], card: Mapping[str, Any], similar: bool, mod
     for architecture in config.get("architectures") or ():
         for ending, task in HEADS.items():
             if str(architecture).endswith(ending):
-                return task
+                # Wav2Vec2 and its kin classify sequences of sound under the name of those of text.
+                return "audio-classification" if task == "text-classification" and "conv_kernel" in config else task
     if similar:
         return "sentence-similarity"
     tag = card.get("pipeline_tag")
     if isinstance(tag, str) and tag in tasks.names():
         return tag
-    raise RecipeError(f"{model}: config.json and card do not tell the task; give it with --task")
+    raise RecipeError(f"{model}: config.json and card do not name the task; set it with --task")
 
 
 def _data(card: Mapping[str, Any], model: str) -> str:
     for name in card.get("datasets") or ():
         if isinstance(name, str) and name.count("/") == 1:
             return name
-    raise RecipeError(f"{model}: its card names no data set as owner/name; give one with --data")
+    raise RecipeError(f"{model}: its card names no data set as owner/name; set one with --data")
 
 
 def _card(text: str | None) -> Mapping[str, Any]:
-    """Read the YAML head of a README; one that can't be read says nothing."""
+    """Read the YAML head of a README; one that cannot be read counts as empty."""
     if not text or not text.startswith("---"):
         return {}
     try:
@@ -105,11 +129,11 @@ def _write(model: str, revision: str, task: str, repo: str, pipeline: str, path:
     if scored is None:
         raise RecipeError(f"{repo}: no split to validate on; it has {', '.join(splits) or 'none that its files name'}")
     columns = _columns(task, repo, data_revision, scored)
-    place = {"hub": repo, "revision": data_revision}
+    source = {"hub": repo, "revision": data_revision}
     rows: dict[str, dict[str, Any]] = {}
     if "train" in splits and _calibrates(pipeline, path):
-        rows["calibration"] = {**place, "split": "train", "take": 300, "seed": 0, **columns}
-    rows["validation"] = {**place, "split": scored, **columns}
+        rows["calibration"] = {**source, "split": "train", "take": 300, "seed": 0, **columns}
+    rows["validation"] = {**source, "split": scored, **columns}
     options = ""
     if task == "question-answering":
         version = 2 if "v2" in repo or "2" in repo.rpartition("/")[2] else 1
@@ -126,19 +150,19 @@ def _write(model: str, revision: str, task: str, repo: str, pipeline: str, path:
         f"  use: {task}",
     ]
     text = "\n".join(lines) + "\n" + options + "data:\n"
-    for role, said in rows.items():
-        text += f"  {role}: {_flow(said)}\n"
+    for role, fields in rows.items():
+        text += f"  {role}: {_flow(fields)}\n"
     return text + f"pipeline: {pipeline}\n"
 
 
 def _splits(repo: str, revision: str) -> list[str]:
-    """Name the splits that a data set's file names tell of."""
-    _, files = hub.list_files(hub.Place(repo, "data", revision))
+    """Name the splits that the names of a data set's files contain."""
+    _, files = hub.list_files(hub.RepoCommit(repo, "data", revision))
     return [split for split in SPLITS if any(names_split(name, split) for name in files)]
 
 
 def _calibrates(pipeline: str, path: Path) -> bool:
-    """Say whether a stage of the pipeline cannot do without calibration rows."""
+    """Say whether a stage of the pipeline requires calibration rows."""
     steps = load_pipeline(pipeline, Document(path)).value.stages
     return any("data.calibration" in stages.get(step.use)(**step.options).asks() for step in steps)
 
@@ -154,14 +178,14 @@ def _schema_beside() -> str:
 
 
 def _columns(task: str, repo: str, revision: str, split: str) -> dict[str, dict[str, str]]:
-    """Match the task's columns with what the data itself has, by the names that data sets usually give them."""
-    place = hub.Place(repo, "data", revision)
-    _, files = hub.list_files(place)
+    """Match the task's columns with those of the data, by their usual names."""
+    repository = hub.RepoCommit(repo, "data", revision)
+    _, files = hub.list_files(repository)
     name = next(n for n in choose_data(files, split, None, repo) if n != "README.md")
-    there = open_table(hub.download(place, name), name).columns
+    columns = open_table(hub.download(repository, name), name).columns
     found = {}
     for column, names in COLUMNS[task].items():
-        called = next((n for n in names if n in there), None)
+        called = next((n for n in names if n in columns), None)
         if called is not None and called != column:
             found[column] = called
     return {"columns": found} if found else {}

@@ -21,8 +21,7 @@ from cpu_pipeline.engine.requirements import environments_of
 from cpu_pipeline.graph import planner
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.recipe import reader
-from cpu_pipeline.recipe.cron import Cron
-from cpu_pipeline.recipe.cron import read as read_cron
+from cpu_pipeline.recipe.cron import Cron, parse_cron
 from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.store.remote.urls import shown
 
@@ -67,14 +66,14 @@ class ScheduledJob:
     @property
     def moved(self) -> str:
         """Say that the minute was moved, or nothing."""
-        if self.cron.minutes == read_cron(self.asked).minutes:
+        if self.cron.minutes == parse_cron(self.asked).minutes:
             return ""
         return f"`{self.cron.text}` stands for `{self.asked}`: off the full and half hours, when everybody's jobs start"
 
     @property
     def watch(self) -> Cron:
         """Return when to look whether anything is too old: once a day."""
-        return read_cron("0 12 * * *").off_minute(self.name)
+        return parse_cron("0 12 * * *").off_minute(self.name)
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ def jobs(recipes: Sequence[Path], project: Path) -> tuple[ScheduledJob, ...]:
             raise RecipeError(f'{path}: has no schedule; write `refresh: {{cron: "17 3 * * 1"}}` into it')
         if (other := seen.setdefault(plan.name, path)) != path:
             raise RecipeError(f"{path}: {other} has the same name, and both would be {OUT}/{plan.name}; rename one")
-        together.setdefault(read_cron(refresh.cron).text, []).append(plan)
+        together.setdefault(parse_cron(refresh.cron).text, []).append(plan)
     made: list[ScheduledJob] = []
     for text, plans in sorted(together.items(), key=lambda item: min(p.name for p in item[1])):
         plans.sort(key=lambda plan: plan.name)
@@ -193,7 +192,7 @@ def _job(name: str, text: str, plans: Sequence[Plan], project: Path) -> Schedule
     return ScheduledJob(
         name,
         text,
-        read_cron(text).off_minute(plans[0].name),
+        parse_cron(text).off_minute(plans[0].name),
         tuple(below(plan.path, project) for plan in plans),
         any(environments_of(n.stage, plan.formats(n)) - {DEFAULT} for plan in plans for n in plan.nodes.values()),
         tuple(dict.fromkeys(path for plan in reacting for path in _watched(plan, project))),

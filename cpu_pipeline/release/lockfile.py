@@ -23,16 +23,14 @@ from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_json, digest_listing, list_tree
 from cpu_pipeline.core.errors import RecipeError, Stale, newer_format
 from cpu_pipeline.core.files import write_file, writing
-from cpu_pipeline.core.jsonl import ROWS
-from cpu_pipeline.core.jsonl import read as read_rows
+from cpu_pipeline.core.jsonl import ROWS, read_jsonl
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
 from cpu_pipeline.engine.keys import differences, walk
 from cpu_pipeline.engine.packages import installed, made_with
 from cpu_pipeline.engine.result import BuildResult, Damaged
 from cpu_pipeline.graph.plan import Node, Plan
-from cpu_pipeline.recipe.document import read as read_yaml
-from cpu_pipeline.recipe.document import scalar
+from cpu_pipeline.recipe.document import read_document, scalar
 from cpu_pipeline.recipe.spec import Trigger
 from cpu_pipeline.store.local import Store
 
@@ -100,7 +98,7 @@ def make_lock(built: BuildResult, store: Store) -> Lock:
         elif node.use == "load.rows":
             if not store.check(built.artifacts[node.id]):
                 raise Damaged(node.id)
-            ids = [str(row["id"]) for row in read_rows(path / ROWS)]
+            ids = [str(row["id"]) for row in read_jsonl(path / ROWS)]
             rows[node.id] = {"count": len(ids), "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
     expected = expect(plan, outputs)
     for name, step in expected["steps"].items():
@@ -131,7 +129,7 @@ def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
             continue
         used, elsewhere = made_with(keyed.ingredients)
         packages |= used
-        pins |= {environment: environments.read(environment).digest for environment in elsewhere}
+        pins |= {environment: environments.get(environment).digest for environment in elsewhere}
         task = keyed.ingredients["task"]
         if task is not None and keyed.ingredients["environment"] == DEFAULT:
             packages |= task.get("packages", {})
@@ -264,7 +262,7 @@ def read_lock(path: Path) -> Lock:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if MERGE.match(line):
             raise RecipeError(f"{path}:{number}:1: a merge that was not settled (`{line[:7]}`); settle it, or {again}")
-    written = read_yaml(path).value
+    written = read_document(path).value
     if not isinstance(written, dict) or not isinstance(written.get("lock"), int):
         raise RecipeError(f"{path}:1:1: not a lock: it does not say `lock: {LOCK_FORMAT}`; {again}")
     if written["lock"] > LOCK_FORMAT:

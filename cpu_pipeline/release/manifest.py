@@ -82,7 +82,7 @@ def version_of(manifest: Mapping[str, Any]) -> str:
 
 
 def _environment(name: str) -> dict[str, Any]:
-    environment = environments.read(name)
+    environment = environments.get(name)
     return {"pins": environment.digest, "packages": dict(environment.pins), "warning": environment.warning}
 
 

@@ -78,6 +78,20 @@ def batches(features: Sequence[Feature], size: int, kinds: Kinds) -> Iterator[li
             yield numbers[start : start + size]
 
 
+def extent(feature: Feature, kinds: Kinds) -> int:
+    """Count what differs in size from feature to feature: tokens, samples; 1 where all inputs have one shape."""
+    import numpy as np
+
+    sizes = [np.shape(feature.inputs[name])[kind.axis] for name, kind in kinds.items() if kind.axis is not None]
+    return int(sizes[0]) if sizes else 1
+
+
+def width(arrays: Arrays, kinds: Kinds) -> int:
+    """Count the same of a padded batch: tokens or samples of its longest; 1 where all inputs have one shape."""
+    sizes = [arrays[name].shape[kind.axis + 1] for name, kind in kinds.items() if kind.axis is not None]
+    return int(sizes[0]) if sizes else 1
+
+
 def grouped(features: Sequence[Feature], size: int, kinds: Kinds) -> list[list[Feature]]:
     """Group features in their own order, `size` at a time, where they can be padded; else as `batches` does."""
     if all(kind.axis is None or kind.fill is not None for kind in kinds.values()):

@@ -12,7 +12,7 @@ from pydantic import StringConstraints
 from cpu_pipeline.core import hub_api
 from cpu_pipeline.core.artifact import digest_file
 from cpu_pipeline.core.errors import RecipeError, TryAgain
-from cpu_pipeline.core.hub_api import Entry, Place, read_small, resolve
+from cpu_pipeline.core.hub_api import HubFile, RepoCommit, read_small, resolve
 from cpu_pipeline.core.repo_files import (
     Format,
     Want,
@@ -67,23 +67,23 @@ class Hub(Source):
 
         Names are checked before anything is downloaded, sizes and digests after; a damaged entry is fetched again.
         """
-        if not hub_api.address_is_sane():
+        if not hub_api.endpoint_is_valid():
             raise RecipeError(f"HF_ENDPOINT: {hub_api.endpoint()!r} is no address; it looks like {hub_api.PUBLIC}")
-        place = Place(self.hub, want, self.revision)
+        commit = RepoCommit(self.hub, want, self.revision)
         reachable = True
         try:
-            _, listing = hub_api.list_files(place, FIRST[want])
-            hub_api.remember(place, listing)
+            _, listing = hub_api.list_files(commit, FIRST[want])
+            hub_api.save_listing(commit, listing)
         except TryAgain:
             reachable = False
-            known = hub_api.recall(place)
+            known = hub_api.load_listing(commit)
             if known is None:
                 raise
             listing = known
         for name in listing:
             check_name(name)
-        for name in self._choose(want, listing, allow, str(place)):
-            _bring(place, name, listing[name], out / name, reachable)
+        for name in self._choose(want, listing, allow, str(commit)):
+            _bring(commit, name, listing[name], out / name, reachable)
 
     def _choose(self, want: Want, listing: hub_api.Listing, allow: Set[str], where: str) -> list[str]:
         if want == "data":
@@ -100,26 +100,26 @@ class Hub(Source):
         return chosen
 
 
-def _bring(place: Place, name: str, entry: Entry, target: Path, reachable: bool) -> None:
+def _bring(commit: RepoCommit, name: str, entry: HubFile, target: Path, reachable: bool) -> None:
     """Copy one file to `target` and check the copy; what the cache holds damaged is downloaded once more."""
     for force in (False, True):
         if reachable:
-            path = hub_api.download(place, name, force)
-        elif (there := hub_api.cached(place, name)) and not force:
+            path = hub_api.download(commit, name, force)
+        elif (there := hub_api.cached(commit, name)) and not force:
             path = there
         else:
             state = "damaged" if force else "not"
             raise TryAgain(
-                f"{place}, file {name}: {state} in the cache, and the Hub cannot be reached; try again online"
+                f"{commit}, file {name}: {state} in the cache, and the Hub cannot be reached; try again online"
             )
         copy_file(path, target)
         if _is_whole(target, entry, path):
             return
         target.unlink()
-    raise TryAgain(f"{place}, file {name}: it arrived damaged twice; try again later")
+    raise TryAgain(f"{commit}, file {name}: it arrived damaged twice; try again later")
 
 
-def _is_whole(copy: Path, entry: Entry, blob: Path) -> bool:
+def _is_whole(copy: Path, entry: HubFile, blob: Path) -> bool:
     """Compare size and digest with the listing's, or with the cache's own name for the content where that lacks it."""
     size = copy.stat().st_size
     oid = entry.oid or blob.resolve().name

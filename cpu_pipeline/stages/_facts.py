@@ -22,8 +22,8 @@ class Comparison(Facts):
     """Output values of either side that are NaN or infinite."""
     values: Count
     """Output values that were compared."""
-    shapes: list[tuple[Count, Count]]
-    """Shape of each batch: (batch, sequence)."""
+    shapes: list[tuple[Count, ...]]
+    """Shape of the first input of each batch: (batch, sequence) of tokens, (batch, channels, height, width)."""
 
 
 class ExportFacts(Facts):

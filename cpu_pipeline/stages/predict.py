@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.core.jsonl import PREDICTIONS, write
-from cpu_pipeline.runtime.batching import answer
+from cpu_pipeline.core.jsonl import PREDICTIONS, write_jsonl
+from cpu_pipeline.runtime.batching import answer, extent
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.tasks._base import Feature, Prediction, Row
 
@@ -76,9 +76,9 @@ class Predict(Stage):
         for first in range(0, len(rows), step):
             chunk = rows[first : first + step]
             features = task.encode(chunk, model.path)
-            lengths += [feature.length for feature in features]
+            lengths += [extent(feature, kinds) for feature in features]
             predictions += _predict(task, model.path, session, kinds, chunk, features)
-        write(out / PREDICTIONS, predictions)
+        write_jsonl(out / PREDICTIONS, predictions)
         return PredictFacts(
             rows=len(rows),
             features=len(lengths),

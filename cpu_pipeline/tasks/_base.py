@@ -81,7 +81,7 @@ class Task(BaseModel, ABC):
     """Columns whose values name a file beside the rows (an image, a recording). `row` checks that it is a text; the
     file itself goes with the rows, and `encode` gets its path."""
     unit: ClassVar[str] = "tokens"
-    """What `Feature.length` counts."""
+    """What differs in number from input to input, for people; `image` where every input is one of one size."""
     shapes: ClassVar[Sequence[tuple[int, int | None]]] = ((1, 6), (2, 17), (3, 40), (1, 128), (4, 64))
     """(batch, length of the longest) of the examples on which a built model is compared with the original."""
     rows_at_once: ClassVar[int | None] = None
@@ -149,21 +149,21 @@ class Task(BaseModel, ABC):
 
     def read_references(self, path: Path) -> list[Row]:
         """Read references for `cpu-pipeline score`: JSON lines of rows, unless the field has a format of its own."""
-        from cpu_pipeline.core.jsonl import read
+        from cpu_pipeline.core.jsonl import read_jsonl
 
-        return self.checked(read(path), path)
+        return self.checked(read_jsonl(path), path)
 
     def read_predictions(self, path: Path) -> dict[str, Prediction]:
         """Read predictions for `cpu-pipeline score`: JSON lines with `id`, unless the field has its own format."""
-        from cpu_pipeline.core.jsonl import read
+        from cpu_pipeline.core.jsonl import read_jsonl
 
-        return _by_id(read(path), path)
+        return _by_id(read_jsonl(path), path)
 
     def read_rows(self, path: Path) -> list[Row]:
         """Read the rows.jsonl of an artifact; values of `files` become paths of files, which lie beside it."""
-        from cpu_pipeline.core.jsonl import read
+        from cpu_pipeline.core.jsonl import read_jsonl
 
-        rows: list[Row] = list(read(path))
+        rows: list[Row] = list(read_jsonl(path))
         if not self.files:
             return rows
         return [{k: str(path.parent / v) if k in self.files else v for k, v in row.items()} for row in rows]

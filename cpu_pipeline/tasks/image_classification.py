@@ -43,7 +43,7 @@ class ImageClassification(LabelTask):
     columns: ClassVar = {"image": True, "label": False}
     pipeline_tag = "image-classification"
     files: ClassVar = frozenset({"image"})
-    unit = "images"
+    unit = "image"
     shapes: ClassVar = ((1, None), (2, None), (3, None))
     rows_at_once = 256
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.core.jsonl import read_jsonl
 from cpu_pipeline.tasks import _squad, _tokens
 from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Task
 
@@ -161,7 +161,7 @@ class QuestionAnswering(Task):
     def read_references(self, path: Path) -> list[Row]:
         """Read SQuAD's official JSON of either version, or JSON lines of rows."""
         official = _squad.read_references(path)
-        return self.checked(read(path) if official is None else official, path)
+        return self.checked(read_jsonl(path) if official is None else official, path)
 
     def read_predictions(self, path: Path) -> dict[str, Prediction]:
         """Read the official id -> text JSON, or JSON lines of `id` and `prediction_text` (or `answer`)."""

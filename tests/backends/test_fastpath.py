@@ -71,7 +71,7 @@ def built(kind: str, head: str) -> Any:
     config = getattr(transformers, f"{family}Config")(**settings)
     class_ = getattr(transformers, f"{family}For{head}" if head else f"{family}Model")
     model = class_._from_config(config)
-    models._fill(model, 0)
+    models.fill(model, 0)
     return model.eval().requires_grad_(False)
 
 

@@ -66,7 +66,9 @@ def machine(records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> N
     for part in parts:
         versions |= part.get("packages", {})
     for module in (packages, keys, lockfile):
-        monkeypatch.setattr(module, "installed", lambda name, where="default": versions.get(name, packages.ABSENT))
+        monkeypatch.setattr(
+            module, "installed", lambda name, environment="default": versions.get(name, packages.ABSENT)
+        )
 
     [measured] = [fields["host"] for fields in asked if fields["host"] and "cpu" in fields["host"]]
     monkeypatch.setattr(host, "isa", lambda: tuple(measured["isa"]))
@@ -120,7 +122,9 @@ def test_the_lock_is_fresh(plan: Plan, home: Path) -> None:
 
 def test_another_version_of_a_package_would_be_seen(plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys.installed
-    monkeypatch.setattr(keys, "installed", lambda name, where="default": "0" if name == "onnx" else before(name, where))
+    monkeypatch.setattr(
+        keys, "installed", lambda name, environment="default": "0" if name == "onnx" else before(name, environment)
+    )
     assert not_found(plan, store)[:2] == ["float", "int8"]
     with pytest.raises(Stale, match="onnx"):
         api.check_lock(plan)

@@ -55,14 +55,14 @@ def pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("CPU_PIPELINE_ENVIRONMENTS", str(tmp_path / "made"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
-    environments.read.cache_clear()
+    environments.get.cache_clear()
     yield folder
-    environments.read.cache_clear()
+    environments.get.cache_clear()
 
 
 @pytest.mark.parametrize("name", environments.names())
 def test_the_pins_we_ship_are_exact(name: str) -> None:
-    here = environments.read(name)
+    here = environments.get(name)
     assert here.about and here.status and here.pins
     assert all(version and set(version) <= set("0123456789.abcpostrv") for version in here.pins.values())
     # What the worker's side of this package imports.
@@ -70,18 +70,18 @@ def test_the_pins_we_ship_are_exact(name: str) -> None:
 
 
 def test_the_digest_is_of_the_pins_alone(pins: Path) -> None:
-    before = environments.read("small")
+    before = environments.get("small")
     assert (before.about, before.warning, dict(before.pins)) == (
         "A small one.",
         "It is very small.",
         {"leftpad": "1.2"},
     )
     (pins / "small.txt").write_text("leftpad==1.2\n# another word\n")
-    environments.read.cache_clear()
-    assert environments.read("small").digest == before.digest
+    environments.get.cache_clear()
+    assert environments.get("small").digest == before.digest
     (pins / "small.txt").write_text("leftpad==1.3\n")
-    environments.read.cache_clear()
-    assert environments.read("small").digest != before.digest
+    environments.get.cache_clear()
+    assert environments.get("small").digest != before.digest
 
 
 def test_one_that_is_not_there_says_how_to_make_it(pins: Path) -> None:
@@ -89,13 +89,13 @@ def test_one_that_is_not_there_says_how_to_make_it(pins: Path) -> None:
         environments.interpreter("small")
     with pytest.raises(RecipeError, match="did you mean `small`"):
         environments.interpreter("smal")
-    assert environments.check("small") == ["it is not here; make it with `cpu-pipeline env create small`"]
+    assert environments.problems("small") == ["it is not installed; create it with `cpu-pipeline env create small`"]
 
 
 def test_makes_one_finishes_what_is_half_made_and_tells_what_is_broken(pins: Path) -> None:
     told: list[str] = []
     folder = environments.create("small", told.append)
-    here = environments.read("small")
+    here = environments.get("small")
     assert here.ready and folder == here.folder
     assert told[0].startswith("small: making") and told[-1] == "small: ready"
     code = "import leftpad; print(leftpad.VERSION)"
@@ -113,7 +113,7 @@ def test_makes_one_finishes_what_is_half_made_and_tells_what_is_broken(pins: Pat
 
     # Whole by its marker, but a file is lost since: `check` tells, and that a worker does not start.
     next(folder.rglob("leftpad.py")).unlink()
-    lacks, starts = environments.check("small")
+    lacks, starts = environments.problems("small")
     assert lacks == "leftpad lacks leftpad.py"
     assert starts.startswith("a worker does not start in it: ModuleNotFoundError: No module named ")
     assert environments.remove("small") == [folder] and not folder.exists()
@@ -121,10 +121,10 @@ def test_makes_one_finishes_what_is_half_made_and_tells_what_is_broken(pins: Pat
 
 def test_pins_that_cannot_be_had_leave_nothing_that_looks_whole(pins: Path) -> None:
     (pins / "small.txt").write_text("leftpad==9\n")
-    environments.read.cache_clear()
-    with pytest.raises(BackendMissing, match=r"could not be made: .*leftpad==9.*its log is"):
+    environments.get.cache_clear()
+    with pytest.raises(BackendMissing, match=r"could not be created: .*leftpad==9.*its log is"):
         environments.create("small")
-    assert not environments.read("small").ready
+    assert not environments.get("small").ready
 
 
 def test_two_at_once_make_one(pins: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_two_at_once_make_one(pins: Path, tmp_path: Path) -> None:
 
 def look_alike(pins: Path) -> Path:
     """Make an environment that is our own interpreter; it writes down each start."""
-    here = environments.read("small")
+    here = environments.get("small")
     here.python.parent.mkdir(parents=True)
     starts = here.folder / "starts"
     paths = os.pathsep.join([p for p in sys.path if p])
@@ -182,7 +182,7 @@ def test_steps_and_artifacts_run_where_they_belong(pins: Path, tmp_path: Path, m
         """)
     )
     plan = api.plan(api.load_recipe(project / "r.yaml"))
-    gone = environments.read("small").folder / environments.MARKER
+    gone = environments.get("small").folder / environments.MARKER
     gone.unlink()
     with pytest.raises(BackendMissing, match="env create"):
         api.build(plan, tmp_path / "store", tmp_path / "out")
@@ -194,7 +194,7 @@ def test_steps_and_artifacts_run_where_they_belong(pins: Path, tmp_path: Path, m
     assert outcome.built.passed
     assert len(starts.read_text().split()) >= 3
     key: dict[str, Any] = json.loads((outcome.path / "manifest.json").read_text())["environments"]
-    assert key["small"]["pins"] == environments.read("small").digest
+    assert key["small"]["pins"] == environments.get("small").digest
     report = (outcome.path / "report.md").read_text()
     assert "It is very small." in report
     assert [e.why for e in events if e.what == "warning"] == [("It is very small.",)]

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cpu_pipeline.backends import openvino as backend
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.engine.graph_digest import meaning
+from cpu_pipeline.engine.graph_digest import graph_digest
 
 
 def write_onnx(out: Path, change: Callable[[Any], None] = lambda _: None) -> Artifact:
@@ -71,12 +71,12 @@ def other(model: Any) -> None:
 
 @pytest.mark.parametrize("change", [renamed, swapped])
 def test_names_and_order_of_onnx_do_not_count(tmp_path: Path, change: Callable[[Any], None]) -> None:
-    assert meaning(write_onnx(tmp_path / "one")) == meaning(write_onnx(tmp_path / "two", change))
+    assert graph_digest(write_onnx(tmp_path / "one")) == graph_digest(write_onnx(tmp_path / "two", change))
 
 
 @pytest.mark.parametrize("change", [weighed, steeper, crossed, other])
 def test_what_onnx_computes_counts(tmp_path: Path, change: Callable[[Any], None]) -> None:
-    assert meaning(write_onnx(tmp_path / "one")) != meaning(write_onnx(tmp_path / "two", change))
+    assert graph_digest(write_onnx(tmp_path / "one")) != graph_digest(write_onnx(tmp_path / "two", change))
 
 
 def test_a_branch_counts(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_branch_counts(tmp_path: Path) -> None:
     one, two, three = (
         write_onnx(tmp_path / name, branching(kind)) for name, kind in (("1", "Abs"), ("2", "Abs"), ("3", "Exp"))
     )
-    assert meaning(one) == meaning(two) != meaning(three)
+    assert graph_digest(one) == graph_digest(two) != graph_digest(three)
 
 
 def write_openvino(out: Path, name: str = "x", weight: float = 1.0, slope: float = 0.1, sub: bool = False) -> Artifact:
@@ -118,12 +118,12 @@ def write_openvino(out: Path, name: str = "x", weight: float = 1.0, slope: float
 
 
 def test_openvino(tmp_path: Path) -> None:
-    base = meaning(write_openvino(tmp_path / "one"))
-    assert base == meaning(write_openvino(tmp_path / "two", name="another"))
-    assert base != meaning(write_openvino(tmp_path / "three", weight=2.0))
-    assert base != meaning(write_openvino(tmp_path / "four", slope=0.2))
-    assert base != meaning(write_openvino(tmp_path / "five", sub=True))
+    base = graph_digest(write_openvino(tmp_path / "one"))
+    assert base == graph_digest(write_openvino(tmp_path / "two", name="another"))
+    assert base != graph_digest(write_openvino(tmp_path / "three", weight=2.0))
+    assert base != graph_digest(write_openvino(tmp_path / "four", slope=0.2))
+    assert base != graph_digest(write_openvino(tmp_path / "five", sub=True))
 
 
 def test_other_formats_have_no_graph_to_read(tmp_path: Path) -> None:
-    assert meaning(Artifact("hf", tmp_path, "", {})) is None
+    assert graph_digest(Artifact("hf", tmp_path, "", {})) is None

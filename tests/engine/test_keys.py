@@ -100,7 +100,7 @@ CONTEXT = Context(QuestionAnswering(), "question-answering", ("x86_64", "avx2"),
 def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Pretend that certain versions are installed."""
     there = dict(VERSIONS)
-    monkeypatch.setattr(keys, "installed", lambda name, where="default": there.get(name, packages.ABSENT))
+    monkeypatch.setattr(keys, "installed", lambda name, environment="default": there.get(name, packages.ABSENT))
     return there
 
 
@@ -273,15 +273,15 @@ def test_the_environment_with_its_pins(monkeypatch: pytest.MonkeyPatch) -> None:
     there = asked(Apart())
     [says] = why(asked(Toy()), there)
     assert says.startswith("environment: default → {")
-    moved = replace(environments.read("optimum"), digest="f" * 64)
-    monkeypatch.setattr(environments, "read", lambda _: moved)
+    moved = replace(environments.get("optimum"), digest="f" * 64)
+    monkeypatch.setattr(environments, "get", lambda _: moved)
     [says] = why(there, asked(Apart()))
     assert says.startswith("environment.pins: ") and says.endswith("ffffffffffff…")
 
 
 def test_a_package_of_another_environment_has_the_version_of_its_pins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert packages.installed("Optimum_ONNX", "optimum") == environments.read("optimum").pins["optimum-onnx"]
+    assert packages.installed("Optimum_ONNX", "optimum") == environments.get("optimum").pins["optimum-onnx"]
     assert packages.installed("left-pad", "optimum") == packages.ABSENT
 
 

@@ -38,9 +38,9 @@ def test_a_measurement_that_found_another_end_lets_go_of_the_door(tmp_path: Path
     busy, measuring = MachineLock(tmp_path), MachineLock(tmp_path)
     assert busy.enter(alone=False)
     assert not measuring.enter(alone=True)
-    measuring.look_round()
+    measuring.release_unused_door()
     assert not busy.enter(alone=False), "it waited since the last look"
-    measuring.look_round()
+    measuring.release_unused_door()
     assert busy.enter(alone=False) and measuring.enter(alone=False)
     measuring.leave()
     assert not measuring.enter(alone=True)

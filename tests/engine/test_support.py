@@ -16,7 +16,7 @@ from cpu_pipeline.engine.support import Model
 
 @pytest.fixture
 def found() -> dict[str, support.BackendSupport]:
-    return {way.format: way for way in support.ways()}
+    return {way.format: way for way in support.backend_support()}
 
 
 def test_every_format_that_runs_is_a_way(found: dict[str, support.BackendSupport]) -> None:
@@ -37,9 +37,9 @@ def test_a_way_whose_environment_is_not_made_does_not_work(
 ) -> None:
     assert found["onnx"].lacks == ()
     monkeypatch.setenv("CPU_PIPELINE_ENVIRONMENTS", str(tmp_path))
-    [ipex] = [way for way in support.ways() if way.format == "ipex"]
+    [ipex] = [way for way in support.backend_support() if way.format == "ipex"]
     assert ipex.lacks == ("the environment `ipex`",)
-    assert ipex.packages["torch"] == environments.read("ipex").pins["torch"]
+    assert ipex.packages["torch"] == environments.get("ipex").pins["torch"]
 
 
 @pytest.mark.parametrize(

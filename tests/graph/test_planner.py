@@ -13,7 +13,7 @@ from conftest import ROOT
 from cpu_pipeline import api, stages
 from cpu_pipeline.cli.options import parse_sets
 from cpu_pipeline.core.errors import RecipeError, Refused
-from cpu_pipeline.graph import planner
+from cpu_pipeline.graph import step_nodes
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.stages._base import Facts, Inputs, Job, Stage
 
@@ -245,7 +245,7 @@ def test_options_decide_which_rows_a_step_gets(
 ) -> None:
     known = stages.get
     monkeypatch.setattr(stages, "get", lambda name: Choosy if name == "quantize.onnx" else known(name))
-    monkeypatch.setattr(planner, "check_options", lambda *_: [])
+    monkeypatch.setattr(step_nodes, "check_options", lambda *_: [])
     text = HEAD + ("data:\n  calibration: {file: rows.jsonl}\n" if data else "") + "stages:\n"
     text += "  - {id: float, use: export.onnx}\n  - {id: int8, use: quantize.onnx}\n"
     sets = [f"int8.static={'true' if static else 'false'}"]

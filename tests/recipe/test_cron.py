@@ -10,7 +10,7 @@ import pytest
 from crons import crons
 from hypothesis import given
 
-from cpu_pipeline.recipe.cron import CROWDED, read
+from cpu_pipeline.recipe.cron import CROWDED, parse_cron
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -28,7 +28,7 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
     ],
 )
 def test_what_is_read(text: str, plain: str) -> None:
-    assert read(text).text == plain
+    assert parse_cron(text).text == plain
 
 
 @pytest.mark.parametrize(
@@ -62,18 +62,18 @@ def test_what_is_read(text: str, plain: str) -> None:
 )
 def test_what_is_refused(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
-        read(text)
+        parse_cron(text)
 
 
 @given(crons())
 def test_reading_what_was_read_changes_nothing(text: str) -> None:
-    once = read(text)
-    assert read(once.text) == once
+    once = parse_cron(text)
+    assert parse_cron(once.text) == once
 
 
 @given(crons())
 def test_moving_changes_minutes_only_and_never_backwards(text: str) -> None:
-    asked = read(text)
+    asked = parse_cron(text)
     moved = asked.off_minute("some-recipe")
     assert moved.text.split()[1:] == asked.text.split()[1:]
     if not set(asked.minutes) <= CROWDED:
@@ -85,11 +85,11 @@ def test_moving_changes_minutes_only_and_never_backwards(text: str) -> None:
 
 
 def test_recipes_are_spread_over_the_hour() -> None:
-    minutes = {read("0 3 * * *").off_minute(f"recipe-{n}").minutes[0] for n in range(400)}
+    minutes = {parse_cron("0 3 * * *").off_minute(f"recipe-{n}").minutes[0] for n in range(400)}
     assert minutes == set(range(60)) - CROWDED
-    assert {read("30 3 * * *").off_minute(f"recipe-{n}").minutes[0] for n in range(400)} == set(range(31, 60))
+    assert {parse_cron("30 3 * * *").off_minute(f"recipe-{n}").minutes[0] for n in range(400)} == set(range(31, 60))
     # The same on every machine and in every process: a file that is made again differs in nothing.
-    assert [read(f"{minutes} 3 * * *").off_minute("a").minutes for minutes in ("0", "30", "0,30")] == [
+    assert [parse_cron(f"{minutes} 3 * * *").off_minute("a").minutes for minutes in ("0", "30", "0,30")] == [
         (23,), (53,), (23, 53),
     ]  # fmt: skip
 
@@ -108,11 +108,11 @@ def test_recipes_are_spread_over_the_hour() -> None:
     ],
 )
 def test_the_longest_gap_between_days(text: str, days: int) -> None:
-    assert read(text).longest_gap == days
+    assert parse_cron(text).longest_gap == days
 
 
 def test_a_date_or_a_weekday_fires_on_either() -> None:
-    days = {when.date() for when in islice(read("0 4 13 * fri").fires(NOW), 200)}
+    days = {when.date() for when in islice(parse_cron("0 4 13 * fri").fires(NOW), 200)}
     assert all(day.day == 13 or day.isoweekday() == 5 for day in days)
     assert any(day.day == 13 and day.isoweekday() != 5 for day in days)
     assert max(days) - min(days) > timedelta(days=1000)

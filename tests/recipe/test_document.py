@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.recipe import document
-from cpu_pipeline.recipe.document import Document, Problem, parse, read, scalar
+from cpu_pipeline.recipe.document import Document, Problem, parse, read_document, scalar
 
 HERE = Path("toy.yaml")
 
@@ -133,7 +133,7 @@ def test_the_limit_is_ours_where_libyaml_meets_its_own_first(before: str) -> Non
 
 def test_says_when_there_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="No such file"):
-        read(tmp_path / "none.yaml")
+        read_document(tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         path = Path(folder) / "toy.yaml"
         path.write_bytes(data)
         try:
-            assert isinstance(read(path).value, dict)
+            assert isinstance(read_document(path).value, dict)
         except RecipeError as error:
             assert str(error).startswith(f"{path}:")
 

@@ -16,7 +16,7 @@ from jsonschema import Draft7Validator, ValidationError
 from cpu_pipeline import stages, tasks
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.recipe import json_schema, reader
-from cpu_pipeline.recipe.document import Document, Keys, parse, read
+from cpu_pipeline.recipe.document import Document, Keys, parse, read_document
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "tests" / "examples"
@@ -87,7 +87,7 @@ def test_describes_every_key() -> None:
 
 @pytest.mark.parametrize("path", [*SHIPPED, *VALID], ids=lambda p: p.name)
 def test_accepts_every_shipped_file_and_valid_example(path: Path) -> None:
-    assert [error.message for error in Draft7Validator(WRITTEN).iter_errors(read(path).value)] == []
+    assert [error.message for error in Draft7Validator(WRITTEN).iter_errors(read_document(path).value)] == []
     first = path.read_text(encoding="utf-8").splitlines()[0]
     key, _, place = first.partition("$schema=")
     assert key == "# yaml-language-server: "
@@ -102,21 +102,21 @@ def yaml_alone() -> Iterator[Path]:
     """Give the invalid examples that are good YAML, which is all an editor's schema sees."""
     for path in sorted(EXAMPLES.glob("invalid/*.yaml")):
         with contextlib.suppress(RecipeError):
-            read(path)
+            read_document(path)
             yield path
 
 
 @pytest.mark.parametrize("path", yaml_alone(), ids=lambda p: p.stem)
 def test_refuses_invalid_examples_where_the_command_does(path: Path) -> None:
     """An editor that knows the schema alone underlines the lines that the command names."""
-    document = read(path)
+    document = read_document(path)
     errors = list(Draft7Validator(WRITTEN).iter_errors(document.value))
     if path.stem in GRAPHIC:
         assert errors == []
         return
     kind = "Recipe" if {"model", "task", "data", "pipeline"} & document.value.keys() else "Pipeline"
     with pytest.raises(RecipeError) as caught:
-        reader._check(document, kind)
+        reader.check_schema(document, kind)
     told = {line.removeprefix(f"{path}:").partition(":")[0] for line in str(caught.value).splitlines()}
     ends = [keys for error in errors for leaf in leaves(error) for keys in places(leaf)]
     assert {document.where(keys).split(":")[-2] for keys in ends} == told
@@ -141,7 +141,7 @@ def test_an_unknown_option_is_blamed_on_its_stage(name: str) -> None:
     known = set(stages.get(name).model_fields)
     assert set(error.schema["properties"]) == known
     with pytest.raises(RecipeError, match=r"^toy.yaml:4:\d+: stages\.0\.with\.nonsense: unknown key `nonsense`"):
-        reader._check(document, "Recipe")
+        reader.check_schema(document, "Recipe")
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -169,7 +169,7 @@ def test_any_recipe_is_right_or_told_what_is_wrong(value: dict[str, Any]) -> Non
     document = Document(Path("toy.yaml"), json.loads(json.dumps(value)))
     wrong = not Draft7Validator({**WRITTEN, "if": True}).is_valid(document.value)
     try:
-        reader._check(document, "Recipe")
+        reader.check_schema(document, "Recipe")
     except RecipeError as error:
         assert wrong
         assert all(line.startswith("toy.yaml:1:1: ") and len(line) > 20 for line in str(error).splitlines())

@@ -72,7 +72,7 @@ def test_holds_what_was_asked_what_it_was_made_of_and_what_came_out(whole: InPro
     files = held["sources"]["model:files"]["files"]
     size, sha = files["model.safetensors"].split()
     assert int(size) == (whole.home / "model" / "model.safetensors").stat().st_size and len(sha) == 64
-    chosen = jsonl.read(Store(whole.store).path_of(held["steps"]["data.validation"]["output"]) / jsonl.ROWS)
+    chosen = jsonl.read_jsonl(Store(whole.store).path_of(held["steps"]["data.validation"]["output"]) / jsonl.ROWS)
     ids = "\n".join(str(row["id"]) for row in chosen)
     assert held["rows"]["data.validation"] == {"count": 4, "ids": hashlib.sha256(ids.encode()).hexdigest()}
     assert {"python", "system", "isa", "cpu-pipeline"} == set(held["made_with"])
@@ -265,7 +265,7 @@ def test_an_environment_is_locked_by_its_pins(tmp_path: Path) -> None:
     made = PretendedProject(tmp_path / "project")
     built, store = made.build(stages=[{"id": "float", "use": "export.optimum"}], outputs=["float"])
     held = lockfile.make_lock(built, store)
-    assert held["environments"] == {"optimum": environments.read("optimum").digest}
+    assert held["environments"] == {"optimum": environments.get("optimum").digest}
     assert lockfile.drift(held, built.plan) == []
     [moved] = lockfile.drift({**held, "environments": {"optimum": "0" * 64}}, built.plan)
     assert moved.kind == "toolchain" and "optimum" in moved.says

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cpu_pipeline.core.artifact import digest_tree
-from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.errors import RecipeError, Refused, StageFailed
 from cpu_pipeline.sources import folder
 from cpu_pipeline.sources.file import File
 
@@ -55,3 +55,36 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         File(file=(write(tmp_path / "a.jsonl"), write(tmp_path / "sub" / "a.jsonl"))).identity("data")
     with pytest.raises(RecipeError, match="the list is empty"):
         File(file=()).identity("data")
+
+
+def test_media_go_with_the_rows(tmp_path: Path) -> None:
+    rows = write(tmp_path / "data" / "rows.jsonl")
+    (tmp_path / "data" / "images" / "deep" / "er").mkdir(parents=True)
+    for name in ("images/a.png", "images/deep/er/b.png", "images/metadata.csv", "images/.hidden"):
+        write(tmp_path / "data" / name, name)
+    source = File(file=rows, media=tmp_path / "data" / "images")
+    out = tmp_path / "out"
+    out.mkdir()
+    source.fetch("data", out, set())
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert names == ["images/a.png", "images/deep/er/b.png", "rows.jsonl"]
+    before = source.identity("data")
+    assert before == {"file": digest_tree(out)} != File(file=rows).identity("data")
+    write(tmp_path / "data" / "images" / "deep" / "er" / "b.png", "changed")
+    assert source.identity("data") != before
+
+
+def test_media_lie_below_the_rows_and_inside(tmp_path: Path) -> None:
+    rows = write(tmp_path / "data" / "rows.jsonl")
+    (tmp_path / "images").mkdir()
+    with pytest.raises(RecipeError, match="does not lie below the rows' directory, data; move it there"):
+        File(file=rows, media=tmp_path / "images").identity("data")
+    with pytest.raises(RecipeError, match="no such folder"):
+        File(file=rows, media=tmp_path / "data" / "images").identity("data")
+    more = write(tmp_path / "other" / "more.jsonl")
+    with pytest.raises(RecipeError, match="the rows lie in 2 directories"):
+        File(file=(rows, more), media=tmp_path / "data").identity("data")
+    (tmp_path / "data" / "images").mkdir()
+    (tmp_path / "data" / "images" / "link.png").symlink_to(write(tmp_path / "secret.png"))
+    with pytest.raises(Refused, match=r"link\.png is a link that leads outside"):
+        File(file=rows, media=tmp_path / "data" / "images").identity("data")

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from cpu_pipeline.core import hub_api
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.hub_api import Entry, Place
+from cpu_pipeline.core.hub_api import HubFile, RepoCommit
 from cpu_pipeline.sources.hub import Hub, _is_whole
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -57,28 +57,28 @@ def test_a_copy_is_compared_with_the_listing(tmp_path: Path) -> None:
     path.write_bytes(good)
     sha256 = hashlib.sha256(good).hexdigest()
     sha1 = hashlib.sha1(b"blob 7\0" + good).hexdigest()
-    assert all(_is_whole(path, Entry(7, oid), path) for oid in (sha256, sha1, ""))
-    assert not _is_whole(path, Entry(8, ""), path)
+    assert all(_is_whole(path, HubFile(7, oid), path) for oid in (sha256, sha1, ""))
+    assert not _is_whole(path, HubFile(8, ""), path)
     path.write_bytes(b"weighty")
-    assert not any(_is_whole(path, Entry(7, oid), path) for oid in (sha256, sha1))
+    assert not any(_is_whole(path, HubFile(7, oid), path) for oid in (sha256, sha1))
     blob = tmp_path / sha256
     blob.write_bytes(b"weighty")
-    assert not _is_whole(path, Entry(7, ""), blob)
+    assert not _is_whole(path, HubFile(7, ""), blob)
 
 
 def test_a_listing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    place = Place("own/name", "model", COMMIT)
-    assert hub_api.recall(place) is None
-    listing = {"config.json": Entry(3, "a" * 40)}
-    hub_api.remember(place, listing)
-    assert hub_api.recall(place) == listing
-    assert hub_api.recall(Place("own/name", "data", COMMIT)) is None
+    place = RepoCommit("own/name", "model", COMMIT)
+    assert hub_api.load_listing(place) is None
+    listing = {"config.json": HubFile(3, "a" * 40)}
+    hub_api.save_listing(place, listing)
+    assert hub_api.load_listing(place) == listing
+    assert hub_api.load_listing(RepoCommit("own/name", "data", COMMIT)) is None
     [file] = tmp_path.rglob("*.json")
     for cut in ("", "{", "[]", '{"a": 1}'):
         file.write_text(cut)
-        assert hub_api.recall(place) is None
+        assert hub_api.load_listing(place) is None
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])

@@ -56,7 +56,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     root = tmp_path_factory.mktemp("predict")
     path = make(kind, root / "model", request.param)
     data = root / "rows.jsonl"
-    jsonl.write(data, make_rows(request.param, 30))
+    jsonl.write_jsonl(data, make_rows(request.param, 30))
     session = Torch(path, task)
 
     def load(artifact: Artifact) -> Torch:
@@ -70,13 +70,13 @@ def _run(artifact: Artifact, job: Job, out: Path) -> tuple[Any, list[dict[str, A
     out.mkdir()
     facts = Predict().run({"model": artifact}, out, job)
     assert [p.name for p in out.iterdir()] == ["predictions.jsonl"]
-    return facts, jsonl.read(out / "predictions.jsonl")
+    return facts, jsonl.read_jsonl(out / "predictions.jsonl")
 
 
 def test_each_row_has_the_answer_it_would_have_alone(made: tuple[Artifact, Job, Torch], tmp_path: Path) -> None:
     artifact, job, session = made
     facts, said = _run(artifact, job, tmp_path / "all")
-    asked = jsonl.read(job.data["validation"])
+    asked = jsonl.read_jsonl(job.data["validation"])
     assert [p["id"] for p in said] == [row["id"] for row in asked]
     assert facts.rows == 30
     assert facts.nan == 0

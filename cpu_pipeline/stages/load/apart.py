@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from cpu_pipeline.core.artifact import Artifact, canonical
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.jsonl import ROWS, read
+from cpu_pipeline.core.jsonl import ROWS, read_jsonl
 from cpu_pipeline.stages._base import ROLES, Count, Facts, Inputs, Job, Role, Stage
 from cpu_pipeline.stages.load.rows import ORIGIN
 
@@ -64,7 +64,7 @@ class _Rows:
 
 def _read(artifact: Artifact) -> _Rows:
     contents = []
-    for row in read(artifact.path / ROWS):
+    for row in read_jsonl(artifact.path / ROWS):
         name = str(row.pop("id"))
         contents.append((name, canonical(row)))
     origin = artifact.path / ORIGIN

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from cpu_pipeline.core.artifact import canonical, digest_file, digest_json
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.core.jsonl import ROWS, write
+from cpu_pipeline.core.jsonl import ROWS, write_jsonl
 from cpu_pipeline.core.repo_files import DATA
 from cpu_pipeline.core.tables import Table, open_table
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
@@ -89,7 +89,7 @@ class LoadRows(Stage):
         if any("id" not in self._places(table, job.task) for table in tables):
             origin = digest_json({name: digest_file(home / name) for name in chosen})
             (out / ORIGIN).write_text(canonical({"files": origin}) + "\n", encoding="utf-8")
-        write(out / ROWS, rows)
+        write_jsonl(out / ROWS, rows)
         labels = {
             column: table.labels[place]
             for table in tables

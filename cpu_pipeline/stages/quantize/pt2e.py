@@ -15,7 +15,7 @@ from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
-from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.core.jsonl import read_jsonl
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _aoti
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
@@ -156,7 +156,7 @@ class QuantizePt2e(Stage):
         """Encode the rows, each window alone: padding would widen the ranges."""
         if self.activations == "dynamic":
             return []
-        if job.task is None or "calibration" not in job.data or not read(job.data["calibration"]):
+        if job.task is None or "calibration" not in job.data or not read_jsonl(job.data["calibration"]):
             raise RecipeError(f"{WHERE}: `activations: static` needs rows in `data.calibration`, at least one")
         return feed(job.task, source, job.data["calibration"], self.samples, 1, names)
 

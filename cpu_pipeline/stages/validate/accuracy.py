@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.figures import Cell, Note, Quantity, Table, number
-from cpu_pipeline.core.jsonl import PREDICTIONS, SCORES, read, write
+from cpu_pipeline.core.jsonl import PREDICTIONS, SCORES, read_jsonl, write_jsonl
 from cpu_pipeline.runtime.intervals import paired_difference
 from cpu_pipeline.stages._base import Count, Facts, Figure, Inputs, Job, Verdict
 from cpu_pipeline.stages.validate._gate import SIDES, Gate, Side, task_of
@@ -99,13 +99,13 @@ class ValidateAccuracy(Gate):
         task = task_of(job, "accuracy")
         if self.metric is not None and self.metric not in task.metrics:
             raise RecipeError(f"the task has no metric `{self.metric}`; it has: {', '.join(task.metrics)}")
-        rows = read(job.data["validation"])
+        rows = read_jsonl(job.data["validation"])
         scores: dict[Side, Score] = {}
         for side in SIDES:
-            predictions = read(inputs[side].path / PREDICTIONS)
+            predictions = read_jsonl(inputs[side].path / PREDICTIONS)
             scores[side] = task.score(rows, {prediction["id"]: prediction for prediction in predictions})
         ours, theirs = scores["candidate"], scores["reference"]
-        write(out / SCORES, (_line(c, r) for c, r in zip(ours.rows, theirs.rows, strict=True)))
+        write_jsonl(out / SCORES, (_line(c, r) for c, r in zip(ours.rows, theirs.rows, strict=True)))
         return AccuracyFacts(
             rows=len(rows),
             metric=task.metrics[0],

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.figures import BYTES, Cell, Note, Quantity, Table, number
-from cpu_pipeline.runtime.batching import Kinds, grouped, pad
+from cpu_pipeline.runtime.batching import Kinds, grouped, pad, width
 from cpu_pipeline.runtime.intervals import speed_up
 from cpu_pipeline.stages._base import Count, Facts, Figure, Host, Inputs, Job, Timer, Verdict
 from cpu_pipeline.stages.validate._gate import SIDES, Gate, Side, spread, task_of
@@ -62,7 +62,9 @@ class LatencyFacts(Facts):
     throughput_batch: Count
     """Sequences in each call of the measurement of throughput."""
     tokens: float
-    """Tokens of a sequence, with padding: median over the batches."""
+    """Tokens of a sequence (or samples of a recording), with padding: median over the batches."""
+    unit: str = "tokens"
+    """What `tokens` counts."""
     calls: Count
     """Calls of each side."""
     threads: Count
@@ -146,6 +148,8 @@ class ValidateLatency(Gate):
         import psutil
 
         busy = psutil.getloadavg()[0]
+        task = task_of(job, "latency")
+        kinds = task.input_kinds(inputs["reference"].path)
         batches = self._batches(inputs, job, self.batch, self.calls)
         large = self.throughput or self.batch
         loaded = self._batches(inputs, job, large, max(2, self.calls * self.batch // large)) if self.throughput else []
@@ -163,7 +167,8 @@ class ValidateLatency(Gate):
             confidence=self.confidence,
             batch=self.batch,
             throughput_batch=large,
-            tokens=float(np.median([next(iter(arrays.values())).shape[1] for arrays in batches])),
+            tokens=float(np.median([width(arrays, kinds) for arrays in batches])),
+            unit=task.unit,
             calls=sum(len(turn) for turn in ours.turns),
             threads=job.threads,
             load_average=round(busy, 2),
@@ -258,7 +263,7 @@ class ValidateLatency(Gate):
             p90 = Cell("p90", Quantity(found.p90 * 1000, "ms"))
             rows[side] = [_median(found), p90, _p99(found), _throughput(found), _cold_start(found), _memory(found)]
         about = (
-            f"Batch {facts.batch}, {facts.tokens:.0f} tokens (median), {facts.threads} threads, "
+            f"Batch {facts.batch}, {facts.tokens:.0f} {facts.unit} (median), {facts.threads} threads, "
             f"{facts.calls} calls of each side in turns, in fresh processes. Throughput in batches of "
             f"{facts.throughput_batch}. Load average of the machine when it began: {facts.load_average}."
         )

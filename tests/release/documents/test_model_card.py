@@ -108,7 +108,7 @@ def test_an_output_that_nothing_checked_says_so(version: Path) -> None:
 
 def test_it_warns_of_the_environment_that_made_it(made: PretendedProject) -> None:
     version = made.published(environment="ipex")
-    says = f"**Warning:** {escape(environments.read('ipex').warning)}"
+    says = f"**Warning:** {escape(environments.get('ipex').warning)}"
     assert says in card(version).text and "Warning" not in card(version, "float").text
 
 

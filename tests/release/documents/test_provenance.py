@@ -122,7 +122,7 @@ def test_a_version_from_before_some_parameters_were_told(version: Path) -> None:
 
 def test_it_says_in_which_environment(made: PretendedProject) -> None:
     statement = said(made.published(environment="ipex"))
-    assert definition(statement)["internalParameters"]["environments"] == {"ipex": environments.read("ipex").digest}
+    assert definition(statement)["internalParameters"]["environments"] == {"ipex": environments.get("ipex").digest}
 
 
 def test_what_is_not_installed_is_no_dependency(version: Path) -> None:

@@ -45,7 +45,7 @@ def family(out: Path, kind: str, **settings: Any) -> Artifact:
     said = {"vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4} | settings
     config = getattr(transformers, f"{kind}Config")(**said, intermediate_size=64)
     model = getattr(transformers, f"{kind}ForQuestionAnswering")(config)
-    models._fill(model, 0)
+    models.fill(model, 0)
     model.save_pretrained(out)
     return Artifact("hf", out, "", {})
 
@@ -87,7 +87,7 @@ def test_mpnet_is_built(tmp_path: Path, job: Callable[..., Job], out: Path, task
         vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, pad_token_id=1
     )
     model = getattr(transformers, f"MPNet{models.HEADS[task]}")(config)
-    models._fill(model, 0)
+    models.fill(model, 0)
     model.save_pretrained(tmp_path / "model")
     facts = CompileFastpath().run({"model": Artifact("hf", tmp_path / "model", "", {})}, out, job(task))
     assert facts.parity.max_abs < 1e-5

@@ -22,7 +22,7 @@ def test_it_gives_what_was_asked_for_from_its_own_environment(format: str) -> No
     stage = ExportOptimum(format=format)
     assert stage.gives() == format and stage.backends({"model": "hf"}) == {"hf", format}
     assert stage.environment({"hf": "default", format: "default"}) == "optimum"
-    pins = environments.read("optimum").pins
+    pins = environments.get("optimum").pins
     assert {environments.normal(name) for name in stage.packages} <= pins.keys()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.jsonl import ROWS, write
+from cpu_pipeline.core.jsonl import ROWS, write_jsonl
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load.apart import LoadApart
 from cpu_pipeline.stages.load.rows import ORIGIN
@@ -22,7 +22,7 @@ numbers = count()
 def rows(home: Path, entries: dict[str, str], origin: str | None = None) -> Artifact:
     path = home / str(next(numbers))
     path.mkdir()
-    write(path / ROWS, [{"id": name, "text": text} for name, text in entries.items()])
+    write_jsonl(path / ROWS, [{"id": name, "text": text} for name, text in entries.items()])
     if origin:
         (path / ORIGIN).write_text(json.dumps({"files": origin}))
     return Artifact("rows", path, "", {})

@@ -8,6 +8,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
+import media
 import pytest
 import torch
 from models import make
@@ -330,3 +331,15 @@ def test_settings_that_transformers_5_alone_reads_are_spelled_for_both(bert: Pat
     edit(config, **settings)
     load(bert, tmp_path / "same")
     assert (tmp_path / "same" / config.name).read_bytes() == config.read_bytes()
+
+
+@pytest.mark.parametrize("make_media", [media.vit, media.wav2vec2], ids=["images", "sound"])
+def test_a_model_of_images_or_sound_needs_no_tokenizer(tmp_path: Path, make_media: Any) -> None:
+    model = make_media(tmp_path / "model")
+    facts = load(model, tmp_path / "out")
+    assert "tokens" not in facts and facts["parameters"] > 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "config.json", "model.safetensors", "preprocessor_config.json",
+    ]  # fmt: skip
+    (model / "preprocessor_config.json").unlink()
+    fails(RecipeError, "the model has no tokenizer", model, tmp_path / "again")

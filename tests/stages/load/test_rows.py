@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from cpu_pipeline.core.artifact import Artifact, digest_tree
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
-from cpu_pipeline.core.jsonl import read
+from cpu_pipeline.core.jsonl import read_jsonl
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load._splits import _glob
 from cpu_pipeline.stages.load.rows import LoadRows, sample
@@ -53,7 +53,7 @@ def load(home: Path, task: Any = None, **options: Any) -> tuple[list[dict[str, A
     out.mkdir()
     job = Job(load=None, timer=None, task=task or TextClassification())  # type: ignore[arg-type]
     facts = LoadRows(**{"role": "validation", **options}).run({"files": Artifact("files", home, "", {})}, out, job)
-    return read(out / "rows.jsonl"), facts
+    return read_jsonl(out / "rows.jsonl"), facts
 
 
 def fails(error: type[PipelineError], says: str, home: Path, **options: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import models
@@ -24,12 +23,11 @@ from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.stages.prune.magnitude import PruneFacts, PruneMagnitude
 from cpu_pipeline.tasks._synthetic import tokens
+from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
 JOB = Job(load=lambda _: pytest.fail("needs no model"), timer=lambda _: pytest.fail("times nothing"), isa=host.isa())
 FIRST, SECOND = "encoder.layer.0.dense.weight", "encoder.layer.1.dense.weight"
-QA: Any = SimpleNamespace(
-    outputs=("start_logits", "end_logits"), per_token=True, auto_class="AutoModelForQuestionAnswering"
-)
+QA = QuestionAnswering()
 
 
 def checkpoint(folder: Path, tensors: dict[str, torch.Tensor], **metadata: str) -> Path:

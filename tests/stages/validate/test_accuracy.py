@@ -25,7 +25,7 @@ QA = QuestionAnswering()
 
 def _predicted(path: Path, predictions: list[dict[str, Any]]) -> Artifact:
     path.mkdir()
-    jsonl.write(path / "predictions.jsonl", predictions)
+    jsonl.write_jsonl(path / "predictions.jsonl", predictions)
     return Artifact("predictions", path, "", {})
 
 
@@ -38,7 +38,7 @@ def _facts(
     task: Task = QA,
 ) -> AccuracyFacts:
     data, out = tmp_path / "rows.jsonl", tmp_path / "out"
-    jsonl.write(data, _gold() if gold is None else gold)
+    jsonl.write_jsonl(data, _gold() if gold is None else gold)
     out.mkdir()
     sides = {"candidate": _predicted(tmp_path / "c", candidate), "reference": _predicted(tmp_path / "r", reference)}
     job = Job(load=None, timer=None, task=task, data={"validation": data})  # type: ignore[arg-type]
@@ -177,7 +177,7 @@ def test_every_metric_of_every_task_has_its_interval(tmp_path: Path) -> None:
 
 def test_every_row_s_scores_are_kept(tmp_path: Path) -> None:
     _facts(tmp_path, ValidateAccuracy(max_drop=1), _said(1), _said(0))
-    kept = jsonl.read(tmp_path / "out" / "scores.jsonl")
+    kept = jsonl.read_jsonl(tmp_path / "out" / "scores.jsonl")
     assert len(kept) == COUNT
     assert kept[0] == {
         "id": "0",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from scheduling import REMOTE
 from suites.schedulers.conftest import Made, need
 
-from cpu_pipeline.recipe.cron import read
+from cpu_pipeline.recipe.cron import parse_cron
 
 
 def check(text: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def test_the_crontab_is_valid(remote: str | None, made: Made) -> None:
 @settings(max_examples=100)
 @given(crons())
 def test_cron_takes_whatever_we_take(text: str) -> None:
-    for cron in (read(text), read(text).off_minute("some-recipe")):
+    for cron in (parse_cron(text), parse_cron(text).off_minute("some-recipe")):
         assert check(f"{cron.text} true\n").returncode == 0, cron.text
 
 

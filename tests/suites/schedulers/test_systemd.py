@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from scheduling import ODD, REMOTE
 from suites.schedulers.conftest import Made, need
 
-from cpu_pipeline.recipe.cron import Cron, read
+from cpu_pipeline.recipe.cron import Cron, parse_cron
 
 FROM = datetime(2026, 1, 1, tzinfo=UTC)
 COUNT = 20
@@ -49,18 +49,18 @@ def check(cron: Cron) -> None:
 @settings(max_examples=150)
 @given(crons())
 def test_calendars_fire_when_cron_does(text: str) -> None:
-    check(read(text))
+    check(parse_cron(text))
 
 
 @pytest.mark.parametrize("text", ["17 3 29 2 *", "17 3 31 * *", "17 3 13 * fri", "0 0 1 1 0-6", "*/7 */5 */2 */5 *"])
 def test_dates_that_do_not_come_every_month(text: str) -> None:
-    check(read(text))
-    check(read(text).off_minute("some-recipe"))
+    check(parse_cron(text))
+    check(parse_cron(text).off_minute("some-recipe"))
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that another user may read, unlike those of pytest."""
+    """A folder that another user may parse_cron, unlike those of pytest."""
     path = Path(tempfile.mkdtemp(prefix="units-"))
     path.chmod(0o755)
     yield path

@@ -21,7 +21,7 @@ Build = Callable[..., api.Outcome]
 def ipex() -> Environment:
     """Have the environment: some gigabytes and two minutes where it is not here yet."""
     environments.create("ipex", print)
-    return environments.read("ipex")
+    return environments.get("ipex")
 
 
 @pytest.fixture(scope="session")

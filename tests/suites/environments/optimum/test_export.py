@@ -35,7 +35,7 @@ def opt(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=vocabulary, num_attention_heads=4, max_position_embeddings=512, pad_token_id=0, num_labels=2, **sizes
     )
     model = transformers.OPTForSequenceClassification(config)
-    models._fill(model, 0)
+    models.fill(model, 0)
     model.save_pretrained(path)
     return path
 
