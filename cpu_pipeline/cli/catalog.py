@@ -89,7 +89,7 @@ def print_schema(
 
 
 def options(model: type[BaseModel]) -> list[OptionEntry]:
-    """List a class's options: name, type, default and what its docstring says."""
+    """List a class's options: name, type, default and docstring."""
     from cpu_pipeline.recipe import field_docs
 
     schema, lines = model.model_json_schema(), field_docs.fields(model)

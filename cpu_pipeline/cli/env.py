@@ -20,7 +20,7 @@ Name = Annotated[str, typer.Argument(help="An environment, as `env list` names i
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the environments: whether each is made, where, what for, and how its upstream stands."""
+    """List the environments: state, location, purpose, and the state of its upstream."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.engine import environments

@@ -398,9 +398,9 @@ class SyncOutput(TypedDict):
     """Bytes that were copied."""
     moved: list[StepRef]
     """Steps that were copied."""
-    there: list[StepRef]
+    present: list[StepRef]
     """Steps that the target had already."""
-    lacking: list[StepRef]
+    missing: list[StepRef]
     """Steps that a recipe or its lock names and the origin does not have."""
 
 

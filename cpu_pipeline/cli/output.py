@@ -48,7 +48,7 @@ def plain(text: str) -> str:
 
 
 def fail(error: PipelineError, as_json: bool = False) -> int:
-    """Print an error (on stdout too when JSON is asked for); return its exit code."""
+    """Print an error (on stdout too with --json); return its exit code."""
     if as_json:
         payload: ErrorOutput = {"error": type(error).__name__, "exit_code": error.exit_code, "says": str(error)}
         with patient(sys.stdout):

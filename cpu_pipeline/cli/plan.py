@@ -21,7 +21,7 @@ def plan(
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Show every step as kept, to build, or depending on another's outcome, and why."""
+    """Show every step as cached, to build, or depending on another's outcome, and why."""
     from cpu_pipeline import api
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
@@ -48,7 +48,7 @@ def plan(
     columns(rows)
     build = sum(o.state == "build" for o in seen)
     depend = sum(o.state == "depends" for o in seen)
-    print(f"{planned.name}: {len(seen) - build - depend} kept, {build} to build, {depend} depending on others")
+    print(f"{planned.name}: {len(seen) - build - depend} cached, {build} to build, {depend} depending on others")
 
 
 def check(

@@ -151,7 +151,7 @@ def _print(plan: Plan, outcome: Outcome) -> None:
         for verdict in found:
             print(f"{'passed' if verdict.passed else 'FAILED'}  {name}: {verdict.says}")
     cached = len(built.artifacts) - len(built.made)
-    print(f"{plan.name}: {len(built.made)} steps built, {cached} kept")
+    print(f"{plan.name}: {len(built.made)} steps built, {cached} cached")
     if outcome.path is not None:
         instead = f" (instead of {outcome.instead_of})" if outcome.instead_of else ""
         print(f"{'wrote' if outcome.fresh else 'promoted' if instead else 'unchanged'}  {outcome.path}{instead}")

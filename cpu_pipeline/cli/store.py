@@ -1,4 +1,4 @@
-"""`cpu-pipeline store`: what the store holds, whether it is sound, making room, and sharing it."""
+"""`cpu-pipeline store`: list, verify, shrink and share the store."""
 
 from __future__ import annotations
 
@@ -23,14 +23,12 @@ Chosen = Annotated[
     typer.Option("--recipe", metavar="RECIPE", help="The steps of this recipe and its lock alone; may be repeated."),
 ]
 
-app = typer.Typer(
-    help="Look into the store, verify it, make room, share it.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="List, verify, shrink and share the store.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")
 def list_(store: StoreOption = None, as_json: Json = False) -> None:
-    """List what was built: stage, format, size, last use."""
+    """List the cached steps: stage, format, size, last use."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.core.text import size
@@ -126,7 +124,7 @@ def push(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Put what is kept into another store, each record after its object; what is there already is not moved."""
+    """Copy cached steps into another store, each record after its object; what it has already is not sent."""
     from cpu_pipeline.release.references import steps_of
     from cpu_pipeline.store import sync
     from cpu_pipeline.store.remote.client import Remote
@@ -174,18 +172,17 @@ def _tell(what: str, url: str, done: Moved, as_json: bool) -> None:
 
     if as_json:
         result: SyncOutput = {
-            "remote": url, "bytes": done.bytes, "moved": done.moved, "there": done.there, "lacking": done.lacking
+            "remote": url, "bytes": done.bytes, "moved": done.moved, "present": done.present, "missing": done.missing
         }  # fmt: skip
         print_json(result)
         return
-    for step in done.lacking:
-        print(f"lacking   {step.name or 'a record'}  {step.key[:12]}")
-    if not (done.moved or done.there or done.lacking):
+    for step in done.missing:
+        print(f"missing   {step.name or 'a record'}  {step.key[:12]}")
+    if not (done.moved or done.present or done.missing):
         print(f"nothing to be {what}: {url}")
         return
-    print(
-        f"{what} {len(done.moved)} steps, {size(done.bytes)}; {len(done.there)} were there, {len(done.lacking)} lacking"
-    )
+    rest = f"{len(done.present)} were present, {len(done.missing)} missing"
+    print(f"{what} {len(done.moved)} steps, {size(done.bytes)}; {rest}")
 
 
 def _date(seconds: float) -> str:

@@ -17,7 +17,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="A version's folder, such as artifacts/NAME/latest.")],
     as_json: Json = False,
 ) -> int:
-    """Re-hash a version, check what its provenance says, and say whether this CPU may run each output."""
+    """Hash a version again, check its provenance, and report whether this CPU can run each output."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import fail
     from cpu_pipeline.core.errors import BackendMissing

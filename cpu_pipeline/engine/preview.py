@@ -14,7 +14,7 @@ from cpu_pipeline.engine.requirements import environments_of
 from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.store.local import Store
 
-State = Literal["kept", "build", "depends"]
+State = Literal["cached", "build", "depends"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Outlook:
 
     node: Node
     state: State
-    """kept (cached), build, or depends (on whether another step's output changes)."""
+    """cached, build, or depends (on whether another step's output changes)."""
     why: tuple[str, ...] = ()
 
 
@@ -40,7 +40,7 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
 
     for node, keyed, found in walk(plan, find):
         if found is not None:
-            yield Outlook(node, "kept", ("in the remote store",) if node.id in remote else ())
+            yield Outlook(node, "cached", ("in the remote store",) if node.id in remote else ())
             continue
         before = store.last(f"{plan.name}/{node.id}")
         if keyed is None and before is not None:
@@ -53,7 +53,7 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
 def lacking(plan: Plan, store: Store) -> list[str]:
     """Name the environments that a build would need and that are not installed."""
     wanted = {
-        name for seen in look(plan, store) if seen.state != "kept"
+        name for seen in look(plan, store) if seen.state != "cached"
         for name in environments_of(seen.node.stage, plan.formats(seen.node))
     }  # fmt: skip
     return sorted(name for name in wanted - {DEFAULT} if not environments.get(name).ready)
