@@ -319,7 +319,7 @@ def test_the_index_saves_reading_the_records(store: Store, monkeypatch: pytest.M
     for _ in range(3):
         record(store)
     wanted = runs(store)
-    monkeypatch.setattr(index, "look", lambda *_: pytest.fail("a record was read"))
+    monkeypatch.setattr(index, "read_entry", lambda *_: pytest.fail("a record was read"))
     assert runs(store) == wanted
 
 
