@@ -63,7 +63,6 @@ SUITES = {  # the longest first, so that two at a time end together
     "refresh": Suite("refresh"),
     "reproducible": Suite("reproducible", environments=True),
     "compiled": Suite("compiled"),
-    "refresh": Suite("refresh"),
     "remotes": Suite("remotes"),
     "cpp": Suite("cpp"),
     "schedulers": Suite("schedulers"),
