@@ -63,9 +63,11 @@ SUITES = {  # the longest first, so that two at a time end together
     "refresh": Suite("refresh"),
     "reproducible": Suite("reproducible", environments=True),
     "compiled": Suite("compiled"),
+    "refresh": Suite("refresh"),
     "remotes": Suite("remotes"),
     "cpp": Suite("cpp"),
     "schedulers": Suite("schedulers"),
+    "media": Suite("media", times=True),
     "docs": Suite("docs", times=True),
     "recipes": Suite("loopback/test_recipes.py", times=True, hub=True, environments=True),
 }

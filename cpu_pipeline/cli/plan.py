@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cpu_pipeline.cli.options import Json, RemoteOption, Sets, StoreOption, Until, open_store, parse_sets
+
+if TYPE_CHECKING:
+    from cpu_pipeline.cli.json_outputs import CheckedFile, PlanOutput
 
 
 def plan(
@@ -27,17 +30,16 @@ def plan(
     planned = api.plan(api.load_recipe(recipe, parse_sets(sets)), until)
     seen = list(preview.look(planned, open_store(store, store_remote)))
     if as_json:
-        print_json(
-            {
-                "recipe": planned.name,
-                "outputs": planned.outputs,
-                "steps": [
-                    {"id": o.node.id, "use": o.node.use, "gives": o.node.gives, "from": dict(o.node.inputs),
-                     "data": dict(o.node.data), "state": o.state, "why": o.why}
-                    for o in seen
-                ],
-            }
-        )  # fmt: skip
+        result: PlanOutput = {
+            "recipe": planned.name,
+            "outputs": planned.outputs,
+            "steps": [
+                {"id": o.node.id, "use": o.node.use, "gives": o.node.gives, "from": dict(o.node.inputs),
+                 "data": dict(o.node.data), "state": o.state, "why": o.why}
+                for o in seen
+            ],
+        }  # fmt: skip
+        print_json(result)
         return
     rows = [
         (o.state, o.node.id, o.node.use, "<- " + (", ".join(o.node.inputs.values()) or "outside"), "; ".join(o.why))
@@ -59,7 +61,8 @@ def check(
     from cpu_pipeline.cli.output import fail
     from cpu_pipeline.core.errors import PipelineError
 
-    worst, results = 0, []
+    worst = 0
+    results: list[CheckedFile] = []
     for file in files:
         try:
             api.check(file)

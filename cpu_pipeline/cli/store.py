@@ -13,6 +13,7 @@ import typer
 from cpu_pipeline.cli.options import Json, StoreOption, open_store, warn
 
 if TYPE_CHECKING:
+    from cpu_pipeline.cli.json_outputs import GcOutput, StoreVerifyOutput, SyncOutput
     from cpu_pipeline.graph.plan import Plan
     from cpu_pipeline.store.sync import Moved, StepRef
 
@@ -74,7 +75,8 @@ def verify(
     opened = open_store(store)
     problems, foreign = verify_store(opened, repair=repair)
     if as_json:
-        print_json({"problems": [vars(p) for p in problems], "not_for_this_cpu": [vars(f) for f in foreign]})
+        result: StoreVerifyOutput = {"problems": problems, "not_for_this_cpu": foreign}
+        print_json(result)
     else:
         for problem in problems:
             print(f"{problem.kind:10} {problem.says}{' (mended)' if problem.mended else ''}")
@@ -102,7 +104,8 @@ def gc(
     gone = collect(opened, roots, keep_days, dry_run=dry_run)
     rooted = len(roots().paths)
     if as_json:
-        print_json({"roots": rooted, "removed": [vars(r) for r in gone]})
+        result: GcOutput = {"roots": rooted, "removed": gone}
+        print_json(result)
         return
     for removal in gone:
         print(f"{removal.kind:8} {removal.path.name}  {size(removal.bytes)}")
@@ -168,8 +171,10 @@ def _tell(what: str, url: str, done: Moved, as_json: bool) -> None:
     from cpu_pipeline.core.text import size
 
     if as_json:
-        steps = {part: [vars(step) for step in getattr(done, part)] for part in ("moved", "present", "missing")}
-        print_json({"remote": url, "bytes": done.bytes, **steps})
+        result: SyncOutput = {
+            "remote": url, "bytes": done.bytes, "moved": done.moved, "present": done.present, "missing": done.missing
+        }  # fmt: skip
+        print_json(result)
         return
     for step in done.missing:
         print(f"missing   {step.name or 'a record'}  {step.key[:12]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.engine import environments
@@ -13,13 +14,15 @@ from cpu_pipeline.engine.requirements import environments_of
 from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.store.local import Store
 
+State = Literal["cached", "build", "depends"]
+
 
 @dataclass(frozen=True)
 class Outlook:
     """What a build would do with one node."""
 
     node: Node
-    state: str
+    state: State
     """cached, build, or depends (on whether another step's output changes)."""
     why: tuple[str, ...] = ()
 

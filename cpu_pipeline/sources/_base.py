@@ -13,12 +13,12 @@ from cpu_pipeline.core.repo_files import Want
 
 
 class Source(BaseModel, ABC):
-    """A place that files come from. Fields are its keys in YAML; the first is named after its module."""
+    """A location that files come from. Fields are its keys in YAML; the first is named after its module."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     wants: ClassVar[Set[Want]]
-    """What can be had from it."""
+    """What it can provide."""
     online: ClassVar[bool]
     """True when fetching needs the network."""
     packages: ClassVar[tuple[str, ...]] = ()
@@ -27,7 +27,7 @@ class Source(BaseModel, ABC):
 
     @abstractmethod
     def identity(self, want: Want) -> object:
-        """Say, as a JSON value, exactly which bytes are meant: repository, commit and endpoint, or a content digest."""
+        """Return a JSON value that identifies the bytes: repository, commit and endpoint, or a content digest."""
 
     @abstractmethod
     def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
@@ -35,6 +35,6 @@ class Source(BaseModel, ABC):
 
         Raises:
             RecipeError: it does not exist, or may not be read.
-            TryAgain: the network gave out, or it is off and something is missing.
-            Refused: a file name leads outside, or only pickled weights are there and `allow` has no `pickle`.
+            TryAgain: the network failed, or it is off and something is missing.
+            Refused: a file name leads outside, or there are only pickled weights and `allow` has no `pickle`.
         """
