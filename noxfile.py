@@ -65,6 +65,7 @@ SUITES = {  # the longest first, so that two at a time end together
     "remotes": Suite("remotes"),
     "cpp": Suite("cpp"),
     "schedulers": Suite("schedulers"),
+    "media": Suite("media", times=True),
     "docs": Suite("docs", times=True),
     "recipes": Suite("loopback/test_recipes.py", times=True, hub=True, environments=True),
 }

@@ -172,7 +172,7 @@ class _Build:
 
     def _reuse(self, node: Node, found: StoredArtifact, why: str | None = None) -> None:
         self._settle(node, found)
-        self.progress.tell(Event(node.id, "kept", () if why is None else (why,)))
+        self.progress.tell(Event(node.id, "cached", () if why is None else (why,)))
 
     def _settle(self, node: Node, artifact: StoredArtifact) -> None:
         self.progress.settle(node, artifact)

@@ -66,7 +66,7 @@ def backend_support() -> list[BackendSupport]:
     """Describe every backend."""
     makers: dict[str, list[str]] = {}
     for name in stages.names():
-        for format in _formats(stages.get(name)):
+        for format in formats_of(stages.get(name)):
             makers.setdefault(format, []).append(name)
     return [_support(name, tuple(makers.get(name, ()))) for name in backends.names()]
 
@@ -92,7 +92,7 @@ def _support(name: str, stages: tuple[str, ...]) -> BackendSupport:
     )
 
 
-def _formats(stage: type[Stage]) -> set[str]:
+def formats_of(stage: type[Stage]) -> set[str]:
     """Name the formats that a stage writes: by default, and with each choice of an option called `format`."""
     field = stage.model_fields.get("format")
     choices = getattr(field.annotation, "__args__", ()) if field is not None else ()

@@ -70,7 +70,7 @@ def run(home: Path, store: Store) -> Run:
     def build(until: str = "data", jobs: int = 1) -> tuple[BuildResult, list[str]]:
         events: list[Event] = []
         built = engine.build(planned(home, until), store, tell=events.append, jobs=jobs)
-        return built, [f"{e.what} {e.node}" for e in events if e.what in ("kept", "building", "failed", "skipped")]
+        return built, [f"{e.what} {e.node}" for e in events if e.what in ("cached", "building", "failed", "skipped")]
 
     return build
 
@@ -88,16 +88,16 @@ def test_builds_once_and_then_keeps(run: Run, home: Path, store: Store) -> None:
     assert sorted(built.made) == sorted(DATA) and built.passed
     assert built.artifacts["data"].facts == {"rows": {"calibration": 20, "validation": 20}}
     again, told = run()
-    assert again.made == [] and sorted(told) == sorted(f"kept {name}" for name in DATA)
+    assert again.made == [] and sorted(told) == sorted(f"cached {name}" for name in DATA)
     assert {n: a.digest for n, a in again.artifacts.items()} == {n: a.digest for n, a in built.artifacts.items()}
-    assert looked(home, store) == {name: ("kept", ()) for name in DATA}
+    assert looked(home, store) == {name: ("cached", ()) for name in DATA}
 
 
 def test_builds_again_what_a_changed_row_reaches_and_nothing_else(run: Run, home: Path, store: Store) -> None:
     run()
     models.write_rows(home / "validation.jsonl", TASK, 20, seed=3)
     seen = looked(home, store)
-    assert [name for name, (state, _) in seen.items() if state == "kept"] == DATA[:2]
+    assert [name for name, (state, _) in seen.items() if state == "cached"] == DATA[:2]
     state, [why] = seen["data.validation:files"]
     assert state == "build" and why.startswith("identity.what.file: ")
     assert seen["data.validation"] == ("depends", ("on what `data.validation:files` becomes",))
