@@ -165,7 +165,7 @@ def test_a_pull_of_everything_leaves_what_is_here_as_old_as_it_is(far: Path, sto
     """What nobody uses on this machine is for its `gc`, however often all of a remote is pulled."""
     for number in (0, 1):
         os.utime(store.record_of(key(number)), (1000, 1000))
-    assert len(sync.pull(Store(store.root), Remote(str(far), print)).there) == 2
+    assert len(sync.pull(Store(store.root), Remote(str(far), print)).present) == 2
     assert {store.record_of(key(number)).stat().st_mtime for number in (0, 1)} == {1000}
 
 

@@ -64,7 +64,7 @@ def start(store: Store, count: int = 1, name: str = "toy", seconds: float = 0) -
 
 def bare(store: Store) -> list[RunEntry]:
     """List the runs from their folders alone."""
-    return [entry for name in reader.folders(store) if (entry := reader.look(store, name)) is not None]
+    return [entry for name in reader.folders(store) if (entry := reader.read_entry(store, name)) is not None]
 
 
 def test_a_run_says_what_was_asked_and_what_came_of_it(store: Store) -> None:
@@ -153,7 +153,7 @@ def test_a_run_that_ends_while_one_looks_is_done(store: Store, monkeypatch: pyte
     whole = path.read_text()
     path.unlink()
     monkeypatch.setattr(reader, "_alive", lambda folder: path.write_text(whole) and False)
-    assert reader.look(store, name).outcome == "done"  # type: ignore[union-attr]
+    assert reader.read_entry(store, name).outcome == "done"  # type: ignore[union-attr]
 
 
 def test_a_run_of_another_user_is_not_taken_for_dead(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
