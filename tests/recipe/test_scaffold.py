@@ -25,7 +25,7 @@ def test_the_architecture_tells_the_task(config: dict[str, Any], task: str) -> N
 
 
 def test_what_tells_no_task_is_asked_for() -> None:
-    with pytest.raises(RecipeError, match=r"someone/model: .* give it with --task"):
+    with pytest.raises(RecipeError, match=r"someone/model: .* set it with --task"):
         _task({"architectures": ["Odd"]}, {}, False, "someone/model")
 
 
