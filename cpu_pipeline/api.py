@@ -46,7 +46,7 @@ def load_recipe(path: Path | str, options: Mapping[str, Mapping[str, Any]] | Non
 
     Args:
         path: a file, or the bare name of a recipe that the package ships.
-        options: step id -> option -> value, over what the file says.
+        options: step id -> option -> value, over the file's own.
 
     Raises:
         RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
@@ -90,7 +90,7 @@ def build(
         out: the directory of `NAME/<version>/` and `NAME/latest`.
         jobs: how many steps may run at once.
         force: overwrite a version that was edited by hand.
-        remeasure: measure anew what depends on this machine.
+        remeasure: measure again what depends on this machine.
         create_envs: create the environments that steps need and that do not exist.
         locked: refuse a plan that differs from the recipe's lock, and outputs that came out different.
         tell: called with every event.
@@ -140,7 +140,7 @@ def rebuild(
     locked: bool = False,
     tell: Tell = lambda _: None,
 ) -> list[Compared]:
-    """Build a plan from nothing and compare each step with the cached build, which is made now if need be.
+    """Build a plan from nothing and compare each step with the cached build, or with a build of now.
 
     Publishes nothing. Steps that differ are no error here: see `engine.rebuild.require_repeated`.
 
@@ -200,7 +200,7 @@ def write_lock(
 
         def describe(built: BuildResult) -> lockfile.Lock:
             publish.require_passed(built)
-            return lockfile.make(built, opened)
+            return lockfile.make_lock(built, opened)
 
         with leased(opened) as lease:
             builder = Builder(opened, lease, tells, jobs)
@@ -208,7 +208,7 @@ def write_lock(
             if upgrade is not None:
                 upgrade.write()
             path = lockfile.lock_path(planned.path)
-            new = lockfile.write(lock, path)
+            new = lockfile.write_lock(lock, path)
             opened.root_at(path)
             run.note(lock=str(path), lock_changed=new)
     return path, new
@@ -255,10 +255,10 @@ def check_lock(planned: Plan) -> Path:
 
     Raises:
         RecipeError: there is no lock, or it can't be read.
-        Stale: it says something else.
+        Stale: it differs.
     """
     path = lockfile.lock_path(planned.path)
-    lockfile.require([change.says for change in lockfile.drift(lockfile.read(path), planned)], path)
+    lockfile.require([change.says for change in lockfile.drift(lockfile.read_lock(path), planned)], path)
     return path
 
 
@@ -334,6 +334,6 @@ def _lock_check(planned: Plan, locked: bool) -> Callable[[BuildResult], None]:
     if not locked:
         return lambda _: None
     path = lockfile.lock_path(planned.path)
-    lock = lockfile.read(path)
+    lock = lockfile.read_lock(path)
     lockfile.require([change.says for change in lockfile.drift(lock, planned)], path)
     return lambda built: lockfile.require(lockfile.deviations(lock, built), path)

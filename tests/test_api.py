@@ -45,8 +45,8 @@ def bench(tmp_path: Path) -> ProjectFixture:
     ("module", "name", "arguments"),
     [
         ("release.publish", "publish", ["run", "--out", "artifacts"]),
-        ("release.lockfile", "make", ["lock"]),
-        ("release.lockfile", "write", ["lock"]),
+        ("release.lockfile", "make_lock", ["lock"]),
+        ("release.lockfile", "write_lock", ["lock"]),
         ("engine.rebuild", "compare", ["run", "--rebuild"]),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_recipe_that_cannot_be_moved_any_more_leaves_the_lock(
 ) -> None:
     built, store = PretendedProject(tmp_path).build(refresh={"follow": "main"})
     monkeypatch.setattr(build, "build", lambda *_, **__: built)
-    monkeypatch.setattr(lockfile, "make", lambda *_: {"lock": 1})
+    monkeypatch.setattr(lockfile, "make_lock", lambda *_: {"lock": 1})
     path = built.plan.path
     move = upstream.Move(("model", "revision"), "model", "acme/small", "main", "a" * 40, "b" * 40)
     upgrade = api.Upgrade(api.load_recipe(path), (move,))

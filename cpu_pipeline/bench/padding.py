@@ -153,6 +153,12 @@ def draw_lengths(batch: int, length: int, share: int, seed: int = 0) -> list[int
     half to one and a half times the length that makes up the rest, then lengthened or shortened, one token at a time in
     turn, until the sum is right. Equal arguments give equal lengths.
 
+    Args:
+        batch: sequences in the batch.
+        length: tokens of the longest one.
+        share: percent of batch x length that is no padding.
+        seed: of the random lengths.
+
     Raises:
         RecipeError: so few tokens, or so many, can't be.
     """

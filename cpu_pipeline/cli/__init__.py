@@ -16,6 +16,7 @@ from cpu_pipeline.cli import (
     bench,
     catalog,
     diff,
+    docs,
     doctor,
     env,
     history,
@@ -58,7 +59,7 @@ app.command("stages")(catalog.list_stages)
 app.command("backends")(catalog.list_backends)
 app.command("tasks")(catalog.list_tasks)
 app.command("schema")(catalog.print_schema)
-app.command("docs", hidden=True)(catalog.docs)
+app.command("docs", hidden=True)(docs.docs)
 app.command("doctor")(doctor.doctor)
 app.add_typer(bench.app, name="bench")
 app.add_typer(store.app, name="store")

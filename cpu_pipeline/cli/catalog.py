@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +12,8 @@ from cpu_pipeline.cli.options import Json
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from cpu_pipeline.cli.json_outputs import CatalogEntry, OptionEntry
 
 Only = Annotated[str | None, typer.Argument(help="One name, to see its options.")]
 
@@ -87,35 +88,14 @@ def print_schema(
         typer.echo(made.text(), nl=False)
 
 
-def docs(
-    write: Annotated[bool, typer.Option("--write", help="Write the tables into the documents.")] = False,
-    path: Annotated[
-        list[Path] | None, typer.Option(help="A document; without any, README.md and docs/reproducible.md.")
-    ] = None,
-) -> int:
-    """Check that the generated tables of README and docs are up to date, or write them."""
-    from cpu_pipeline.cli.docs import filled
-
-    code = 0
-    for document in path or (Path("README.md"), Path("docs", "reproducible.md")):
-        text = document.read_text(encoding="utf-8")
-        filled_text = filled(text)
-        if write:
-            document.write_text(filled_text, encoding="utf-8", newline="\n")
-        elif filled_text != text:
-            typer.echo(f"{document}: its tables are out of date; run `cpu-pipeline docs --write`", err=True)
-            code = 5
-    return code
-
-
-def options(model: type[BaseModel]) -> list[dict[str, Any]]:
-    """List a class's options: name, type, default and what its docstring says."""
+def options(model: type[BaseModel]) -> list[OptionEntry]:
+    """List a class's options: name, type, default and docstring."""
     from cpu_pipeline.recipe import field_docs
 
     schema, lines = model.model_json_schema(), field_docs.fields(model)
     about = {field.alias or name: lines[name] for name, field in model.model_fields.items()}
     needed = set(schema.get("required", ()))
-    found = []
+    found: list[OptionEntry] = []
     for key, prop in schema.get("properties", {}).items():
         default = "required" if key in needed else prop.get("default")
         found.append({"option": key, "type": _type(prop), "default": default, "about": about[key]})
@@ -140,7 +120,8 @@ def _show(found: dict[str, type[BaseModel]], whole: bool, as_json: bool) -> None
     from cpu_pipeline.cli.output import columns
 
     if as_json:
-        print_json([{"name": n, "about": _about(c), "options": options(c)} for n, c in found.items()])
+        entries: list[CatalogEntry] = [{"name": n, "about": _about(c), "options": options(c)} for n, c in found.items()]
+        print_json(entries)
         return
     if not whole:
         columns([(name, _about(model)) for name, model in found.items()])

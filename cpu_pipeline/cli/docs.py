@@ -1,68 +1,70 @@
-"""The generated tables of README and docs: stages, which of them give the same bytes, tasks, ways to run a model."""
+"""`cpu-pipeline docs`: check that generated documentation is up to date, or write it."""
 
 from __future__ import annotations
 
-import inspect
 import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
 
-from cpu_pipeline import stages, tasks
-from cpu_pipeline.engine import support
+import typer
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+DOCUMENTS = (Path("docs", "reproducible.md"),)
+"""Documents with generated blocks, beside the pages that are generated whole."""
+
+
+def docs(
+    write: Annotated[bool, typer.Option("--write", help="Write the files.")] = False,
+    path: Annotated[
+        list[Path] | None, typer.Option(help="One file; without it all of this clone. It may be repeated.")
+    ] = None,
+) -> int:
+    """Check that the generated files of docs/ are up to date (exit 5 otherwise), or write them."""
+    expected = _expected(path)
+    stale = [file for file, text in expected.items() if text != _text(file)]
+    for file in stale:
+        if write:
+            _write(file, expected[file])
+        else:
+            typer.echo(f"{file}: out of date; run `cpu-pipeline docs --write`", err=True)
+    return 0 if write or not stale else 5
 
 
 def filled(text: str) -> str:
-    """Return the text with each `<!-- generated: NAME -->` block made anew."""
-    tables = {"stages": _stages, "reproducible": _reproducible, "tasks": _tasks, "ways": _ways}
-    return _BLOCK.sub(lambda m: m[1] + tables[m[2]]() + m[3], text)
+    """Return the text with each block `<!-- generated: NAME -->` written again."""
+    from cpu_pipeline.cli._reference import stages
+
+    blocks: Mapping[str, Callable[[], str]] = {"reproducible": stages.reproducible_table}
+    return _BLOCK.sub(lambda match: match[1] + blocks[match[2]]() + match[3], text)
 
 
-def _stages() -> str:
-    rows = []
-    for name in stages.names():
-        stage = stages.get(name)
-        takes = ", ".join(f"{key}: {_formats(formats)}" for key, formats in stage.takes.items())
-        rows.append(f"| `{name}` | {takes} | {_line(stage)} |")
-    return "\n".join(["| stage | takes | what it does |", "|---|---|---|", *rows]) + "\n"
+def _expected(paths: list[Path] | None) -> dict[Path, str | None]:
+    """Return the text that each file should have; None for one that should not exist."""
+    from cpu_pipeline.cli import _reference
+
+    pages = _reference.pages()
+    if paths is None:
+        paths = [*pages, *_reference.SCHEMAS.glob("*.json"), *DOCUMENTS]
+    return {path: _of(path, pages) for path in paths}
 
 
-def _reproducible() -> str:
-    rows = []
-    for name in stages.names(internal=True):
-        why = stages.get(name).reproducible
-        rows.append(f"| `{name}` | {'no' if why else 'yes'} | {why.replace('|', chr(92) + '|')} |")
-    return "\n".join(["| stage | the same bytes | why not |", "|---|---|---|", *rows]) + "\n"
+def _of(path: Path, pages: Mapping[Path, str]) -> str | None:
+    from cpu_pipeline.cli._reference import SCHEMAS
+
+    page = next((text for name, text in pages.items() if path.absolute() == name.absolute()), None)
+    if page is not None or path.absolute().parent == SCHEMAS.absolute():
+        return page
+    return filled(path.read_text(encoding="utf-8"))
 
 
-def _formats(formats: object) -> str:
-    names = sorted(formats)  # type: ignore[call-overload]  # a set of names
-    return "any model" if len(names) > 3 else " or ".join(names)
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
-def _tasks() -> str:
-    rows = []
-    for name in tasks.names():
-        task = tasks.get(name)
-        rows.append(f"| `{name}` | {', '.join(f'`{c}`' for c in task.columns)} | {', '.join(task.metrics)} |")
-    return "\n".join(["| task | columns | metrics, the usual one first |", "|---|---|---|", *rows]) + "\n"
-
-
-def _ways() -> str:
-    rows = []
-    for way in support.backend_support():
-        makers = ", ".join(f"`{stage}`" for stage in way.stages) or "the checkpoint itself"
-        others = "" if way.others == "refused" else ", others tried"
-        cells = (
-            f"`{way.format}`", way.about, makers, ", ".join(way.precisions), ", ".join(way.architectures) + others,
-            way.environment, way.status,
-        )  # fmt: skip
-        rows.append("| " + " | ".join(cells) + " |")
-    head = [
-        "| format | how it is run | made by | precisions | architectures | environment | upstream |",
-        "|" + "---|" * 7,
-    ]
-    return "\n".join([*head, *rows]) + "\n"
-
-
-def _line(thing: object) -> str:
-    return (inspect.getdoc(thing) or "").splitlines()[0].replace("|", "\\|")
+def _write(path: Path, text: str | None) -> None:
+    if text is None:
+        path.unlink()
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")

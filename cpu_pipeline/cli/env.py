@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cpu_pipeline.cli.options import Json
+
+if TYPE_CHECKING:
+    from cpu_pipeline.cli.json_outputs import EnvCheckOutput
 
 app = typer.Typer(
     help="Make, check and remove the environments that some stages need.", no_args_is_help=True, rich_markup_mode=None
@@ -17,7 +20,7 @@ Name = Annotated[str, typer.Argument(help="An environment, as `env list` names i
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the environments: whether each is made, where, what for, and how its upstream stands."""
+    """List the environments: state, location, purpose, and the state of its upstream."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.engine import environments
@@ -48,7 +51,9 @@ def check(name: Name, as_json: Json = False) -> int:
 
     problems = environments.problems(name)
     if as_json:
-        print_json({"environment": name, "folder": str(environments.get(name).folder), "problems": problems})
+        folder = str(environments.get(name).folder)
+        result: EnvCheckOutput = {"environment": name, "folder": folder, "problems": problems}
+        print_json(result)
     else:
         for problem in problems:
             print(problem)

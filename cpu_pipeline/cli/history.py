@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from cpu_pipeline.cli.options import Json, StoreOption, open_store, warn
 from cpu_pipeline.release import latest, promotions
 
 if TYPE_CHECKING:
+    from cpu_pipeline.cli.json_outputs import HistoryOutput, RollbackOutput, State, VersionEntry
     from cpu_pipeline.store.runs.reader import RunEntry
 
 Out = Annotated[Path, typer.Option(help="Where NAME/<version>/ and NAME/latest are.")]
@@ -44,7 +45,10 @@ def history(
     shown = [entry for entry in found if name is None or entry.name == name][:limit]
     versions = [] if name is None else _versions(out / name)
     if as_json:
-        print_json({"runs": [vars(entry) for entry in shown], **({} if name is None else {"versions": versions})})
+        result: HistoryOutput = {"runs": shown}
+        if name is not None:
+            result["versions"] = versions
+        print_json(result)
         return
     columns([tuple(plain(cell) for cell in _row(entry)) for entry in shown])
     if versions:
@@ -69,7 +73,8 @@ def rollback(
     with Progress(quiet=as_json) as tell:
         before, after = api.rollback(name, version, out, store=store, tell=tell)
     if as_json:
-        print_json({"name": name, "from": before, "to": after})
+        result: RollbackOutput = {"name": name, "from": before, "to": after}
+        print_json(result)
     elif before == after:
         print(f"unchanged  {name}: {after} is in service already")
     else:
@@ -126,16 +131,16 @@ def _row(entry: RunEntry) -> tuple[str, ...]:
     )
 
 
-def _versions(home: Path) -> list[dict[str, Any]]:
+def _versions(home: Path) -> list[VersionEntry]:
     """Describe the versions of an artifact, the one put into service last first."""
     from cpu_pipeline.release import versions
 
     moves = {one.version: one for one in promotions.promoted(home)}
     service, rejected = latest.label(latest.latest(home)), promotions.rejected(home)
-    found = []
+    found: list[VersionEntry] = []
     for name in reversed(versions.versions(home)):
         move = moves.get(name)
-        state = "in service" if name == service else "rolled back" if name in rejected else ""
+        state: State = "in service" if name == service else "rolled back" if name in rejected else ""
         found.append(
             {"version": name, "when": move.when if move else None, "by": move.by if move else "", "state": state}
         )

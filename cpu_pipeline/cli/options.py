@@ -31,7 +31,7 @@ Until = Annotated[str | None, typer.Option("--until", metavar="STEP", help="Stop
 
 
 def open_store(path: Path | None, remote: str | None = None) -> Store:
-    """Open the store that was named, or the user's own, with the remote one to look into; nothing is asked yet."""
+    """Open the store that was named, or the user's own, with the remote one to look into; nothing is read yet."""
     from cpu_pipeline.store.local import Store, default_root
 
     if remote is None:

@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -17,6 +18,7 @@ from cpu_pipeline.core.errors import PipelineError
 if TYPE_CHECKING:
     from rich.status import Status
 
+    from cpu_pipeline.cli.json_outputs import ErrorOutput
     from cpu_pipeline.core.events import Event
 
 _STEERING = re.compile(r"\x1b\][^\x07\x1b\n]*\x07?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -46,9 +48,9 @@ def plain(text: str) -> str:
 
 
 def fail(error: PipelineError, as_json: bool = False) -> int:
-    """Print an error (on stdout too when JSON is asked for); return its exit code."""
+    """Print an error (on stdout too with --json); return its exit code."""
     if as_json:
-        payload = {"error": type(error).__name__, "exit_code": error.exit_code, "says": str(error)}
+        payload: ErrorOutput = {"error": type(error).__name__, "exit_code": error.exit_code, "says": str(error)}
         with patient(sys.stdout):
             print(json.dumps(payload, ensure_ascii=False))
     with patient(sys.stderr):
@@ -57,9 +59,13 @@ def fail(error: PipelineError, as_json: bool = False) -> int:
 
 
 def as_json(value: Any) -> None:
-    """Print a result as JSON."""
+    """Print a result as JSON; a dataclass is an object of its fields."""
     with patient(sys.stdout):
-        print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+        print(json.dumps(value, indent=1, ensure_ascii=False, default=_jsonable))
+
+
+def _jsonable(value: Any) -> Any:
+    return vars(value) if is_dataclass(value) else str(value)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> None:

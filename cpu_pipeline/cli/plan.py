@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cpu_pipeline.cli.options import Json, RemoteOption, Sets, StoreOption, Until, open_store, parse_sets
+
+if TYPE_CHECKING:
+    from cpu_pipeline.cli.json_outputs import CheckedFile, PlanOutput
 
 
 def plan(
@@ -18,7 +21,7 @@ def plan(
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Show every step as kept, to build, or depending on another's outcome, and why."""
+    """Show every step as cached, to build, or depending on another's outcome, and why."""
     from cpu_pipeline import api
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
@@ -27,17 +30,16 @@ def plan(
     planned = api.plan(api.load_recipe(recipe, parse_sets(sets)), until)
     seen = list(preview.look(planned, open_store(store, store_remote)))
     if as_json:
-        print_json(
-            {
-                "recipe": planned.name,
-                "outputs": planned.outputs,
-                "steps": [
-                    {"id": o.node.id, "use": o.node.use, "gives": o.node.gives, "from": dict(o.node.inputs),
-                     "data": dict(o.node.data), "state": o.state, "why": o.why}
-                    for o in seen
-                ],
-            }
-        )  # fmt: skip
+        result: PlanOutput = {
+            "recipe": planned.name,
+            "outputs": planned.outputs,
+            "steps": [
+                {"id": o.node.id, "use": o.node.use, "gives": o.node.gives, "from": dict(o.node.inputs),
+                 "data": dict(o.node.data), "state": o.state, "why": o.why}
+                for o in seen
+            ],
+        }  # fmt: skip
+        print_json(result)
         return
     rows = [
         (o.state, o.node.id, o.node.use, "<- " + (", ".join(o.node.inputs.values()) or "outside"), "; ".join(o.why))
@@ -46,7 +48,7 @@ def plan(
     columns(rows)
     build = sum(o.state == "build" for o in seen)
     depend = sum(o.state == "depends" for o in seen)
-    print(f"{planned.name}: {len(seen) - build - depend} kept, {build} to build, {depend} depending on others")
+    print(f"{planned.name}: {len(seen) - build - depend} cached, {build} to build, {depend} depending on others")
 
 
 def check(
@@ -59,7 +61,8 @@ def check(
     from cpu_pipeline.cli.output import fail
     from cpu_pipeline.core.errors import PipelineError
 
-    worst, results = 0, []
+    worst = 0
+    results: list[CheckedFile] = []
     for file in files:
         try:
             api.check(file)

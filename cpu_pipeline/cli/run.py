@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,7 @@ from cpu_pipeline.cli.options import (
 
 if TYPE_CHECKING:
     from cpu_pipeline.api import Outcome
+    from cpu_pipeline.cli.json_outputs import FailedRun, RebuildOutput, RunOutput
     from cpu_pipeline.core.errors import PipelineError
     from cpu_pipeline.graph.plan import Plan
     from cpu_pipeline.store.local import Store
@@ -71,7 +72,7 @@ def run(
     opened = open_store(store, store_remote)
     if rebuild:
         return _rebuild(planned, opened, jobs=jobs, create_envs=create_envs, locked=locked, as_json=as_json)
-    results: list[dict[str, Any]] = []
+    results: list[RunOutput | FailedRun] = []
 
     def build(plan: Plan) -> int:
         with Progress() as tell:
@@ -115,7 +116,8 @@ def _rebuild(planned: list[Plan], store: Store, *, jobs: int, create_envs: bool,
         with Progress() as tell:
             steps = api.rebuild(plan, store, jobs=jobs, create_envs=create_envs, locked=locked, tell=tell)
         if as_json:
-            print_json({"recipe": plan.name, "steps": [vars(step) for step in steps]})
+            result: RebuildOutput = {"recipe": plan.name, "steps": steps}
+            print_json(result)
         else:
             columns([(step.verdict, step.step, step.says) for step in steps])
         require_repeated(steps)
@@ -124,7 +126,7 @@ def _rebuild(planned: list[Plan], store: Store, *, jobs: int, create_envs: bool,
     return each_recipe(planned, rebuild)
 
 
-def _result(plan: Plan, outcome: Outcome) -> dict[str, Any]:
+def _result(plan: Plan, outcome: Outcome) -> RunOutput:
     built = outcome.built
     return {
         "recipe": plan.name,
@@ -136,7 +138,7 @@ def _result(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "outputs": {
             n: {"format": built.artifacts[n].format, "digest": built.artifacts[n].digest} for n in plan.outputs
         },
-        "checks": {name: [vars(v) for v in found] for name, found in built.verdicts.items()},
+        "checks": built.verdicts,
         "steps": {
             n: {"key": built.keys[n], "digest": a.digest, "facts": dict(a.facts)} for n, a in built.artifacts.items()
         },
@@ -149,7 +151,7 @@ def _print(plan: Plan, outcome: Outcome) -> None:
         for verdict in found:
             print(f"{'passed' if verdict.passed else 'FAILED'}  {name}: {verdict.says}")
     cached = len(built.artifacts) - len(built.made)
-    print(f"{plan.name}: {len(built.made)} steps built, {cached} kept")
+    print(f"{plan.name}: {len(built.made)} steps built, {cached} cached")
     if outcome.path is not None:
         instead = f" (instead of {outcome.instead_of})" if outcome.instead_of else ""
         print(f"{'wrote' if outcome.fresh else 'promoted' if instead else 'unchanged'}  {outcome.path}{instead}")

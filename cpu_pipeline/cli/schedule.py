@@ -1,4 +1,4 @@
-"""`cpu-pipeline schedule`: a ready file for a scheduler that is there already."""
+"""`cpu-pipeline schedule`: a ready file for an existing scheduler."""
 
 from __future__ import annotations
 

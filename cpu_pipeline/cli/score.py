@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from cpu_pipeline.cli.json_outputs import ScoreOutput
     from cpu_pipeline.tasks._base import Task
 
 
@@ -32,7 +33,8 @@ def score(
     found = made.score(made.read_references(references), made.read_predictions(predictions))
     if as_json:
         metrics = {name: value if math.isfinite(value) else None for name, value in found.metrics.items()}
-        typer.echo(json.dumps({"task": task, "metrics": metrics, "counts": dict(found.counts)}, indent=1))
+        result: ScoreOutput = {"task": task, "metrics": metrics, "counts": dict(found.counts)}
+        typer.echo(json.dumps(result, indent=1))
         return
     width = max(len(name) for name in (*found.metrics, *found.counts))
     for name, value in found.metrics.items():

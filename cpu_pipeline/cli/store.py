@@ -1,4 +1,4 @@
-"""`cpu-pipeline store`: what the store holds, whether it is sound, making room, and sharing it."""
+"""`cpu-pipeline store`: list, verify, shrink and share the store."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from cpu_pipeline.cli.options import Json, StoreOption, open_store, warn
 
 if TYPE_CHECKING:
+    from cpu_pipeline.cli.json_outputs import GcOutput, StoreVerifyOutput, SyncOutput
     from cpu_pipeline.graph.plan import Plan
     from cpu_pipeline.store.sync import Moved, StepRef
 
@@ -22,14 +23,12 @@ Chosen = Annotated[
     typer.Option("--recipe", metavar="RECIPE", help="The steps of this recipe and its lock alone; may be repeated."),
 ]
 
-app = typer.Typer(
-    help="Look into the store, verify it, make room, share it.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="List, verify, shrink and share the store.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")
 def list_(store: StoreOption = None, as_json: Json = False) -> None:
-    """List what was built: stage, format, size, last use."""
+    """List the cached steps: stage, format, size, last use."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.core.text import size
@@ -76,7 +75,8 @@ def verify(
     opened = open_store(store)
     problems, foreign = verify_store(opened, repair=repair)
     if as_json:
-        print_json({"problems": [vars(p) for p in problems], "not_for_this_cpu": [vars(f) for f in foreign]})
+        result: StoreVerifyOutput = {"problems": problems, "not_for_this_cpu": foreign}
+        print_json(result)
     else:
         for problem in problems:
             print(f"{problem.kind:10} {problem.says}{' (mended)' if problem.mended else ''}")
@@ -104,7 +104,8 @@ def gc(
     gone = collect(opened, roots, keep_days, dry_run=dry_run)
     rooted = len(roots().paths)
     if as_json:
-        print_json({"roots": rooted, "removed": [vars(r) for r in gone]})
+        result: GcOutput = {"roots": rooted, "removed": gone}
+        print_json(result)
         return
     for removal in gone:
         print(f"{removal.kind:8} {removal.path.name}  {size(removal.bytes)}")
@@ -123,7 +124,7 @@ def push(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Put what is kept into another store, each record after its object; what is there already is not moved."""
+    """Copy cached steps into another store, each record after its object; what it has already is not sent."""
     from cpu_pipeline.release.references import steps_of
     from cpu_pipeline.store import sync
     from cpu_pipeline.store.remote.client import Remote
@@ -170,17 +171,18 @@ def _tell(what: str, url: str, done: Moved, as_json: bool) -> None:
     from cpu_pipeline.core.text import size
 
     if as_json:
-        steps = {part: [vars(step) for step in getattr(done, part)] for part in ("moved", "there", "lacking")}
-        print_json({"remote": url, "bytes": done.bytes, **steps})
+        result: SyncOutput = {
+            "remote": url, "bytes": done.bytes, "moved": done.moved, "present": done.present, "missing": done.missing
+        }  # fmt: skip
+        print_json(result)
         return
-    for step in done.lacking:
-        print(f"lacking   {step.name or 'a record'}  {step.key[:12]}")
-    if not (done.moved or done.there or done.lacking):
+    for step in done.missing:
+        print(f"missing   {step.name or 'a record'}  {step.key[:12]}")
+    if not (done.moved or done.present or done.missing):
         print(f"nothing to be {what}: {url}")
         return
-    print(
-        f"{what} {len(done.moved)} steps, {size(done.bytes)}; {len(done.there)} were there, {len(done.lacking)} lacking"
-    )
+    rest = f"{len(done.present)} were present, {len(done.missing)} missing"
+    print(f"{what} {len(done.moved)} steps, {size(done.bytes)}; {rest}")
 
 
 def _date(seconds: float) -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cpu_pipeline.cli.options import Json
+
+if TYPE_CHECKING:
+    from cpu_pipeline.cli.json_outputs import VerifyOutput
 
 
 def verify(
     folder: Annotated[Path, typer.Argument(help="A version's folder, such as artifacts/NAME/latest.")],
     as_json: Json = False,
 ) -> int:
-    """Re-hash a version, check what its provenance says, and say whether this CPU may run each output."""
+    """Hash a version again, check its provenance, and report whether this CPU can run each output."""
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import fail
     from cpu_pipeline.core.errors import BackendMissing
@@ -22,15 +25,14 @@ def verify(
 
     found = check.verify(folder)
     if as_json:
-        print_json(
-            {
-                "folder": str(folder),
-                "name": found.name,
-                "version": found.version,
-                "files": found.files,
-                "missing_instruction_sets": found.missing,
-            }
-        )
+        result: VerifyOutput = {
+            "folder": str(folder),
+            "name": found.name,
+            "version": found.version,
+            "files": found.files,
+            "missing_instruction_sets": found.missing,
+        }
+        print_json(result)
     else:
         lines = f"{found.files} files as written, and provenance.json says what they were made of"
         print(f"{folder}: version {found.version}: {lines}")

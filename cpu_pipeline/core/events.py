@@ -13,7 +13,7 @@ class Event:
     node: str
     """The node's id, or another subject such as "environment `ipex`"."""
     what: str
-    """kept, making (an environment), building, waiting, built, failed, skipped or warning."""
+    """cached, creating (an environment), building, waiting, built, failed, skipped or warning."""
     why: tuple[str, ...] = ()
     """Reasons or details, a line each."""
     seconds: float = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.engine import environments
@@ -13,14 +14,16 @@ from cpu_pipeline.engine.requirements import environments_of
 from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.store.local import Store
 
+State = Literal["cached", "build", "depends"]
+
 
 @dataclass(frozen=True)
 class Outlook:
     """What a build would do with one node."""
 
     node: Node
-    state: str
-    """kept (cached), build, or depends (on whether another step's output changes)."""
+    state: State
+    """cached, build, or depends (on whether another step's output changes)."""
     why: tuple[str, ...] = ()
 
 
@@ -37,7 +40,7 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
 
     for node, keyed, found in walk(plan, find):
         if found is not None:
-            yield Outlook(node, "kept", ("in the remote store",) if node.id in remote else ())
+            yield Outlook(node, "cached", ("in the remote store",) if node.id in remote else ())
             continue
         before = store.last(f"{plan.name}/{node.id}")
         if keyed is None and before is not None:
@@ -50,7 +53,7 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
 def lacking(plan: Plan, store: Store) -> list[str]:
     """Name the environments that a build would need and that are not installed."""
     wanted = {
-        name for seen in look(plan, store) if seen.state != "kept"
+        name for seen in look(plan, store) if seen.state != "cached"
         for name in environments_of(seen.node.stage, plan.formats(seen.node))
     }  # fmt: skip
     return sorted(name for name in wanted - {DEFAULT} if not environments.get(name).ready)

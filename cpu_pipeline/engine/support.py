@@ -1,4 +1,4 @@
-"""Every way to run a model on a CPU that there is here: what it takes, what it stands on, whether it works."""
+"""The support matrix: each backend with its models, packages and environment, and whether it works on this machine."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BackendSupport:
     def takes(self, model: Model) -> tuple[Takes, str]:
         """Say whether the backend runs a model, and if not, why."""
         if model.format != "hf" and model.format != self.format:
-            return "no", f"the model is {model.format} already; ways from a checkpoint need the checkpoint"
+            return "no", f"the model is {model.format} already; backends for a checkpoint need the checkpoint"
         if model.format == self.format or model.kind in self.architectures:
             return "yes", ""
         if self.others == "refused":
@@ -66,7 +66,7 @@ def backend_support() -> list[BackendSupport]:
     """Describe every backend."""
     makers: dict[str, list[str]] = {}
     for name in stages.names():
-        for format in _formats(stages.get(name)):
+        for format in formats_of(stages.get(name)):
             makers.setdefault(format, []).append(name)
     return [_support(name, tuple(makers.get(name, ()))) for name in backends.names()]
 
@@ -92,7 +92,7 @@ def _support(name: str, stages: tuple[str, ...]) -> BackendSupport:
     )
 
 
-def _formats(stage: type[Stage]) -> set[str]:
+def formats_of(stage: type[Stage]) -> set[str]:
     """Name the formats that a stage writes: by default, and with each choice of an option called `format`."""
     field = stage.model_fields.get("format")
     choices = getattr(field.annotation, "__args__", ()) if field is not None else ()

@@ -53,6 +53,11 @@ def text() -> str:
     return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
 
 
+def model_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the definition of one class with its field docs, for documentation."""
+    return _model(model, {})
+
+
 def _model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
     """Turn a pydantic class into a draft-07 definition; nested classes go into `definitions`."""
     definition = model.model_json_schema(ref_template="#/definitions/{model}")

@@ -121,7 +121,7 @@ def against(baseline: Baseline, built: BuildResult) -> Plan:
     """Add to a plan the gates that compare its outputs with what is in service.
 
     Published predictions are used again where rows and task are the same; otherwise the artifact in service predicts
-    anew.
+    again.
     """
     plan = built.plan
     added: dict[str, Node] = {}
@@ -162,7 +162,7 @@ def _load(name: str, released: ReleasedArtifact, beside: Node, added: dict[str, 
 
 
 def _predict(baseline: Baseline, built: BuildResult, ours: Node, model: str, added: dict[str, Node]) -> str:
-    """Add a node for the baseline's predictions, published or anew; return its name."""
+    """Add a node for the baseline's predictions, published or new; return its name."""
     recorded = baseline.predictions.get(ours.id)
     rows = built.artifacts[ours.data["validation"]].digest
     task = built.plan.recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)["task"]

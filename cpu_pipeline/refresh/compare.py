@@ -23,14 +23,14 @@ class Comparison:
     """The candidate's plan, with these gates."""
     gates: Mapping[str, Node]
     own_gates: Mapping[str, frozenset[str]]
-    """Output -> the gates that judge it, and not a step that is made from it."""
+    """Output -> the gates that judge it, and not a step that uses it."""
     warnings: Sequence[str]
     """Outputs that no gate compares."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What the gates against the baseline came to."""
+    """The results of the gates against the baseline."""
 
     verdicts: Mapping[str, Sequence[Verdict]]
     """Gate -> its verdicts."""
@@ -70,7 +70,7 @@ def run(comparison: Comparison, built: BuildResult, builder: Builder, *, remeasu
         comparison: what `prepare` returned for the build.
         built: the candidate's build.
         builder: runs the gates as steps of a plan.
-        remeasure: measure anew what depends on this machine.
+        remeasure: measure again what depends on this machine.
     """
     gates = comparison.gates
     if not gates:

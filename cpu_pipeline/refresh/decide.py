@@ -23,7 +23,7 @@ class Decision:
     """promote: publish it and put it into service. unchanged: it is in service already, only the lock may be older.
     hold: a rollback took it out of service. refuse: a gate failed."""
     reasons: tuple[str, ...] = ()
-    """Of `refuse`: what each failed gate says. Of `hold`: the version that was taken out of service."""
+    """Of `refuse`: the message of each failed gate. Of `hold`: the version that was taken out of service."""
 
 
 def decide(verdicts: Verdicts, standing: Standing, candidate: Mapping[str, Any], measured: Collection[str]) -> Decision:
@@ -45,7 +45,7 @@ def decide(verdicts: Verdicts, standing: Standing, candidate: Mapping[str, Any],
 
 
 def failed(verdicts: Verdicts) -> list[str]:
-    """List what the gates that failed say."""
+    """List the messages of the gates that failed."""
     return [f"{gate}: {verdict.says}" for gate, found in verdicts.items() for verdict in found if not verdict.passed]
 
 

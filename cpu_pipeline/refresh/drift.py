@@ -34,7 +34,7 @@ class DriftReport:
     ignored: Sequence[str]
     """Other changes, to which this refresh does not react."""
     rolled_back: bool
-    """True when a rollback put an earlier version back into service, and it stays there."""
+    """True when a rollback put an earlier version back into service, and it stays."""
 
 
 def find_drift(path: Path, out: Path, only: Collection[Trigger] = ()) -> DriftReport:
@@ -43,7 +43,7 @@ def find_drift(path: Path, out: Path, only: Collection[Trigger] = ()) -> DriftRe
     Args:
         path: the recipe.
         out: the folder of artifacts.
-        only: react to these alone, whatever the recipe's `refresh.on` says.
+        only: react to these alone, instead of the recipe's `refresh.on`.
 
     Raises:
         RecipeError: the recipe or its lock is wrong, or a branch is not there.
@@ -53,7 +53,7 @@ def find_drift(path: Path, out: Path, only: Collection[Trigger] = ()) -> DriftRe
     wanted = recipe.value.refresh
     kinds = set(only or (wanted.on if wanted else ()) or TRIGGERS)
     path_of_lock = lockfile.lock_path(recipe.path)
-    lock = lockfile.read(path_of_lock) if path_of_lock.exists() else None
+    lock = lockfile.read_lock(path_of_lock) if path_of_lock.exists() else None
     drift = lockfile.drift(lock, planner.make_plan(recipe)) if lock is not None else []
     found = upstream.moves(recipe, kinds)
     if found:
@@ -62,7 +62,7 @@ def find_drift(path: Path, out: Path, only: Collection[Trigger] = ()) -> DriftRe
     causes = [move.says for move in found] + [change.cause for change in drift if change.kind in kinds]
     if lock is None:
         causes.append("it was never locked")
-    now = standing.read(out / plan.name)
+    now = standing.read_standing(out / plan.name)
     back = False
     if plan.outputs and (fault := now.fault):
         causes.append(fault)

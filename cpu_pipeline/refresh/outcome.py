@@ -27,7 +27,7 @@ class Refreshed:
     version: str | None = None
     """The version in service now."""
     built: int = 0
-    kept: int = 0
+    cached: int = 0
     changes: dict[str, list[str]] = field(default_factory=dict)
     """Gate -> each figure, reference → candidate; `GATE@service` compares with what was in service."""
     failed: list[str] = field(default_factory=list)

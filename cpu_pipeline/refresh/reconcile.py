@@ -105,9 +105,9 @@ def _preview(drift: DriftReport, store: Store) -> Refreshed:
         result.says = rests(result)
     else:
         states = [step.state for step in preview.look(drift.plan, store)]
-        result.outcome, result.kept = "stale", states.count("kept")
-        result.built = len(states) - result.kept
-        result.says = f"{result.built} steps would be built, {result.kept} kept"
+        result.outcome, result.cached = "stale", states.count("cached")
+        result.built = len(states) - result.cached
+        result.says = f"{result.built} steps would be built, {result.cached} cached"
     return result
 
 
@@ -187,7 +187,7 @@ class Reconciler:
         found = candidate.build_candidate(self.drift.plan, self.builder, self.run, remeasure=remeasure)
         self.ran |= set(found.built.made)
         self.result.built = sum(name in self.ran for name in found.built.artifacts)
-        self.result.kept = len(found.built.artifacts) - self.result.built
+        self.result.cached = len(found.built.artifacts) - self.result.built
         if released is None:
             return _Judged(found, found.built.verdicts)
         comparison = compare.prepare(released, found.built)
@@ -211,7 +211,7 @@ class Reconciler:
         if decision.action == "refuse":
             self._refuse(decision)
             return
-        lock = lockfile.make(found.built, self.builder.store)
+        lock = lockfile.make_lock(found.built, self.builder.store)
         self.standing.require_unmoved()  # the decision compares with what was in service when this refresh began
         if decision.action == "hold":
             self._hold(decision)
@@ -257,7 +257,7 @@ class Reconciler:
         """Write recipe and lock, and tidy up: the next refresh does what this one leaves undone if it dies here."""
         result = self.result
         self._advance_recipe()
-        lockfile.write(lock, lockfile.lock_path(self.drift.recipe.path))
+        lockfile.write_lock(lock, lockfile.lock_path(self.drift.recipe.path))
         if result.version == result.version_before:
             result.outcome, result.says = "unchanged", "the same came out"
         else:

@@ -26,12 +26,12 @@ from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.store.remote.urls import shown
 
 REFRESH = "cpu-pipeline-refresh"
-"""Begins the name of everything that is made."""
+"""The first part of the name of every file and job."""
 OUT = "artifacts"
 
 
 class Kind(StrEnum):
-    """A scheduler that files can be made for."""
+    """A scheduler that files can be written for."""
 
     github_actions = "github-actions"
     cron = "cron"
@@ -82,12 +82,12 @@ class Order:
 
     jobs: tuple[ScheduledJob, ...]
     project: Path
-    """The folder that recipes and `out` lie in; absolute."""
+    """The directory of recipes and `out`; absolute."""
     program: tuple[str, ...] = ("cpu-pipeline",)
     """The command on the machine that will run it."""
     out: str = OUT
     store: Path | None = None
-    """Where built steps are kept; the user's own place when None."""
+    """Directory of cached steps; the user's own store when None."""
     store_remote: str | None = None
     install: str | None = None
     """Shell command that puts cpu-pipeline onto a fresh machine."""
@@ -167,7 +167,7 @@ def jobs(recipes: Sequence[Path], project: Path) -> tuple[ScheduledJob, ...]:
     """Put recipes of the same cron into one job, in the order of their names.
 
     Raises:
-        RecipeError: a recipe is wrong, has no cron, or lies outside the project.
+        RecipeError: a recipe is wrong, has no cron, or is outside the project.
     """
     together: dict[str, list[Plan]] = {}
     seen: dict[str, Path] = {}
@@ -211,7 +211,7 @@ def below(path: Path, project: Path) -> str:
     """Write a path as it reads from the project's folder.
 
     Raises:
-        RecipeError: it lies outside, or its name cannot stand in a file of one line per command.
+        RecipeError: it is outside, or its name cannot stand in a file of one line per command.
     """
     try:
         name = Path(os.path.abspath(path)).relative_to(project).as_posix()  # noqa: PTH100 - links stay links
@@ -245,7 +245,7 @@ def address(url: str | None) -> str | None:
 
 
 def _watched(plan: Plan, project: Path) -> list[str]:
-    """Name the recipe and the local files it is made of."""
+    """Name the recipe and its local files."""
     recipe: Recipe = plan.recipe
     found = [plan.path]
     home = Path(os.path.abspath(plan.path)).parent  # noqa: PTH100 - links stay links

@@ -95,7 +95,7 @@ def status(
 
     Args:
         paths: the recipes.
-        store: whose history tells of runs and refreshes.
+        store: has the history of runs and refreshes.
         out: the folder of artifacts.
         most: seconds after which what is in service is too old.
         now: the time to compare with; this machine's when None.
@@ -166,7 +166,7 @@ def _lock(path: Path) -> tuple[Literal["fresh", "stale", "missing", "unknown"], 
         path_of_lock = lockfile.lock_path(loaded.path)
         if not path_of_lock.exists():
             return "missing", ""
-        return ("stale" if lockfile.drift(lockfile.read(path_of_lock), planner.make_plan(loaded)) else "fresh"), ""
+        return ("stale" if lockfile.drift(lockfile.read_lock(path_of_lock), planner.make_plan(loaded)) else "fresh"), ""
     except PipelineError as error:
         if not path.exists() and path.suffix:
             raise

@@ -12,14 +12,14 @@ def summary(results: Sequence[Mapping[str, Any]]) -> str:
     """Write a table of all recipes, and the details of each below it."""
     lines = ["## Refresh"]
     lines += table(
-        ("recipe", "outcome", "in service", "steps built", "kept"),
+        ("recipe", "outcome", "in service", "steps built", "cached"),
         (
             (
                 escape(result["recipe"]),
                 f"**{result['outcome']}**" if result["exit_code"] else escape(result["outcome"]),
                 _service(result),
                 str(result["built"]),
-                str(result["kept"]),
+                str(result["cached"]),
             )
             for result in results
         ),

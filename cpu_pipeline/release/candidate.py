@@ -22,7 +22,7 @@ class Builder:
 
     store: Store
     lease: Lease
-    """`gc` leaves alone what was built until it is over."""
+    """`gc` leaves its results alone until it is over."""
     tell: Tell
     """Called with every event."""
     jobs: int = 1
@@ -33,7 +33,7 @@ class Builder:
 
         Args:
             planned: what to build.
-            remeasure: measure anew what depends on this machine.
+            remeasure: measure again what depends on this machine.
             tell: called with the events instead of the builder's own.
         """
         return build.build(
@@ -57,7 +57,7 @@ def build_candidate(planned: Plan, builder: Builder, run: RunRecorder, *, remeas
         planned: what to build.
         builder: builds it.
         run: the run that the outcome is recorded in.
-        remeasure: measure anew what depends on this machine.
+        remeasure: measure again what depends on this machine.
 
     Raises:
         PipelineError: the first error of a step.
@@ -76,6 +76,12 @@ def record(run: RunRecorder, built: BuildResult) -> BuildResult:
 
 
 def create_environments(planned: Plan, store: Store, tell: Tell) -> None:
-    """Create the isolated environments that a build of this plan needs and that do not exist yet."""
+    """Create the isolated environments that a build of this plan needs and that do not exist yet.
+
+    Args:
+        planned: what is to be built.
+        store: shows which steps are cached; those need no environment.
+        tell: called with every line of progress.
+    """
     for name in preview.lacking(planned, store):
-        environments.create(name, lambda line: tell(Event(line, "making")))
+        environments.create(name, lambda line: tell(Event(line, "creating")))

@@ -1,4 +1,4 @@
-"""What changed between two versions of an artifact, or two runs: what was asked, made with what, and what came out."""
+"""What changed between two versions of an artifact, or two runs: request, packages and outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cpu_pipeline.store.runs import reader
 PARTS = {"recipe", "packages", "environments", "host", "steps", "checks"}
 """What is compared of a manifest."""
 RUN_ID = re.compile(r"\d{4,8}(T|$)")
-"""How the id of a run begins, so far as it is told."""
+"""The first characters of a run's id."""
 
 Kind = Literal["recipe", "package", "environment", "machine", "step", "operator", "size", "figure", "verdict"]
 
@@ -61,7 +61,7 @@ def diff(old: Path | str, new: Path | str, store: Store | None = None) -> list[C
 def _manifest(named: Path | str, store: Store | None) -> dict[str, Any]:
     folder = Path(named)
     if store is not None and not folder.exists() and RUN_ID.match(str(named)):
-        folder = reader.find(store, str(named))
+        folder = reader.find_run(store, str(named))
     if (folder / reader.RUN).exists():
         return _of_run(folder)
     try:
@@ -76,7 +76,7 @@ def _manifest(named: Path | str, store: Store | None) -> dict[str, Any]:
 
 
 def _of_run(folder: Path) -> dict[str, Any]:
-    said = reader.read(folder)
+    said = reader.read_run(folder)
     if said is None:
         raise RecipeError(f"{folder / reader.RUN}: not a whole record of a run")
     found = said.get("manifest")
@@ -112,7 +112,7 @@ def _step(name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] 
 
 
 def _bytes(facts: Mapping[str, Any]) -> int:
-    """Sum what a step says of the bytes of its model."""
+    """Return the bytes of a step's model."""
     said = facts.get("bytes", 0)
     return sum(said.values()) if isinstance(said, Mapping) else int(said)
 

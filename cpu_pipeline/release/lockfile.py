@@ -73,7 +73,7 @@ def lock_path(recipe: Path) -> Path:
     return recipe.with_suffix(".lock")
 
 
-def make(built: BuildResult, store: Store) -> Lock:
+def make_lock(built: BuildResult, store: Store) -> Lock:
     """Return the lock of a build whose every step succeeded.
 
     Args:
@@ -112,7 +112,7 @@ def make(built: BuildResult, store: Store) -> Lock:
 
 
 def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Say what a lock of this plan says before anything is built, if its steps come out as `outputs` has them.
+    """Return the lock of a plan as far as it is known before a build, if its steps have these outputs.
 
     A step whose inputs `outputs` does not name has no key here.
     """
@@ -213,14 +213,14 @@ def require(found: Sequence[str], path: Path) -> None:
     """Refuse when anything differs from the lock.
 
     Raises:
-        Stale: says what.
+        Stale: lists the differences.
     """
     if found:
         more = "".join(f"\n  {line}" for line in found)
         raise Stale(f"{path} is stale:{more}\nwrite it anew with `cpu-pipeline lock`, or go back to what it says")
 
 
-def write(lock: Lock, path: Path) -> bool:
+def write_lock(lock: Lock, path: Path) -> bool:
     """Write a lock, whole or not at all; return whether its text is new."""
     text = dump(lock)
     if path.is_file() and path.read_bytes() == text.encode():  # what is there need not be UTF-8
@@ -250,7 +250,7 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
 _Dumper.add_representer(str, _text)
 
 
-def read(path: Path) -> Lock:
+def read_lock(path: Path) -> Lock:
     """Read a lock.
 
     Raises:

@@ -1,4 +1,4 @@
-"""manifest.json of a version: what was asked, what came out, which files it has. Written, read, checked."""
+"""manifest.json of a version: recipe, steps, outputs and files. Written, read, checked."""
 
 from __future__ import annotations
 

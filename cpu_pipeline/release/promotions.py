@@ -39,7 +39,7 @@ def rejected(home: Path) -> set[str]:
     """Name the versions that a rollback took out of service and nobody promoted by hand since.
 
     Going back to an earlier version rejects the later one; going forward again rejects nothing. Which is the later one
-    is said by when each was last promoted, but by a rollback.
+    follows from when each was last promoted other than by a rollback.
     """
     found = set[str]()
     last: dict[str, int] = {}

@@ -108,7 +108,7 @@ def require_passed(built: BuildResult) -> None:
 
     Raises:
         PipelineError: the first error of the build, if it has any.
-        GateFailed: a check says no.
+        GateFailed: a check failed.
     """
     for error in built.errors.values():
         others = [str(e) for e in built.errors.values() if e is not error]
@@ -145,7 +145,7 @@ def _write_documents(built: BuildResult, manifest: dict[str, Any], work: Path) -
     whole = {**manifest, "cards": cards, "files": files}
     _put(work / sbom.FILE, sbom.render(built, whole, made_of))
     files[sbom.FILE] = _listed(work / sbom.FILE)
-    _put(work / provenance.FILE, provenance.dump(provenance.make(whole, made_of)))
+    _put(work / provenance.FILE, provenance.dump_statement(provenance.make_statement(whole, made_of)))
     files[provenance.FILE] = _listed(work / provenance.FILE)
     _put(work / MANIFEST, json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 

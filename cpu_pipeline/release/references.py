@@ -29,10 +29,10 @@ Named = tuple[frozenset[str], frozenset[str]]
 
 def reader(store: Store) -> Callable[[], Roots]:
     """Return a function that reads the roots of a store; it reads a lock or manifest again only if that changed."""
-    return partial(read, store, UnchangedFiles(_named_in))
+    return partial(read_roots, store, UnchangedFiles(_named_in))
 
 
-def read(store: Store, named_in: Callable[[Path], Named] | None = None) -> Roots:
+def read_roots(store: Store, named_in: Callable[[Path], Named] | None = None) -> Roots:
     """Read every root of a store.
 
     Args:
@@ -91,7 +91,7 @@ def _named_in(path: Path) -> Named:
 
 
 def _lock(path: Path) -> Named:
-    steps = lockfile.read(path)["steps"].values()
+    steps = lockfile.read_lock(path)["steps"].values()
     keys = [step["key"] for step in steps if step.get("key") is not None]
     return _digests(keys), _digests([step["output"] for step in steps if step.get("output") is not None])
 
@@ -141,7 +141,7 @@ def _locked(plan: Plan) -> Iterator[StepRef]:
     """Name what the lock beside the recipe names: what is in service may differ from what would be built now."""
     path = lockfile.lock_path(plan.path)
     if path.exists():
-        steps: Mapping[str, Mapping[str, str]] = lockfile.read(path)["steps"]
+        steps: Mapping[str, Mapping[str, str]] = lockfile.read_lock(path)["steps"]
         for name, step in steps.items():
             if "key" in step:
                 yield StepRef(step["key"], f"{plan.name}/{name}")

@@ -13,7 +13,7 @@ from cpu_pipeline.release.promotions import Promotion
 
 
 class Overtaken(TryAgain):
-    """Another version was put into service since it was looked at: what was built was compared with the wrong one."""
+    """Another version was put into service meanwhile: the candidate was compared with the wrong one."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Standing:
 
     @property
     def fault(self) -> str | None:
-        """Say what is wrong with what is in service, whatever the lock says."""
+        """Return what is wrong with what is in service, without a look at the lock; None when nothing is."""
         if self.folder is None:
             return f"nothing is in service in {self.home}"
         if self.edited:
@@ -95,7 +95,7 @@ class Standing:
             raise Overtaken(f"{self.home.name}: {label or 'nothing'} was put into service meanwhile; refresh again")
 
 
-def read(home: Path) -> Standing:
+def read_standing(home: Path) -> Standing:
     """Read what is in service, and hash its files."""
     folder = latest.in_service(home)
     found: Mapping[str, Any] | None = None

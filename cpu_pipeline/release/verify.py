@@ -1,4 +1,4 @@
-"""Check that a version on disk is what was written, that its provenance says so, and that this CPU can run it.
+"""Check that a version on disk is as it was written, that its provenance agrees, and that this CPU can run it.
 
 Nothing heavy is imported: this is what a machine does before it trusts what it was sent. What is not signed can be
 forged whole; a signature over provenance.json covers every file of the version.
@@ -93,7 +93,7 @@ def verify(folder: Path) -> Verified:
 
     Raises:
         RecipeError: there is no version in the folder, or one of a newer format.
-        Refused: something is not what was written; says what.
+        Refused: something is not as it was written.
     """
     if not (folder / MANIFEST).is_file():
         raise RecipeError(f"{folder}: no {MANIFEST}; name a version's folder, such as artifacts/NAME/latest")
@@ -119,7 +119,7 @@ def verify(folder: Path) -> Verified:
             "recipe again"
         )
     text = (folder / provenance.FILE).read_text(encoding="utf-8", errors="replace")
-    if wrong := provenance.check(text, manifest):
+    if wrong := provenance.check_statement(text, manifest):
         raise Refused(f"{folder}: {provenance.FILE}: {wrong[0]}")
     return Verified(manifest["name"], version, len(manifest["files"]), lacking)
 

@@ -114,7 +114,16 @@ def moving(home: Path) -> Iterator[None]:
 
 
 def announce(home: Path, version: str, by: str) -> Promotion | None:
-    """Record that `latest` is about to move; None when it names that version already. The caller holds `moving`."""
+    """Record that `latest` is about to move; the caller holds `moving`.
+
+    Args:
+        home: the artifact's directory.
+        version: what it will name.
+        by: the command.
+
+    Returns:
+        The promotion; None when `latest` names that version already.
+    """
     before = label(latest(home))
     if before == version:
         return None
@@ -125,7 +134,14 @@ def announce(home: Path, version: str, by: str) -> Promotion | None:
 
 
 def promote(home: Path, version: str, by: str, announced: Promotion | None = None) -> None:
-    """Put a whole version into service. The caller holds `moving`."""
+    """Put a whole version into service; the caller holds `moving`.
+
+    Args:
+        home: the artifact's directory.
+        version: what `latest` will name.
+        by: the command.
+        announced: what `announce` returned, if it was called.
+    """
     if not (home / version).is_dir():
         raise TryAgain(f"{home / version} was removed meanwhile; run the same command again")
     move = announced or announce(home, version, by)

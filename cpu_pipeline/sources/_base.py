@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Set
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +25,11 @@ class Source(BaseModel, ABC):
     """Distributions that fetching needs; their versions are not part of any key, the content is."""
     version: ClassVar[int] = 1
 
+    @classmethod
+    def path_fields(cls) -> list[str]:
+        """List the fields that are local paths: the planner refuses one that leads out of the recipe's directory."""
+        return [name for name, field in cls.model_fields.items() if _has_path(field.annotation)]
+
     @abstractmethod
     def identity(self, want: Want) -> object:
         """Return a JSON value that identifies the bytes: repository, commit and endpoint, or a content digest."""
@@ -38,3 +43,7 @@ class Source(BaseModel, ABC):
             TryAgain: the network failed, or it is off and something is missing.
             Refused: a file name leads outside, or there are only pickled weights and `allow` has no `pickle`.
         """
+
+
+def _has_path(annotation: Any) -> bool:
+    return annotation is Path or any(_has_path(part) for part in get_args(annotation))

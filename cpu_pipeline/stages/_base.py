@@ -63,16 +63,17 @@ class Facts(BaseModel):
     """What a stage remembers of a run: counts, sizes in bytes, shares as fractions, timings in seconds.
 
     Each stage has its own class of these. Records hold it as JSON; a record that its class refuses was not written by
-    the stage. A field that is added later needs a default, so that older records can still be read.
+    the stage. A field that is added later needs a default, so that older records can still be read; a field that has
+    its default is not stored, so that records stay as they were.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, validate_by_alias=True, validate_by_name=True)
 
 
 def stored_facts(facts: Facts | Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts as records hold them: JSON values, and of a class of facts only the fields that were set."""
+    """Return facts as records hold them: JSON values, without the fields that have their default."""
     if isinstance(facts, Facts):
-        return facts.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return facts.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return dict(facts)
 
 
@@ -84,7 +85,15 @@ class Timer(Protocol):
         """Return the seconds from asking for the artifact to having it ready (cold start, imports included)."""
 
     def time(self, batches: Sequence[Arrays], rounds: int = 1) -> list[float]:
-        """Run every batch `rounds` times; return the seconds of each call, in order."""
+        """Run every batch `rounds` times.
+
+        Args:
+            batches: one mapping for each call: input name -> array, its first axis the batch, padded already.
+            rounds: how often the whole sequence of batches is run.
+
+        Returns:
+            Seconds of each call, in order: `rounds * len(batches)` numbers.
+        """
 
     @property
     def peak_memory(self) -> int:
@@ -120,7 +129,7 @@ class Verdict:
     """What was compared, such as `f1`."""
     passed: bool
     says: str
-    """One line for people: the number, its reference, the bound."""
+    """Message on one line: the number, its reference, the bound."""
     value: float | None = None
     bound: float | None = None
 
@@ -220,7 +229,7 @@ class Stage(BaseModel, ABC):
     def successor(self) -> Self | None:
         """Give the check that compares a candidate with what is in service, as its reference; None when there is none.
 
-        It is run besides this one by `refresh`, before a rebuilt artifact takes the other's place.
+        It is run besides this one by `refresh`, before a rebuilt artifact replaces the other.
         """
         return None
 

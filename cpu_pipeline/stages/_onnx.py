@@ -59,7 +59,13 @@ def strip(model: Any) -> None:
 
 
 def save(model: Any, out: Path, inline: int = INLINE) -> None:
-    """Write an onnx_ir.Model into `out`; weights beyond `inline` bytes go to a file beside the graph."""
+    """Write a graph.
+
+    Args:
+        model: an onnx_ir.Model.
+        out: directory to write model.onnx into.
+        inline: bytes of weights that stay in the graph's file; more of them go to model.onnx_data beside it.
+    """
     import onnx_ir as ir
 
     total = sum(v.const_value.nbytes for g in model.graphs() for v in g.initializers.values() if v.const_value)

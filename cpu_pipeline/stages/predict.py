@@ -1,4 +1,4 @@
-"""Answer every validation row with one model, once, whoever asks."""
+"""Answer every validation row with one model, once for all gates."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _predict(
     """Answer rows with the features made of them, in groups of rows of similar length."""
     predictions: list[Prediction] = [{}] * len(rows)
     for group in _groups(features, len(rows)):
-        part = [replace(features[i], row=place) for place, (_, own) in enumerate(group) for i in own]
+        part = [replace(features[i], row=position) for position, (_, own) in enumerate(group) for i in own]
         answers = answer(session, part, task, kinds, BATCH)
         decoded = task.decode([rows[number] for number, _ in group], part, answers, model)
         for (number, _), prediction in zip(group, decoded, strict=True):

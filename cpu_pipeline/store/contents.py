@@ -30,7 +30,7 @@ class StoredRecord:
     used: float
     """When it was last used, in seconds since 1970."""
     made: float | None
-    """When its run ended, in seconds since 1970, if the run said so."""
+    """When its run ended, in seconds since 1970; None when it is not recorded."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def collect(
         dry_run: return what would be removed, and remove nothing.
 
     Raises:
-        TryAgain: Another gc is running; the message says whose.
+        TryAgain: another gc is running; the message names its process.
         RecipeError: A root can't be read, so nothing is removed.
     """
     if not keep_days >= 0:

@@ -63,7 +63,7 @@ class Lease:
             self._note(key=key)
 
     def find(self, key: str) -> StoredArtifact | None:
-        """Find and hold in one, and note the use; the remote is asked once for what is not here."""
+        """Find the artifact of `key`, hold it, and note the use; what is missing is looked for in the remote, once."""
         with self.store.locked():
             found = self.store.find(key)
             if found is not None:
@@ -77,7 +77,7 @@ class Lease:
         return found
 
     def refuse(self, key: str, found: Artifact) -> None:
-        """Set the record of `key` aside, unless another build has made it anew since it was found."""
+        """Set the record of `key` aside, unless another build has replaced it since it was found."""
         with self.store.locked():
             if self.store.find(key) == found:
                 self.store.set_aside(self.store.record_of(key))
@@ -101,6 +101,14 @@ class Lease:
     ) -> StoredArtifact:
         """Seal `work` as an object, then record it under `key`. A crash anywhere in between loses only time.
 
+        Args:
+            key: the step's key.
+            ingredients: what the key is the digest of.
+            format: the artifact's format.
+            facts: what the stage reported.
+            run: seconds, peak_memory (bytes) and when (seconds since 1970) of the run.
+            work: the directory that the stage wrote; it is moved away.
+
         Raises:
             StageFailed: `work` is empty, holds links, or the facts or the names of files are not JSON.
             TryAgain: The disk is full.
@@ -121,7 +129,7 @@ class Lease:
         return artifact
 
     def bring(self, key: str, remote: RemoteStore) -> StoredArtifact | None:
-        """Take what a remote has for `key` into the store, verified and recorded as what is built here.
+        """Copy what a remote has for `key` into the store, verified, and record it as a build would.
 
         Returns None when it has nothing, or nothing that holds.
 
@@ -184,7 +192,7 @@ class Lease:
                 break
 
     def _record(self, key: str, action: Action) -> None:
-        """Say that `key` came to an object, which is in its place by now."""
+        """Write the record of `key`; its object is stored already."""
         store = self.store
         with writing(store.root):
             write_file(store.record_of(key), record_text(key, action), self.folder / f"{secrets.token_hex(8)}.json")

@@ -1,7 +1,7 @@
-"""Content-addressed store of what was built. It knows digests and directories, and nothing of models.
+"""A content-addressed store of artifacts. It knows digests and directories, and nothing of models.
 
-actions/ab/<key>.json     what was asked -> which object came out, with its facts
-objects/ab/<digest>/      what came out, read-only, named by its own content
+actions/ab/<key>.json     a record: request -> digest of the object, with its facts
+objects/ab/<digest>/      an output, read-only, named by its content
 last/<label>              the key each step of each recipe had last time
 logs/ab/<key>.log         what the run of a key printed
 scratch/<key>/            half-done work of a key that the next try goes on from
@@ -13,7 +13,7 @@ runs/<id>/                the outcome and every event of each run (runs/recorder
 roots/<digest>            the path of a lock or of a folder of versions: what they name is never collected
 
 Correctness comes from the order of writing and from verifying. Locks save double work, and keep `gc` off what is in
-use: whoever adds to a lease, and whoever removes an object, does so under `store.lock`.
+use: a lease is added to, and an object is removed, under `store.lock` alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["Action", "RemoteStore", "Store", "default_root", "disk_error"]
 
 DIRECTORIES = ("actions", "objects", "last", "logs", "scratch", "work", "leases", "locks", "damaged", "roots")
 TAG = "CACHEDIR.TAG"
-"""The first file of a store: it tells a store from any other directory, and backups to leave it out."""
+"""The first file of a store: it marks the directory as a store, and backups leave it out."""
 
 
 def default_root() -> Path:
@@ -58,7 +58,16 @@ class RemoteStore(Protocol):
         """Return the record of `key`; None for one that is absent, damaged or out of reach."""
 
     def fetch(self, key: str, action: Action, into: Path) -> bool:
-        """Write the object's files below `into`; False when they can't be had."""
+        """Write the object's files.
+
+        Args:
+            key: of the record.
+            action: the record.
+            into: the directory to write into.
+
+        Returns:
+            False when the files can't be had.
+        """
 
     def warn(self, key: str, message: str) -> None:
         """Tell the user that something of `key` is not what it claims to be."""
@@ -69,7 +78,7 @@ class Store:
 
     Args:
         root: the directory.
-        remote: where a build looks for what is not here.
+        remote: where a build looks for what this store lacks.
     """
 
     def __init__(self, root: Path, remote: RemoteStore | None = None) -> None:
@@ -116,7 +125,7 @@ class Store:
         return StoredArtifact.of(action, self.path_of(action.object))
 
     def check(self, artifact: Artifact, again: bool = False) -> bool:
-        """Read an object whole, once per `Store`; if it is not what its digest says, set it aside and return False.
+        """Read an object whole, once per `Store`; if it does not have its digest, set it aside and return False.
 
         Args:
             artifact: the object.
@@ -171,7 +180,7 @@ class Store:
         remove_tree(self.root / "scratch" / key)
 
     def log(self, key: str) -> Path:
-        """Say where the log of `key` goes; its directory is there."""
+        """Return the path of the log of `key`; its directory exists."""
         self.prepare()
         path = self.root / "logs" / key[:2] / f"{key}.log"
         with writing(self.root):
@@ -198,7 +207,7 @@ class Store:
             temporary.replace(path)
 
     def root_at(self, path: Path) -> None:
-        """Register a lock, or an artifacts folder (out/NAME): `gc` keeps what it names for as long as it is there."""
+        """Register a lock, or an artifacts folder (out/NAME): `gc` keeps what it names as long as it exists."""
         absolute = str(path.absolute())
         note = self.root / "roots" / root_name(absolute)
         if not note.is_file() or note.read_bytes() != absolute.encode("utf-8", "surrogateescape"):
@@ -268,7 +277,7 @@ def root_name(path: str) -> str:
 
 
 def intact(path: Path, digest: str) -> bool:
-    """Read an object whole and say whether it is what its digest says."""
+    """Read an object whole and return whether it has this digest."""
     try:
         return sizes(path) is not None and digest_tree(path) == digest
     except OSError:

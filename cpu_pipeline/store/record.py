@@ -1,4 +1,4 @@
-"""What was asked and what came out of it, written so that a damaged record can't pass for a whole one."""
+"""A record of a step: request and result, written so that a damaged record can't pass for a whole one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from cpu_pipeline.core.artifact import Artifact, Facts, canonical, digest_json, digest_listing
 
 MOST: Mapping[str, float] = {"when": 1e11, "seconds": 1e9, "peak_memory": 1e18}
-"""Figure of a run -> what it stays below, so that dates and sums can be made of it."""
+"""Figure of a run -> what it stays below, so that it fits into dates and sums."""
 
 
 @dataclass(frozen=True)

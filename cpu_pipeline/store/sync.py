@@ -35,12 +35,12 @@ class Moved:
     """The outcome of a push or a pull."""
 
     moved: list[StepRef] = field(default_factory=list)
-    there: list[StepRef] = field(default_factory=list)
+    present: list[StepRef] = field(default_factory=list)
     """What was at its goal already."""
-    lacking: list[StepRef] = field(default_factory=list)
-    """What a recipe or its lock names and the source has not; steps that hang on these are not known yet."""
+    missing: list[StepRef] = field(default_factory=list)
+    """Named by a recipe or its lock, and missing in the source; steps that depend on these are unknown yet."""
     bytes: int = 0
-    """Of what was moved."""
+    """Bytes that were copied."""
 
     def take(self, step: StepRef, action: Action, size: int, tell: Tell) -> None:
         """Count a step that was moved, and tell of it."""
@@ -53,17 +53,24 @@ class Moved:
 Find = Callable[[str], Artifact | None]
 
 Steps = Callable[[Find], Iterator[StepRef]]
-"""Names the steps to move; what a step came to, which it looks up, decides the keys of the next ones."""
+"""Names the steps to copy; the output of a step, which it looks up, decides the keys of the next ones."""
 
 
 def push(
     store: Store, remote: Remote, steps: Steps | None = None, *, force: bool = False, tell: Tell = lambda _: None
 ) -> Moved:
-    """Put into the remote what the store has of these steps, or everything when none are named.
+    """Copy what the store has of these steps into the remote, or everything when none are named.
+
+    Args:
+        store: the source.
+        remote: the target.
+        steps: names the steps; all records when None.
+        force: replace what the remote has.
+        tell: called with each step that was copied.
 
     Raises:
         TryAgain: the remote can't be reached.
-        RecipeError: it can't be written, or lies in the store; a lock can't be read.
+        RecipeError: it can't be written, or is inside the store; a lock can't be read.
     """
     require_apart(store, remote)
     done = Moved()
@@ -71,11 +78,11 @@ def push(
         for step in steps(lease.find) if steps else _all(store.keys()):
             found = lease.find(step.key)
             if found is None:
-                done.lacking.append(step)
+                done.missing.append(step)
             elif (files := remote.lacks(step.key, found.record, force)) is None:
-                done.there.append(step)
+                done.present.append(step)
             elif not store.check(found):
-                done.lacking.append(step)
+                done.missing.append(step)
             else:
                 remote.put(step.key, found.record, found.path, files)
                 done.take(step, found.record, sum(files.values()), tell)
@@ -83,11 +90,17 @@ def push(
 
 
 def pull(store: Store, remote: Remote, steps: Steps | None = None, tell: Tell = lambda _: None) -> Moved:
-    """Bring into the store what the remote has of these steps, or everything when none are named.
+    """Copy what the remote has of these steps into the store, or everything when none are named.
+
+    Args:
+        store: the target.
+        remote: the source.
+        steps: names the steps; all records when None.
+        tell: called with each step that was copied.
 
     Raises:
         TryAgain: the remote can't be reached, or the disk is full.
-        RecipeError: it can't be read, or lies in the store; a lock can't be read.
+        RecipeError: it can't be read, or is inside the store; a lock can't be read.
     """
     require_apart(store, remote)
     done = Moved()
@@ -97,16 +110,16 @@ def pull(store: Store, remote: Remote, steps: Steps | None = None, tell: Tell = 
             # That all of a remote is pulled says nothing about what is used here: what is here keeps its age.
             found = local.find(step.key) or lease.find(step.key)
             if found is None:
-                done.lacking.append(step)
+                done.missing.append(step)
             elif step.key not in lease.brought:
-                done.there.append(step)
+                done.present.append(step)
             else:
                 done.take(step, found.record, found.record.size, tell)
     return done
 
 
 def require_apart(store: Store, remote: Remote) -> None:
-    """Refuse a folder that is the store, lies in it, or would hold it among its own files.
+    """Refuse a directory that is the store, is inside it, or would have it among its own files.
 
     Raises:
         RecipeError: it is.

@@ -21,7 +21,7 @@ def test_plan_of_what_was_never_built(cli: Cli, tmp_path: Path) -> None:
         "build  model:files  fetch        <- outside      never built",
         "build  model        load.model   <- model:files  never built",
         "build  float        export.onnx  <- model        never built",
-        "toy: 0 kept, 3 to build, 0 depending on others",
+        "toy: 0 cached, 3 to build, 0 depending on others",
     ]
     assert not (tmp_path / "store").exists()
 
@@ -41,12 +41,12 @@ def test_plan_says_kept_build_and_depends(built: ProjectFixture) -> None:
     recipe = built.home / "small.yaml"
     before = sorted(p for p in built.store.rglob("*"))
     said = built.call("plan", recipe, "--store", built.store, "--json").json
-    assert {step["state"] for step in said["steps"]} == {"kept"}
+    assert {step["state"] for step in said["steps"]} == {"cached"}
     other = built.call("plan", recipe, "--store", built.store, "--set", "one.text=other", "--json").json
     found = {step["id"]: (step["state"], step["why"]) for step in other["steps"]}
     assert found["one"] == ("build", ["options.text: same → other"])
     assert found["two"] == ("depends", ["on what `one` becomes"])
-    assert found["model"] == ("kept", [])
+    assert found["model"] == ("cached", [])
     assert sorted(p for p in built.store.rglob("*")) == before
 
 

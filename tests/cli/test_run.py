@@ -12,11 +12,11 @@ def test_says_what_was_checked_and_where_it_is(built: ProjectFixture) -> None:
     version = (built.out / "small" / "latest").resolve().name
     assert said.out.splitlines() == [
         "passed  gate: score 1.0, at least 0.5 asked",
-        "small: 0 steps built, 5 kept",
+        "small: 0 steps built, 5 cached",
         f"unchanged  {built.out / 'small' / version}",
         f"report  {built.out / 'small' / version / 'report.md'}",
     ]
-    assert all(line.startswith("kept ") for line in said.err.splitlines())
+    assert all(line.startswith("cached ") for line in said.err.splitlines())
 
 
 def test_says_it_as_json(built: ProjectFixture) -> None:

@@ -123,7 +123,7 @@ def test_push_and_pull(cli: Cli, built: ProjectFixture, tmp_path: Path) -> None:
         "small/model:files", "small/model", "small/one", "small/two", "small/gate",
     ]  # fmt: skip
     again = cli("store", "push", far, "--store", built.store, "--json").json
-    assert (again["remote"], again["bytes"], again["moved"], len(again["there"])) == (str(far), 0, [], 5)
+    assert (again["remote"], again["bytes"], again["moved"], len(again["present"])) == (str(far), 0, [], 5)
     pulled = built.call("store", "pull", far, "--recipe", recipe, "--store", other).expect(0)
     assert "pulled 5 steps" in pulled.out
     assert cli("store", "verify", "--store", other).code == 0
@@ -138,7 +138,7 @@ def test_what_is_lacking_is_named(cli: Cli, built: ProjectFixture, tmp_path: Pat
     step = f"steps: {{one: {{use: faulty.copy, version: 1, key: {key}}}}}\n"
     (built.home / "small.lock").write_text(f"lock: 1\n{parts}{step}rows: {{}}\ngates: {{}}\n")
     said = built.call("store", "push", far, "--recipe", built.home / "small.yaml", "--store", built.store).expect(0)
-    assert "pushed 5 steps" in said.out and f"lacking   small/one  {key[:12]}" in said.out
+    assert "pushed 5 steps" in said.out and f"missing   small/one  {key[:12]}" in said.out
     (built.home / "small.lock").write_text("<<<<<<< ours\n")
     built.call("store", "pull", far, "--recipe", built.home / "small.yaml", "--store", built.store).expect(
         2, "small.lock:1"
@@ -148,10 +148,10 @@ def test_what_is_lacking_is_named(cli: Cli, built: ProjectFixture, tmp_path: Pat
 def test_plan_sees_what_the_remote_has(built: ProjectFixture, tmp_path: Path) -> None:
     recipe, other = built.home / "small.yaml", tmp_path / "other"
     said = built.call("plan", recipe, "--store", other, CPU_PIPELINE_STORE_REMOTE=str(built.store)).expect(0)
-    assert "5 kept, 0 to build" in said.out and "in the remote store" in said.out
+    assert "5 cached, 0 to build" in said.out and "in the remote store" in said.out
     assert not other.exists()
     said = built.call("plan", recipe, "--store", other, "--store-remote", tmp_path / "none").expect(0)
-    assert said.err == "" and "0 kept, 5 to build" in said.out
+    assert said.err == "" and "0 cached, 5 to build" in said.out
 
 
 def test_a_remote_that_cannot_be_reached(cli: Cli, built: ProjectFixture, tmp_path: Path) -> None:

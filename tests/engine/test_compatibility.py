@@ -107,13 +107,13 @@ def test_every_record_is_read_and_every_key_is_the_same(plan: Plan, store: Store
 
 
 def test_a_plan_says_that_everything_is_cached(plan: Plan, store: Store) -> None:
-    assert {seen.node.id: seen.state for seen in preview.look(plan, store)} == dict.fromkeys(plan.nodes, "kept")
+    assert {seen.node.id: seen.state for seen in preview.look(plan, store)} == dict.fromkeys(plan.nodes, "cached")
 
 
 def test_a_build_runs_nothing_and_makes_the_same_lock(plan: Plan, store: Store) -> None:
     built = build.build(plan, store, executor=NothingRuns())
     assert built.passed and built.made == [] and list(built.artifacts) == list(built.records)
-    assert lockfile.dump(lockfile.make(built, store)) == (WRITTEN / "toy.lock").read_text(encoding="utf-8")
+    assert lockfile.dump(lockfile.make_lock(built, store)) == (WRITTEN / "toy.lock").read_text(encoding="utf-8")
 
 
 def test_the_lock_is_fresh(plan: Plan, home: Path) -> None:

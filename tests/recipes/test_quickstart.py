@@ -168,7 +168,7 @@ def test_model_answers_and_baselines_do_not(make: ModuleType, files: dict[str, R
 def test_the_lock_is_of_this_recipe_and_these_stages() -> None:
     """Packages and machine may be others; what was asked, of which files, through which versions of stages, not."""
     recipe = QUICKSTART.with_suffix(".yaml")
-    held = lockfile.read(lockfile.lock_path(recipe))
+    held = lockfile.read_lock(lockfile.lock_path(recipe))
     planned = planner.make_plan(load_recipe(recipe))
     drift = lockfile.drift(held, planned)
     moved = [one.says for one in drift if one.kind != "toolchain" or ".version: " in one.says]

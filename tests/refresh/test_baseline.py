@@ -22,7 +22,7 @@ def made(tmp_path: Path) -> PretendedProject:
 
 
 def loaded(version: Path) -> baseline.Baseline:
-    found = baseline.of_version(standing.read(version.parent))
+    found = baseline.of_version(standing.read_standing(version.parent))
     assert found is not None
     return found
 
@@ -83,12 +83,12 @@ def test_an_edited_version_is_refused(made: PretendedProject) -> None:
     version = made.published()
     (version / "int8" / "sub" / "file.txt").write_text("mine")
     with pytest.raises(Refused, match=r"is in service and was edited \(int8/sub/file.txt\)"):
-        baseline.of_version(standing.read(version.parent))
+        baseline.of_version(standing.read_standing(version.parent))
 
 
 def test_of_a_lock_only_what_the_store_holds_whole_is_taken_up(made: PretendedProject) -> None:
     built, store = made.build()
-    held = lockfile.make(built, store)
+    held = lockfile.make_lock(built, store)
 
     def found() -> tuple[baseline.Baseline, list[str]]:
         with leased(store) as lease:

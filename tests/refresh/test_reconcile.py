@@ -37,9 +37,9 @@ def test_the_command_builds_promotes_locks_and_then_rests(project: RefreshedProj
     first = result_of(project.refresh(recipe).expect(0, "promoted  small: nothing → ", "because it was never locked"))
     assert (first["outcome"], first["version_before"], first["version"]) == ("promoted", None, project.in_service())
     assert first["built"] == 4
-    assert lockfile.read(recipe.with_suffix(".lock"))["steps"]["made"]["output"]
+    assert lockfile.read_lock(recipe.with_suffix(".lock"))["steps"]["made"]["output"]
     assert promotions.promoted(project.out / "small")[-1].by == "refresh"
-    roots = {path.name for path in references.read(Store(project.store)).paths}
+    roots = {path.name for path in references.read_roots(Store(project.store)).paths}
     assert roots == {"small.lock", "small"}, "gc leaves alone what lock and versions name"
     # The second one
     before = {path: path.stat().st_mtime_ns for path in [*project.out.rglob("*"), recipe.with_suffix(".lock")]}
@@ -119,7 +119,7 @@ def test_a_promotion_moves_recipe_and_lock_and_a_refusal_neither(pretended: Pret
     assert pretended.refresh(refresh={"follow": "main"}).outcome == "promoted"
     recipe, lock = pretended.recipe, lockfile.lock_path(pretended.recipe)
     text, held = recipe.read_text(), lock.read_bytes()
-    assert lockfile.read(lock)["sources"]["model:files"]["from"] == f"acme/small at {MODEL}"
+    assert lockfile.read_lock(lock)["sources"]["model:files"]["from"] == f"acme/small at {MODEL}"
     pretended.heads["model"], pretended.content, pretended.drops = "b" * 40, "poison", ["a drop"]
     done = pretended.refresh()
     assert (done.outcome, done.failed) == ("refused", ["accuracy@service: a drop"])
@@ -128,7 +128,7 @@ def test_a_promotion_moves_recipe_and_lock_and_a_refusal_neither(pretended: Pret
     done = pretended.refresh("model")
     assert (done.outcome, [move["to"] for move in done.moved]) == ("promoted", ["c" * 40])
     assert recipe.read_text() == text.replace(MODEL, "c" * 40)
-    assert lockfile.read(lock)["sources"]["model:files"]["from"] == f"acme/small at {'c' * 40}"
+    assert lockfile.read_lock(lock)["sources"]["model:files"]["from"] == f"acme/small at {'c' * 40}"
     assert pretended.refresh().outcome == "fresh"
 
 

@@ -18,7 +18,7 @@ def one(recipe: str = "toy", outcome: str = "fresh", **more: Any) -> dict[str, A
 
 def test_a_row_for_each_recipe() -> None:
     text = summary([
-        one("a", "promoted", version_before="v1", version="v2", built=3, kept=4),
+        one("a", "promoted", version_before="v1", version="v2", built=3, cached=4),
         one("b", version_before="v1", version="v1"),
         one("c", "promoted", version="v1"),
         one("d", "refused", exit_code=3, version_before="v1", version="v1"),

@@ -227,7 +227,7 @@ def test_what_is_no_lock_is_told(tmp_path: Path, text: str | None, says: str) ->
     if text is not None:
         path.write_text(text)
     with pytest.raises(RecipeError) as raised:
-        lockfile.read(path)
+        lockfile.read_lock(path)
     assert says in str(raised.value) and len(str(raised.value).splitlines()) == 1
 
 
@@ -249,7 +249,7 @@ def test_what_looks_like_a_number_stays_text(text: str) -> None:
 
 def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "small.lock"
-    assert lockfile.write({"lock": 1}, path) and not lockfile.write({"lock": 1}, path)
+    assert lockfile.write_lock({"lock": 1}, path) and not lockfile.write_lock({"lock": 1}, path)
     before = path.read_bytes()
 
     def full(*_: object) -> None:
@@ -257,14 +257,14 @@ def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
     with monkeypatch.context() as patch, pytest.raises(TryAgain):
         patch.setattr(os, "fsync", full)
-        lockfile.write({"lock": 1, "steps": {}}, path)
+        lockfile.write_lock({"lock": 1, "steps": {}}, path)
     assert path.read_bytes() == before
 
 
 def test_an_environment_is_locked_by_its_pins(tmp_path: Path) -> None:
     made = PretendedProject(tmp_path / "project")
     built, store = made.build(stages=[{"id": "float", "use": "export.optimum"}], outputs=["float"])
-    held = lockfile.make(built, store)
+    held = lockfile.make_lock(built, store)
     assert held["environments"] == {"optimum": environments.get("optimum").digest}
     assert lockfile.drift(held, built.plan) == []
     [moved] = lockfile.drift({**held, "environments": {"optimum": "0" * 64}}, built.plan)
@@ -273,13 +273,13 @@ def test_an_environment_is_locked_by_its_pins(tmp_path: Path) -> None:
 
 def test_what_scores_the_task_is_locked_too(tmp_path: Path) -> None:
     built, store = PretendedProject(tmp_path / "project").build(task="token-classification")
-    assert lockfile.make(built, store)["packages"]["seqeval"] == installed("seqeval")
+    assert lockfile.make_lock(built, store)["packages"]["seqeval"] == installed("seqeval")
 
 
 def test_what_was_fetched_says_from_where_and_whose_doing_it_is(tmp_path: Path) -> None:
     made = PretendedProject(tmp_path / "project")
     built, store = made.build()
-    held = lockfile.make(built, store)
+    held = lockfile.make_lock(built, store)
     assert {name: said["from"] for name, said in held["sources"].items()} == {
         "model:files": f"acme/small at {MODEL}", "data.calibration:files": f"acme/rows at {ROW_COMMIT}",
         "data.validation:files": "local",
@@ -296,7 +296,7 @@ def test_what_was_fetched_says_from_where_and_whose_doing_it_is(tmp_path: Path) 
 def test_neither_words_nor_schedule_make_a_lock_stale(tmp_path: Path) -> None:
     made = PretendedProject(tmp_path / "project")
     built, store = made.build()
-    held = lockfile.make(built, store)
+    held = lockfile.make_lock(built, store)
     for change in ({"about": "Other words."}, {"refresh": {"cron": "5 3 * * *", "keep": 3}}):
         assert lockfile.drift(held, api.plan(api.load_recipe(made.write(**change)))) == []
 
@@ -322,7 +322,7 @@ def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkey
     said = cli(*command)
     assert said.code == 0 and f"advanced  model: main of acme/small advanced: {MODEL[:12]} → {moved[:12]}" in said.out
     assert recipe.read_text() == text.replace(MODEL, moved)
-    assert lockfile.read(lockfile.lock_path(recipe))["sources"]["model:files"]["from"] == f"acme/small at {moved}"
+    assert lockfile.read_lock(lockfile.lock_path(recipe))["sources"]["model:files"]["from"] == f"acme/small at {moved}"
 
 
 def test_upgrade_needs_a_branch_to_follow(bench: InProcessProject) -> None:

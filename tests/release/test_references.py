@@ -49,7 +49,7 @@ def write_lock(path: Path, store: Store, *numbers: int) -> Path:
     steps["timed"] = {"use": "validate.latency", "version": 1}
     parts: dict[str, Any] = {name: {} for name in ("recipe", "made_with", "packages", "environments")}
     path.parent.mkdir(exist_ok=True)
-    lockfile.write({"lock": 1, **parts, "steps": steps, "sources": {}, "rows": {}, "gates": {}}, path)
+    lockfile.write_lock({"lock": 1, **parts, "steps": steps, "sources": {}, "rows": {}, "gates": {}}, path)
     return path
 
 
@@ -68,7 +68,7 @@ def left(store: Store) -> list[int]:
 
 
 def test_without_roots_everything_may_go(store: Store) -> None:
-    assert left(store) == [] and references.read(store) == references.Roots()
+    assert left(store) == [] and references.read_roots(store) == references.Roots()
 
 
 def test_what_a_lock_names_stays(store: Store, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_what_is_gone_is_dropped(store: Store, tmp_path: Path) -> None:
     store.root_at(path)
     path.unlink()
     planned = [removal.kind for removal in gc(store, 30, dry_run=True)]
-    assert planned == ["root"] and len(references.read(store).gone) == 1
+    assert planned == ["root"] and len(references.read_roots(store).gone) == 1
     assert left(store) == [] and list((store.root / "roots").iterdir()) == []
 
 
@@ -117,7 +117,7 @@ def test_a_root_is_written_once(store: Store, tmp_path: Path) -> None:
     store.root_at(path)
     store.root_at(tmp_path / "." / "toy.lock")
     assert [p.stat().st_ino for p in (store.root / "roots").iterdir()] == [before]
-    assert note.read_text() == str(path) and references.read(store).paths == [path]
+    assert note.read_text() == str(path) and references.read_roots(store).paths == [path]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def refuses(store: Store, place: Path) -> None:
 def test_a_path_need_not_be_utf_8(store: Store, tmp_path: Path) -> None:
     path = write_lock(tmp_path / "caf\udce9" / "toy.lock", store, 1)
     store.root_at(path)
-    assert references.read(store).paths == [path] and left(store) == [1]
+    assert references.read_roots(store).paths == [path] and left(store) == [1]
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])

@@ -53,6 +53,7 @@ class Typed(Facts):
     """Facts of the stage below."""
 
     score: float
+    unit: str = "points"
 
 
 class Plain(Stage):
@@ -87,6 +88,11 @@ def test_a_stage_without_a_class_of_facts_gets_its_mapping() -> None:
     assert facts == {"score": 0.5} == stored_facts(facts)
     assert stage.judge(facts)[0].passed
     assert node(stage).fits(Artifact("report", Path(), "", facts))
+
+
+def test_a_field_that_has_its_default_is_not_stored() -> None:
+    assert stored_facts(Typed(score=0.5, unit="points")) == {"score": 0.5}
+    assert stored_facts(Typed(score=0.5, unit="percent")) == {"score": 0.5, "unit": "percent"}
 
 
 def test_a_bug_in_cells_is_an_error_and_not_a_damaged_record() -> None:

@@ -1,1 +1,1 @@
-"""One file per scheduler: `files(order)` says what is to be run in that scheduler's own words."""
+"""One file per scheduler: `files(order)` writes the jobs for that scheduler."""

@@ -25,7 +25,7 @@ CHECKOUT, PYTHON, RESTORE, SAVE, UPLOAD = (
 )
 """By their commits: a tag can be moved to other code, and these jobs hold secrets and may write to the repository."""
 ALWAYS = "${{ !cancelled() }}"
-"""Runs after a failed step too: what passed is kept although something else failed."""
+"""Runs after a failed step too: it saves what passed although something else failed."""
 SECRETS = {"s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "s3a": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
            "az": ("AZURE_STORAGE_CONNECTION_STRING",), "abfs": ("AZURE_STORAGE_CONNECTION_STRING",)}  # fmt: skip
 """Protocol of a remote store -> the secrets that its client reads from the environment."""

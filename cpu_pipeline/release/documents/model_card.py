@@ -129,7 +129,7 @@ def _made(built: BuildResult, manifest: Mapping[str, Any], made_of: Sequence[Ori
 
 
 def _judged(built: BuildResult, output: str, gates: Sequence[Node]) -> Iterator[str]:
-    """Tell what every check of this output and of its steps said, and what it measured beside its reference."""
+    """Write the verdicts of every check of this output and of its steps, with the figures beside the reference's."""
     if not any(_side(gate, "candidate") == output for gate in gates):
         yield from ("No check of the recipe looked at this output: nothing here is proved.", "")
     for gate in gates:

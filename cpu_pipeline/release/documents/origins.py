@@ -1,4 +1,4 @@
-"""Where everything a build was made of came from: repositories at their commits, files by digest, packages."""
+"""The sources of a build: repositories at their commits, local files by digest, packages."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Origin:
 
 
 def origins(built: BuildResult) -> list[Origin]:
-    """List everything that was fetched, in the plan's order; a place that several roles share is listed once.
+    """List everything that was fetched, in the plan's order; a source that several roles share is listed once.
 
     Raises:
         TryAgain: another process replaced a record during the build.
@@ -93,7 +93,7 @@ def resolve(commit: str, file: str) -> str:
 
 
 def written(plan: Plan, node: str) -> str:
-    """Return the path of a local source as the recipe writes it, for a path of this machine says nothing elsewhere."""
+    """Return the path of a local source as the recipe writes it: a path of this machine is of no use on another."""
     role, _, data = node.removesuffix(":files").partition(".")
     recipe = plan.recipe
     source: Mapping[str, Any] = dict(recipe.data)[data] if data else getattr(recipe, role)  # type: ignore[index]  # a role
@@ -102,7 +102,7 @@ def written(plan: Plan, node: str) -> str:
 
 
 def used(built: BuildResult, nodes: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Name the distributions of the default environment, and the other environments, that nodes were made with."""
+    """Name the distributions of the default environment, and the other environments, that nodes ran with."""
     packages: set[str] = set()
     others: set[str] = set()
     for name in nodes:
@@ -115,7 +115,7 @@ def used(built: BuildResult, nodes: Iterable[str]) -> tuple[set[str], set[str]]:
 def times(manifest: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
     """Say when the first step of a version began and the last one ended, as their records say, to the second.
 
-    A step that was kept from an earlier build counts with the time at which it was made. None when no record says.
+    A cached step counts with the time of the build that ran it. None when no record has a time.
     """
     runs = [step["run"] for step in manifest["steps"].values() if "when" in step["run"]]
     if not runs:

@@ -1,4 +1,4 @@
-"""What a version was made of and how, as an in-toto statement with SLSA provenance; and whether one says what it must.
+"""The sources and the build of a version, as an in-toto statement with SLSA provenance; written and checked.
 
 https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and https://slsa.dev/provenance/v1; what the
 parameters of a recipe's build mean is in docs/provenance.md. All of it follows from the manifest and from digests of
@@ -28,7 +28,7 @@ BUILD_TYPE = f"{BUILDER}?recipe-build=1#docs/provenance.md"
 Manifest = Mapping[str, Any]
 
 
-def make(manifest: Manifest, origins: Iterable[Origin]) -> dict[str, Any]:
+def make_statement(manifest: Manifest, origins: Iterable[Origin]) -> dict[str, Any]:
     """Write the statement about a version.
 
     Args:
@@ -72,7 +72,7 @@ def make(manifest: Manifest, origins: Iterable[Origin]) -> dict[str, Any]:
     }
 
 
-def dump(statement: Mapping[str, Any]) -> str:
+def dump_statement(statement: Mapping[str, Any]) -> str:
     """Write a statement as the text of its file."""
     return json.dumps(statement, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -140,7 +140,7 @@ class _Predicate(BaseModel):
 
 
 class _Statement(BaseModel):
-    """What every statement must have, whoever wrote it; as the standard asks, fields of others are left alone."""
+    """What every statement must have; as the standard requires, unknown fields are left alone."""
 
     type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
     subject: list[_Resource] = Field(min_length=1)
@@ -148,7 +148,7 @@ class _Statement(BaseModel):
     predicate: _Predicate
 
 
-def check(text: str, manifest: Manifest) -> list[str]:
+def check_statement(text: str, manifest: Manifest) -> list[str]:
     """Say everything in which a statement is not well-formed, or not about this version; nothing when all is well."""
     try:
         document = json.loads(text)
@@ -156,7 +156,7 @@ def check(text: str, manifest: Manifest) -> list[str]:
     except (ValueError, RecursionError) as error:
         why = error.errors()[0] if isinstance(error, ValidationError) else None
         return [f"{shown('.'.join(map(str, why['loc'])))}: {why['msg']}" if why else f"it is not JSON: {error}"]
-    expected = make(manifest, [])
+    expected = make_statement(manifest, [])
     problems = list(_subjects(document["subject"], expected["subject"]))
     ours, theirs = document["predicate"], expected["predicate"]
     for part, keys in (
@@ -178,7 +178,7 @@ def _subjects(subjects: list[Any], expected: list[Any]) -> Iterator[str]:
 
 
 def _dependencies(resources: list[_Resource], manifest: Manifest) -> Iterator[str]:
-    """Compare packages, commits and fetched files with what the manifest says of them."""
+    """Compare packages, commits and fetched files with the manifest."""
     packages = sorted(resource.uri for resource in resources if resource.uri.startswith("pkg:pypi/"))
     if packages != sorted(resource["uri"] for resource in _packages(manifest)):
         yield f"its packages are not those of {MANIFEST}"

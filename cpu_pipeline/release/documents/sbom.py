@@ -1,4 +1,4 @@
-"""What a version is made of, as a CycloneDX bill of materials: the model is a component, and so is what it came from.
+"""A CycloneDX bill of materials of a version: the model is a component, and so is each of its sources.
 
 https://cyclonedx.org/docs/1.6/json/. The library that writes it has no field for CycloneDX's own `modelCard` yet; what
 would stand there is in each output's README.md.

@@ -13,9 +13,10 @@ from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.runtime import parity
-from cpu_pipeline.stages import _aoti
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison
+from cpu_pipeline.stages.compile import _inductor
+from cpu_pipeline.stages.compile._toolchain import toolchain
 
 WHERE = "compile.aoti"
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}
@@ -29,7 +30,7 @@ class AotiFacts(Facts):
     needs: list[str]
     """Instruction sets that the library needs."""
     compiler: str
-    """First line of what the C++ compiler says of itself."""
+    """First line of what the C++ compiler prints about itself."""
     bytes: Count
     """Bytes of the library and its weights."""
     parity: Comparison
@@ -73,15 +74,14 @@ class CompileAoti(Stage):
         """
         if job.task is None:
             raise RecipeError(f"{WHERE}: the recipe names no task; it says which head to compile")
-        built = _aoti.level(WHERE, job.isa, self.dtype)
-        cxx, compiler = _aoti.compiler(WHERE, built.flags)
+        tools = toolchain(WHERE, job.isa, self.dtype)
         source = inputs["model"].path
         model = hf.checkpoint(source, job.task)
-        module, names, example = _aoti.inputs(model, job.task.outputs, self.dtype)
-        program = _aoti.export(WHERE, module, names, example)
-        _aoti.compile(WHERE, program, out, built, cxx, freezing=self.freezing)
+        module, names, example = _inductor.prepare(model, job.task.outputs, self.dtype)
+        program = _inductor.export_program(WHERE, module, names, example)
+        _inductor.compile_program(WHERE, program, out, tools, options={"freezing": self.freezing})
         repo_files.carry(source, out)
-        _aoti.card(built, model, names, job.task.outputs, self.dtype).write(out)
+        _inductor.card(tools.level, model, names, job.task.outputs, self.dtype).write(out)
 
         candidate = job.load(Artifact(pt2.FORMAT, out, "", {}))
         eager = hf.Eager(model, job.task.outputs)
@@ -89,8 +89,8 @@ class CompileAoti(Stage):
         compared = parity.parity(candidate, eager, source, job.task, tolerance, WHERE)
         return AotiFacts(
             dtype=self.dtype,
-            needs=list(built.needs),
-            compiler=compiler,
+            needs=list(tools.level.needs),
+            compiler=tools.about,
             bytes=(out / pt2.MODEL).stat().st_size,
             parity=Comparison.model_validate(compared),
         )

@@ -86,7 +86,14 @@ class CompileFastpath(Stage):
 
 
 def write(model: Any, task: Task, out: Path, dtype: str) -> None:
-    """Write the weights that the task reads, in `dtype`; the bytes depend on nothing else."""
+    """Write the weights that the task reads as safetensors; the bytes depend on nothing else.
+
+    Args:
+        model: what `hf.checkpoint` returned.
+        task: says whether the pooler is read.
+        out: directory to write into.
+        dtype: type of the floats, as torch spells it.
+    """
     import torch
     from safetensors.torch import save_file
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,10 +13,12 @@ from cpu_pipeline.backends.onnx import FORMAT, MODEL
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import batching, parity
-from cpu_pipeline.stages import _onnx, _trace
+from cpu_pipeline.stages import _onnx
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison
+from cpu_pipeline.stages._module import with_names
 
 if TYPE_CHECKING:
     from cpu_pipeline.tasks._base import Task
@@ -81,7 +82,15 @@ class ExportOnnx(Stage):
 
 
 def export(model: Any, task: Task, source: Path, out: Path, opset: int, inline: int = _onnx.INLINE) -> None:
-    """Write the module that `hf.checkpoint` gave of `source` as model.onnx into `out`.
+    """Write a model as model.onnx, dynamic in batch and length.
+
+    Args:
+        model: what `hf.checkpoint` returned.
+        task: names the outputs, and makes an example where the model takes no tokens.
+        source: the checkpoint's directory.
+        out: directory to write into.
+        opset: ONNX operator set.
+        inline: bytes of weights that stay in model.onnx.
 
     Raises:
         StageFailed: the exporter does not know how.
@@ -100,7 +109,7 @@ def export(model: Any, task: Task, source: Path, out: Path, opset: int, inline: 
     dims = {axis: torch.export.Dim(axis) for shape in axes.values() for axis in shape.values()}
     try:
         program = torch.onnx.export(
-            _named(model, names, task.outputs),
+            with_names(model, names, task.outputs),
             (),
             kwargs=example,
             dynamo=True,
@@ -120,29 +129,7 @@ def export(model: Any, task: Task, source: Path, out: Path, opset: int, inline: 
 
 
 def _reason(error: BaseException) -> str:
-    """Make one line of what lies at the bottom of an error: the exporter's own words are advice, in colour."""
+    """Write the first cause of an error on one line: the exporter's own message is advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
-    return said[:300] or type(error).__name__
-
-
-def _named(model: Any, names: tuple[str, ...], outputs: tuple[str, ...]) -> Any:
-    """Wrap a transformers model into a module that gives the task's outputs alone, in order."""
-    import torch
-
-    if "input_ids" not in names:
-        return _trace.named(model, names, outputs)
-
-    class Named(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> tuple[Any, ...]:
-            given = {"input_ids": input_ids, "attention_mask": attention_mask}
-            if token_type_ids is not None:
-                given["token_type_ids"] = token_type_ids
-            return tuple(hf.outputs_of(self.model(**given), outputs).values())
-
-    return Named().eval()
+    return one_line(error)

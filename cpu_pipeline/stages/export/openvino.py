@@ -13,6 +13,7 @@ from cpu_pipeline.backends import hf, openvino
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import batching, parity
 from cpu_pipeline.stages._base import Count, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison, ExportFacts
@@ -68,8 +69,8 @@ class ExportOpenvino(Stage):
         module = hf.checkpoint(source, job.task)
         kinds = job.task.input_kinds(source)
         names = hf.inputs_of(module, kinds)
-        given = None if "input_ids" in names else batching.example(job.task, source, names)
-        openvino.write(_convert(module, names, job.task.outputs, given), out, half=self.weights == "float16")
+        batch = None if "input_ids" in names else batching.example(job.task, source, names)
+        openvino.write(_convert(module, names, job.task.outputs, batch), out, half=self.weights == "float16")
         repo_files.carry(source, out)
         _card("f32").write(out)
 
@@ -86,20 +87,20 @@ class ExportOpenvino(Stage):
         )
 
 
-def _convert(module: Any, names: tuple[str, ...], outputs: tuple[str, ...], given: batching.Example | None) -> Any:
+def _convert(module: Any, names: tuple[str, ...], outputs: tuple[str, ...], batch: batching.Example | None) -> Any:
     """Convert a torch module; keep the outputs that the task reads, under the task's names, and nothing else.
 
-    `given` is a batch that is not of tokens, and its axes that differ between calls; all others keep their size.
+    `batch` is a batch that is not of tokens, and its axes that differ between calls; all others keep their size.
     """
     import torch
 
     ov = openvino.runtime()
-    if given is None:
+    if batch is None:
         example = {name: torch.ones(2, 7, dtype=torch.int64) for name in names}
         # Padding in the example: a trace without any may leave the mask out.
         example["attention_mask"][1, 5:] = 0
     else:
-        example = {name: torch.from_numpy(array) for name, array in given[0].items()}
+        example = {name: torch.from_numpy(array) for name, array in batch[0].items()}
     with warnings.catch_warnings():
         # Every place where the trace may have frozen something; the comparison that follows finds those that matter.
         warnings.simplefilter("ignore")
@@ -113,21 +114,20 @@ def _convert(module: Any, names: tuple[str, ...], outputs: tuple[str, ...], give
             IndexError,
             ov.frontend.OpConversionFailure,
         ) as error:
-            reason = " ".join(str(error).split())[:300]
             raise StageFailed(
-                f"export.openvino: {type(module).__name__} cannot be converted: {reason}; `export.optimum` with "
-                "`format: openvino` knows how to convert some models that OpenVINO alone does not"
+                f"export.openvino: {type(module).__name__} cannot be converted: {one_line(error)}; "
+                "`export.optimum` with `format: openvino` knows how to convert some models that OpenVINO alone does not"
             ) from error
-    kept = []
-    for place, name in enumerate(outputs):
-        found = [port for port in model.outputs if name in port.get_names()] or model.outputs[place : place + 1]
+    chosen = []
+    for position, name in enumerate(outputs):
+        found = [port for port in model.outputs if name in port.get_names()] or model.outputs[position : position + 1]
         if not found:
             raise StageFailed(f"export.openvino: the model has no output {name}")
         found[0].get_tensor().set_names({name})
-        kept.append(found[0].get_node())
-    if given is not None:
-        _name_inputs(model, names, *given)
-    return ov.Model(kept, model.get_parameters(), "model")
+        chosen.append(found[0].get_node())
+    if batch is not None:
+        _name_inputs(model, names, *batch)
+    return ov.Model(chosen, model.get_parameters(), "model")
 
 
 def _name_inputs(model: Any, names: tuple[str, ...], arrays: Arrays, axes: Mapping[str, Mapping[int, str]]) -> None:

@@ -19,6 +19,7 @@ from cpu_pipeline.backends import onnx, openvino
 from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages import _onnx
 from cpu_pipeline.stages._base import Count, Inputs, Job, Stage
@@ -79,7 +80,7 @@ class ExportOptimum(Stage):
         return self
 
     def gives(self) -> str:
-        """Name the format that was asked for."""
+        """Name the format, as the option `format` has it."""
         return self.format
 
     def environment(self, backends: Mapping[str, str]) -> str:
@@ -148,7 +149,7 @@ def checkpoint(path: Path, task: Task) -> Any:
         )
     except (*BROKEN, SafetensorError) as error:
         raise StageFailed(
-            f"export.optimum: transformers {transformers.__version__} does not load this checkpoint: {_line(error)}"
+            f"export.optimum: transformers {transformers.__version__} does not load this checkpoint: {one_line(error)}"
         ) from error
     missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
     if missing:
@@ -167,7 +168,7 @@ def _write_onnx(model: Any, task: Task, out: Path, opset: int | None) -> list[st
 
         raw = Path(scratch) / onnx.MODEL
         config = _exporter("onnx", model, task)
-        with _said(model):
+        with _one_line_errors(model):
             convert.export(
                 model,
                 config,
@@ -193,15 +194,15 @@ def _write_openvino(model: Any, task: Task, out: Path, opset: int | None) -> lis
         from optimum.exporters.openvino import convert
 
         raw = Path(scratch) / openvino.XML
-        with _said(model):
+        with _one_line_errors(model):
             convert.export(model, _exporter("openvino", model, task), raw, stateful=False, library_name="transformers")
         read = ov.Core().read_model(raw, raw.with_suffix(".bin"))
         ports = {name: port for port in read.outputs for name in port.get_names()}
         if lost := [name for name in task.outputs if name not in ports]:
             raise StageFailed(f"export.optimum: the model has no output {lost[0]}; it has {', '.join(sorted(ports))}")
-        kept = ov.Model([ports[name].get_node() for name in task.outputs], read.get_parameters(), "model")
-        openvino.write(kept, out)
-        return [port.get_any_name() for port in kept.inputs]
+        chosen = ov.Model([ports[name].get_node() for name in task.outputs], read.get_parameters(), "model")
+        openvino.write(chosen, out)
+        return [port.get_any_name() for port in chosen.inputs]
 
 
 def _exporter(format: str, model: Any, task: Task) -> Any:
@@ -224,14 +225,14 @@ def _exporter(format: str, model: Any, task: Task) -> Any:
         )
     except (ValueError, KeyError) as error:
         raise StageFailed(
-            f"export.optimum: Optimum cannot export {kind} for {name} to {format}: {_line(error)}"
+            f"export.optimum: Optimum cannot export {kind} for {name} to {format}: {one_line(error)}"
         ) from error
     return make(model.config, int_dtype="int64", float_dtype="fp32")
 
 
 @contextlib.contextmanager
-def _said(model: Any) -> Iterator[None]:
-    """Make one line of whatever Optimum's exporter raises; draw its example inputs from a fixed seed."""
+def _one_line_errors(model: Any) -> Iterator[None]:
+    """Write whatever Optimum's exporter raises on one line; draw its example inputs from a fixed seed."""
     import random
 
     import numpy as np
@@ -243,7 +244,7 @@ def _said(model: Any) -> Iterator[None]:
     try:
         yield
     except (*BROKEN, torch.onnx.errors.OnnxExporterError, AssertionError) as error:
-        raise StageFailed(f"export.optimum: Optimum cannot export {type(model).__name__}: {_line(error)}") from error
+        raise StageFailed(f"export.optimum: Optimum cannot export {type(model).__name__}: {one_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -265,7 +266,3 @@ def _quiet() -> Iterator[None]:
 
 def _size(out: Path) -> int:
     return sum(path.stat().st_size for path in out.iterdir() if path.suffix in (".onnx", ".onnx_data", ".xml", ".bin"))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -15,10 +15,12 @@ from cpu_pipeline.core import repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.figures import Note
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import batching, parity
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison
-from cpu_pipeline.stages._trace import FAILURES, trace, write
+from cpu_pipeline.stages._module import FAILURES
+from cpu_pipeline.stages._trace import trace, write
 
 if TYPE_CHECKING:
     from cpu_pipeline.tasks._base import Task
@@ -82,9 +84,9 @@ class ExportTorchscript(Stage):
             raise RecipeError(f"{WHERE}: the recipe names no task; it says which head to export")
         source = inputs["model"].path
         repo_files.carry(source, out)
-        fears: list[str] = []
+        warned: list[str] = []
         try:
-            facts = self._script(source, out, job, job.task, fears)
+            facts = self._script(source, out, job, job.task, warned)
         except StageFailed as error:
             if self.on_failure == "fail":
                 hint = "set `on_failure: eager` to ship the checkpoint itself, or take another export"
@@ -92,22 +94,22 @@ class ExportTorchscript(Stage):
             (out / MODEL).unlink(missing_ok=True)
             # The directory's name changes from run to run.
             reason = str(error).replace(str(out), FORMAT)
-            facts = {**_keep(source, out, job, job.task, self.tolerance), "reason": reason}
-        return TorchscriptFacts(**facts, tracer_warnings=fears)
+            facts = {**_copy_checkpoint(source, out, job, job.task, self.tolerance), "reason": reason}
+        return TorchscriptFacts(**facts, tracer_warnings=warned)
 
-    def _script(self, source: Path, out: Path, job: Job, task: Task, fears: list[str]) -> dict[str, Any]:
+    def _script(self, source: Path, out: Path, job: Job, task: Task, warned: list[str]) -> dict[str, Any]:
         """Write model.pt and prove it."""
         import torch
 
         module = hf.checkpoint(source, task)
         kinds = task.input_kinds(source)
         names = hf.inputs_of(module, kinds)
-        given = None if "input_ids" in names else batching.example(task, source, names)[0]
+        arrays = None if "input_ids" in names else batching.example(task, source, names)[0]
         module = module.to(getattr(torch, self.dtype))
-        write(script(module, names, task.outputs, self.optimize_for_inference, fears, given), out / MODEL, WHERE)
+        write(script(module, names, task.outputs, self.optimize_for_inference, warned, arrays), out / MODEL, WHERE)
         runtime: dict[str, Any] = {"inputs": list(names), "outputs": list(task.outputs)}
-        if given is not None:
-            runtime["warm"] = {name: [list(array.shape), str(array.dtype)] for name, array in given.items()}
+        if arrays is not None:
+            runtime["warm"] = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
         Card(FORMAT, runtime=runtime).write(out)
         written = job.load(Artifact(FORMAT, out, "", {}))
         eager = hf.Eager(module, task.outputs, kinds)
@@ -147,12 +149,18 @@ def script(
     names: tuple[str, ...],
     outputs: tuple[str, ...],
     optimize: bool,
-    fears: list[str],
-    given: Mapping[str, Any] | None = None,
+    warned: list[str],
+    arrays: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Trace and freeze the module that `hf.checkpoint` gave; `fears` gets the tracer's warnings.
+    """Trace and freeze a module.
 
-    `given` are arrays to trace with, for a model that takes no tokens.
+    Args:
+        module: what `hf.checkpoint` returned.
+        names: its inputs, in order.
+        outputs: what the task reads, in order.
+        optimize: whether to run torch.jit.optimize_for_inference, too.
+        warned: gets the tracer's warnings, a line each.
+        arrays: name -> numpy array to trace with, for a model that takes no tokens.
 
     Raises:
         StageFailed: it does something that a trace cannot hold.
@@ -160,26 +168,22 @@ def script(
     import torch
 
     try:
-        frozen = torch.jit.freeze(trace(module, names, outputs, fears, given))
+        frozen = torch.jit.freeze(trace(module, names, outputs, warned, arrays))
         return torch.jit.optimize_for_inference(frozen) if optimize else frozen
     except FAILURES as error:
-        raise StageFailed(f"{WHERE}: {type(module).__name__} cannot be traced: {_line(error)}") from error
+        raise StageFailed(f"{WHERE}: {type(module).__name__} cannot be traced: {one_line(error)}") from error
 
 
-def _keep(source: Path, out: Path, job: Job, task: Task, tolerance: float) -> dict[str, Any]:
+def _copy_checkpoint(source: Path, out: Path, job: Job, task: Task, tolerance: float) -> dict[str, Any]:
     """Make an artifact that runs the checkpoint itself, and run it."""
     weights = [path for path in sorted(source.iterdir()) if ".safetensors" in path.suffixes]
     for path in weights:
         shutil.copyfile(path, out / path.name)
     Card(FORMAT, runtime={"eager": True}).write(out)
-    kept = job.load(Artifact(FORMAT, out, "", {}))
+    copied = job.load(Artifact(FORMAT, out, "", {}))
     eager = hf.Eager(hf.checkpoint(source, task), task.outputs, task.input_kinds(source))
     return {
         "eager": True,
         "bytes": sum(path.stat().st_size for path in weights),
-        "parity": dict(parity.parity(kept, eager, source, task, tolerance, WHERE)),
+        "parity": dict(parity.parity(copied, eager, source, task, tolerance, WHERE)),
     }
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -16,11 +16,13 @@ from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.figures import Note
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison
-from cpu_pipeline.stages._trace import FAILURES, trace, write
+from cpu_pipeline.stages._module import FAILURES
+from cpu_pipeline.stages._trace import trace, write
 
 if TYPE_CHECKING:
     from cpu_pipeline.backends._base import Session
@@ -129,7 +131,7 @@ class FuseIpex(Stage):
             raise RecipeError("fuse.ipex: the recipe names no task; it says which head to keep")
         if lacking := host.missing(NEEDS[self.dtype]):
             raise BackendMissing(
-                f"fuse.ipex: `dtype: {self.dtype}` needs {', '.join(lacking)}, which this CPU has not; "
+                f"fuse.ipex: `dtype: {self.dtype}` needs {', '.join(lacking)}, which this CPU lacks; "
                 "use float32, or export.openvino"
             )
         source = inputs["model"]
@@ -157,9 +159,13 @@ class FuseIpex(Stage):
         )
 
     def expected(self, promise: Mapping[str, int]) -> dict[str, int]:
-        """Say how many of each fusion to insist on, given what IPEX promises for the graph."""
-        said = {name: getattr(self, name) for name in FUSIONS}
-        return {name: promise[name] if number == "all" else number for name, number in said.items()}
+        """Return how many of each fusion to require: name, as in FUSIONS -> number.
+
+        Args:
+            promise: how many IPEX promises for the graph, by the same names.
+        """
+        options = {name: getattr(self, name) for name in FUSIONS}
+        return {name: promise[name] if number == "all" else number for name, number in options.items()}
 
     def details(self, facts: IpexFacts) -> list[Note]:
         """Return how often each fusion was made."""
@@ -185,9 +191,9 @@ class FuseIpex(Stage):
         try:
             return torch.jit.freeze(trace(model, names, task.outputs)), names
         except FAILURES as error:
-            line = " ".join(str(error).split())[:300] or type(error).__name__
             raise StageFailed(
-                f"fuse.ipex: {type(model).__name__} cannot be traced: {line}; use export.openvino or compile.aoti"
+                f"fuse.ipex: {type(model).__name__} cannot be traced: {one_line(error)}; "
+                "use export.openvino or compile.aoti"
             ) from error
 
 
@@ -217,10 +223,18 @@ def fusions(graph: Any) -> dict[str, int]:
 
 
 def promised(counts: Mapping[str, int], kernels: str, attention_kernel: str) -> dict[str, int]:
-    """Say how many of each fusion IPEX promises for a frozen graph with these operators.
+    """Count what IPEX promises to fuse in a frozen graph.
 
     An add between a linear layer and a layer norm goes to one of them: to the linear layer with oneDNN, else to the
     norm. The sum of the embeddings goes to the norm always.
+
+    Args:
+        counts: operator -> number of nodes, before anything is fused.
+        kernels: `onednn` or `mkl`, as the option.
+        attention_kernel: `ipex` or `torch`, as the option.
+
+    Returns:
+        Name of a fusion, as in FUSIONS -> number.
     """
     layers = counts.get("aten::softmax", 0) + counts.get("aten::scaled_dot_product_attention", 0)
     inside = kernels == "onednn"

@@ -35,7 +35,7 @@ class FuseFacts(Facts):
     bias_gelu: Count = Field(alias="BiasGelu")
     """Nodes of BiasGelu."""
     attention_expected: Count
-    """Attention nodes that were asked for."""
+    """Attention nodes that were required."""
     nodes_before: Count
     """Nodes of the graph before fusing."""
     nodes: Count
@@ -128,8 +128,8 @@ def require_fused(counts: Mapping[str, int], expected: int) -> None:
     """
     fused = counts.get("Attention", 0)
     if fused < expected:
-        said = ", ".join(f"{name} {counts.get(name, 0)}" for name in FUSED)
+        found = ", ".join(f"{name} {counts.get(name, 0)}" for name in FUSED)
         raise StageFailed(
-            f"fuse.onnx: {fused} of {expected} attention layers were fused ({said}): the rewriter does not know this "
+            f"fuse.onnx: {fused} of {expected} attention layers were fused ({found}): the rewriter does not know this "
             f"graph; export it with opset 18, or set `attention: {fused}` to accept it"
         )

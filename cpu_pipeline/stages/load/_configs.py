@@ -59,13 +59,13 @@ def screen(folder: Path, allow: Collection[str]) -> None:
     """
     for path in sorted(p for p in folder.rglob("*.json") if "config" in p.name):
         config = read_json(path)
-        said = list(_dangers(config))
-        if said and "auto_map" not in allow:
+        dangers = list(_dangers(config))
+        if dangers and "auto_map" not in allow:
             raise Refused(
-                f"{path.name}: `{said[0]}` makes libraries run code that comes with the model, which this tool never "
-                f"does; choose a model without it, or say `allow: [auto_map]` in the recipe to remove the key"
+                f"{path.name}: `{dangers[0]}` makes libraries run code that comes with the model, which this tool "
+                f"never does; choose a model without it, or say `allow: [auto_map]` in the recipe to remove the key"
             )
-        if said or any(key in config for key in PATHS):
+        if dangers or any(key in config for key in PATHS):
             write_json(path, {key: value for key, value in _without(config).items() if key not in PATHS})
 
 

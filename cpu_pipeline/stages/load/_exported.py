@@ -59,10 +59,10 @@ def _move(out: Path, ending: str, usual: str, *companions: str) -> dict[str, Any
 
 def _screen_card(path: Path, format: str) -> None:
     """Check the card that a published build of ours carries: what it was built for, and at which precision it runs."""
-    said = read_json(path)
-    needs, runtime = said.get("needs"), said.get("runtime")
-    if said.get("format") != format:
-        raise RecipeError(f"{CARD}: the model is {said.get('format')!r}, not {format!r}; correct `format:`")
+    card = read_json(path)
+    needs, runtime = card.get("needs"), card.get("runtime")
+    if card.get("format") != format:
+        raise RecipeError(f"{CARD}: the model is {card.get('format')!r}, not {format!r}; correct `format:`")
     if not isinstance(needs, list) or not all(isinstance(n, str) and re.fullmatch(r"[\w|]+", n) for n in needs):
         raise StageFailed(f"{CARD}: not a valid card: `needs` must list instruction sets; fetch the model again")
     if not isinstance(runtime, Mapping):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.stages.load._configs import read_json
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def _shards(folder: Path) -> list[Path]:
     single, index = folder / "pytorch_model.bin", folder / "pytorch_model.bin.index.json"
     if single.is_file():
         return [single]
-    places = read_json(index).get("weight_map")
-    names = sorted({str(place) for place in places.values()}) if isinstance(places, dict) else []
+    shards = read_json(index).get("weight_map")
+    names = sorted({str(shard) for shard in shards.values()}) if isinstance(shards, dict) else []
     for name in names:
         if not re.fullmatch(r"pytorch_model[\w-]*\.bin", name) or not (folder / name).is_file():
             raise RecipeError(f"{index.name}: the shard {name!r} is missing; bring every shard, or fetch it again")
@@ -58,12 +59,12 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     try:
-        said = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
     except MALFORMED as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = one_line(error)
         raise StageFailed(f"{path.name}: not a valid file of pickled weights: {reason}") from None
-    if not isinstance(said, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in said.items()
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in loaded.items()
     ):
         raise StageFailed(f"{path.name}: not a valid file of pickled weights: it is no dictionary of tensors")
-    return said
+    return loaded

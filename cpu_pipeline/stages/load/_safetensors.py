@@ -71,8 +71,8 @@ def _screen(path: Path) -> Weights:
         reason = "its header does not begin with `{`" if sane else f"a header of {length} bytes in a file of {size}"
         raise ValueError(reason)
     header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles)
-    said = header.pop("__metadata__", {})
-    if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its __metadata__ is not a map of strings")
     weights = Weights()
     spans = []

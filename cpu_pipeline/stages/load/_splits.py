@@ -9,6 +9,7 @@ from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import SPLITS, names_split
+from cpu_pipeline.core.text import one_line
 
 LONGEST_HEADER = 1 << 20
 """Bytes of README.md that are looked at for its YAML header."""
@@ -20,21 +21,31 @@ def choose(names: Sequence[str], readme: Path, config: str | None, split: str | 
     README.md's header is read as the Hub documents it (`configs:` with `data_files:`),
     https://huggingface.co/docs/hub/datasets-manual-configuration
 
+    Args:
+        names: data files, relative to the data set's folder.
+        readme: its README.md, which may be missing.
+        config: configuration of the data set, where it has several.
+        split: the split's name.
+        where: what is read, for messages.
+
     Raises:
         RecipeError: there is no such split or configuration; names those there are.
     """
     if split is None:
         return sorted(names)
-    told = _configs(readme) if readme.is_file() else {}
-    if not told:
+    configurations = _configs(readme) if readme.is_file() else {}
+    if not configurations:
         return _by_name(names, config, split, where)
     if config is None:
-        config = next((name for name, (_, usual) in told.items() if usual), None)
-        config = config or ("default" if "default" in told else next(iter(told)) if len(told) == 1 else None)
-    if config not in told:
-        asked = f"no configuration {config!r}" if config else "it has several configurations"
-        raise RecipeError(f"{where}: {asked}; say `config:` with one of {', '.join(sorted(told))}")
-    patterns = told[config][0]
+        config = next((name for name, (_, usual) in configurations.items() if usual), None)
+    if config is None and "default" in configurations:
+        config = "default"
+    elif config is None and len(configurations) == 1:
+        config = next(iter(configurations))
+    if config not in configurations:
+        problem = f"no configuration {config!r}" if config else "it has several configurations"
+        raise RecipeError(f"{where}: {problem}; say `config:` with one of {', '.join(sorted(configurations))}")
+    patterns = configurations[config][0]
     if split not in patterns:
         raise RecipeError(f"{where}: no split {split!r}; there is {', '.join(sorted(patterns))}")
     chosen = [name for name in sorted(names) if any(_glob(pattern).fullmatch(name) for pattern in patterns[split])]
@@ -53,11 +64,11 @@ def _by_name(names: Sequence[str], config: str | None, split: str, where: str) -
             raise RecipeError(f"{where}: no file is named after the configuration {config!r}; leave `config:` out")
         names = inside
     chosen = sorted(name for name in names if names_split(name, split))
-    there = {known for known in SPLITS for name in names if names_split(name, known)}
-    if not chosen and split == "train" and not there:
+    known_splits = {known for known in SPLITS for name in names if names_split(name, known)}
+    if not chosen and split == "train" and not known_splits:
         return sorted(names)
     if not chosen:
-        raise RecipeError(f"{where}: no split {split!r}; there is {', '.join(sorted(there)) or 'train'}")
+        raise RecipeError(f"{where}: no split {split!r}; there is {', '.join(sorted(known_splits)) or 'train'}")
     return chosen
 
 
@@ -66,8 +77,8 @@ def _configs(readme: Path) -> dict[str, tuple[dict[str, list[str]], bool]]:
     with readme.open("rb") as file:
         text = file.read(LONGEST_HEADER).decode("utf-8", errors="replace")
     header = re.match(r"---\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
-    said = _yaml(header[1]) if header else None
-    entries = said.get("configs") if isinstance(said, dict) else None
+    settings = _yaml(header[1]) if header else None
+    entries = settings.get("configs") if isinstance(settings, dict) else None
     found = {}
     for entry in entries if isinstance(entries, list) else []:
         if not isinstance(entry, dict) or "data_files" not in entry:
@@ -89,17 +100,16 @@ def _yaml(text: str) -> Any:
     try:
         return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise StageFailed(f"README.md: not a valid YAML header: {reason}; choose another revision") from None
+        raise StageFailed(f"README.md: not a valid YAML header: {one_line(error)}; choose another revision") from None
 
 
-def _patterns(said: Any) -> dict[str, list[str]]:
+def _patterns(value: Any) -> dict[str, list[str]]:
     """Bring `data_files` to split -> patterns; it may be one pattern, a list of them, a list of splits, or a map."""
-    if isinstance(said, dict):
-        return {str(split): _texts(value) for split, value in said.items()}
-    if isinstance(said, list) and said and all(isinstance(item, dict) for item in said):
-        return {str(item.get("split", "train")): _texts(item.get("path")) for item in said}
-    return {"train": _texts(said)}
+    if isinstance(value, dict):
+        return {str(split): _texts(patterns) for split, patterns in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return {str(item.get("split", "train")): _texts(item.get("path")) for item in value}
+    return {"train": _texts(value)}
 
 
 def _texts(value: Any) -> list[str]:

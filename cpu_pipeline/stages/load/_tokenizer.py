@@ -10,6 +10,7 @@ from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import choose_tokenizer
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.stages.load._configs import read_json, write_json
 
 FAST = "tokenizer.json"
@@ -55,14 +56,14 @@ def _make(folder: Path) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = one_line(error)
         raise StageFailed(f"{vocabulary[0]}: no tokenizer.json can be made of it: {reason}; add one yourself") from None
-    with tempfile.TemporaryDirectory(dir=folder) as made:
-        tokenizer.save_pretrained(made)
-        if not (Path(made) / FAST).is_file():
+    with tempfile.TemporaryDirectory(dir=folder) as saved:
+        tokenizer.save_pretrained(saved)
+        if not (Path(saved) / FAST).is_file():
             raise StageFailed(f"{vocabulary[0]}: this kind of tokenizer has no tokenizer.json; name another tokenizer")
         for name in (FAST, CONFIG):
-            shutil.copyfile(Path(made) / name, folder / name)
+            shutil.copyfile(Path(saved) / name, folder / name)
     config = read_json(folder / CONFIG)
     for key in ("name_or_path", "is_local", "local_files_only"):
         config.pop(key, None)
@@ -89,31 +90,31 @@ def check_fit(folder: Path, config: dict[str, Any]) -> dict[str, int]:
             f"{size} embeddings (vocab_size); name the tokenizer the model was trained with"
         )
     for key in ("pad_token_id", "bos_token_id", "cls_token_id", "sep_token_id"):
-        said = config.get(key)
-        if isinstance(said, int) and said >= size:
-            raise RecipeError(f"config.json: {key} is {said}, but vocab_size is {size}; correct it in the model")
+        token = config.get(key)
+        if isinstance(token, int) and token >= size:
+            raise RecipeError(f"config.json: {key} is {token}, but vocab_size is {size}; correct it in the model")
     return {"tokens": len(set(ids.values())), "vocab_size": size}
 
 
 def _vocabulary(config: dict[str, Any]) -> int | None:
     inner = config.get("text_config")
-    for place in (config, inner if isinstance(inner, dict) else {}):
-        if isinstance(place.get("vocab_size"), int):
-            return int(place["vocab_size"])
+    for settings in (config, inner if isinstance(inner, dict) else {}):
+        if isinstance(settings.get("vocab_size"), int):
+            return int(settings["vocab_size"])
     return None
 
 
-def _ids(said: dict[str, Any]) -> Iterator[tuple[str, int]]:
+def _ids(tokenizer: dict[str, Any]) -> Iterator[tuple[str, int]]:
     """List token -> id of tokenizer.json: the vocabulary, added tokens, and those that the post-processor inserts."""
     try:
-        vocabulary = said["model"]["vocab"]
+        vocabulary = tokenizer["model"]["vocab"]
         if isinstance(vocabulary, dict):
             yield from ((str(token), int(number)) for token, number in vocabulary.items())
         else:
             yield from ((str(entry[0]), number) for number, entry in enumerate(vocabulary))
-        for token in said.get("added_tokens") or []:
+        for token in tokenizer.get("added_tokens") or []:
             yield str(token["content"]), int(token["id"])
-        post = said.get("post_processor") or {}
+        post = tokenizer.get("post_processor") or {}
         for step in [post, *(post.get("processors") or [])]:
             for token, entry in (step.get("special_tokens") or {}).items():
                 yield from ((f"{token} of the post-processor", int(number)) for number in entry["ids"])

@@ -1,4 +1,4 @@
-"""The proof that no row of one data role is a row of another: nothing is judged by what it was made from."""
+"""Check that the data roles are disjoint: nothing is judged by the rows it was made from."""
 
 from __future__ import annotations
 

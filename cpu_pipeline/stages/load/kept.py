@@ -1,4 +1,4 @@
-"""What is in service, or was: an output of an earlier build, to be compared with what would take its place."""
+"""An output of an earlier build, in service or before it, that a candidate is compared with."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class KeptFacts(Facts):
 
 
 class LoadKept(Stage):
-    """Take up again what an earlier build put out, by its digest."""
+    """Load an output of an earlier build, by its digest."""
 
     facts_model: ClassVar = KeptFacts
     internal: ClassVar = True
     unkeyed: ClassVar = frozenset({"folder", "files"})
 
     format: str
-    """What it is: a model's format, or predictions."""
+    """Its format: a model's, or `predictions`."""
     digest: str
-    """The digest it had as an artifact; it says all that counts."""
+    """Its digest as an artifact; it alone decides what is loaded."""
     folder: str
-    """Where it lies."""
+    """Folder that holds it."""
     files: tuple[str, ...]
-    """Which files of the folder belong to it."""
+    """Files of the folder that belong to it."""
 
     def gives(self) -> str:
         return self.format
@@ -41,10 +41,10 @@ class LoadKept(Stage):
         """Copy it.
 
         Raises:
-            Refused: it is not what it was.
+            Refused: its digest has changed.
         """
         for name in self.files:
             copy_file(Path(self.folder, name), out / name)
         if digest_tree(out) != self.digest:
-            raise Refused(f"{self.folder} is not what was put out; see `cpu-pipeline verify`")
+            raise Refused(f"{self.folder} is not what was published; see `cpu-pipeline verify`")
         return KeptFacts(files=len(self.files))

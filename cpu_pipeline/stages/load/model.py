@@ -52,7 +52,7 @@ class LoadModel(Stage):
     """What the model is: `hf`, `onnx` or `openvino`."""
 
     def gives(self) -> str:
-        """Return the format of the checkpoint, which is kept."""
+        """Return the format of the checkpoint, which does not change."""
         return self.format
 
     def run(self, inputs: Inputs, out: Path, job: Job) -> ModelFacts:
@@ -112,17 +112,17 @@ def _screen_weights(out: Path) -> dict[str, Any]:
 
 
 def _screen_shards(out: Path, index: Path) -> _safetensors.Weights:
-    places = _configs.read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
+    shards = _configs.read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise StageFailed(f"{index.name}: not a valid index: weight_map must map tensors to files")
     weights = _safetensors.Weights()
-    for shard in sorted(set(places.values())):
+    for shard in sorted(set(shards.values())):
         if not re.fullmatch(r"[\w.-]+\.safetensors", shard) or not (out / shard).is_file():
             raise RecipeError(
                 f"{index.name}: the shard {shard!r} is missing; bring every shard, or fetch the model again"
             )
         found = _safetensors.screen(out / shard)
-        if lost := sorted(name for name, place in places.items() if place == shard and name not in found.names):
+        if lost := sorted(name for name, file in shards.items() if file == shard and name not in found.names):
             raise StageFailed(f"{shard}: not a valid shard: it lacks {lost[0]!r}, which {index.name} promises")
         weights += found
     return weights

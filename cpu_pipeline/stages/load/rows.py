@@ -86,15 +86,15 @@ class LoadRows(Stage):
             raise RecipeError(f"{self._where}: take: {self.take}, but there are {total} rows; take fewer")
         picked = sample(total, self.take, self.seed) if self.take else range(total)
         rows = self._rows(tables, picked, job.task, _media.Carrier(home, out))
-        if any("id" not in self._places(table, job.task) for table in tables):
+        if any("id" not in self._columns_of(table, job.task) for table in tables):
             origin = digest_json({name: digest_file(home / name) for name in chosen})
             (out / ORIGIN).write_text(canonical({"files": origin}) + "\n", encoding="utf-8")
         write_jsonl(out / ROWS, rows)
         labels = {
-            column: table.labels[place]
+            column: table.labels[name]
             for table in tables
-            for column, place in self._places(table, job.task).items()
-            if place in table.labels
+            for column, name in self._columns_of(table, job.task).items()
+            if name in table.labels
         }
         ids = digest_json([row["id"] for row in rows])
         return RowsFacts(rows=len(rows), total=total, ids=ids, files=chosen, labels=labels)
@@ -110,30 +110,31 @@ class LoadRows(Stage):
         seen: dict[str, str] = {}
         start = 0
         for table in tables:
-            places = self._places(table, task)
-            here = [i - start for i in picked if start <= i < start + table.count]
-            for index, raw in zip(here, table.take(here, sorted(set(places.values()))), strict=True):
-                renamed = {key: raw[place] for key, place in places.items() if place in raw}
+            names_of = self._columns_of(table, task)
+            within = [i - start for i in picked if start <= i < start + table.count]
+            for index, raw in zip(within, table.take(within, sorted(set(names_of.values()))), strict=True):
+                renamed = {key: raw[name] for key, name in names_of.items() if name in raw}
                 for column in task.files & renamed.keys():
-                    with _media.named(f"{self._where}: {table.place(index)}: `{column}`"):
+                    with _media.named(f"{self._where}: {table.row_name(index)}: `{column}`"):
                         renamed[column] = media(renamed[column], Path(table.name).parent)
-                made = f"{self.split or Path(table.name).stem}-{(start if self.split else 0) + index}"
-                row = self._row(renamed, made, f"{self._where}: {table.place(index)}", task)
+                generated = f"{self.split or Path(table.name).stem}-{(start if self.split else 0) + index}"
+                row = self._row(renamed, generated, f"{self._where}: {table.row_name(index)}", task)
                 if row["id"] in seen:
                     raise RecipeError(
-                        f"{self._where}: {table.place(index)}: the id {row['id']!r} is also that of {seen[row['id']]}; "
+                        f"{self._where}: {table.row_name(index)}: "
+                        f"the id {row['id']!r} is also that of {seen[row['id']]}; "
                         f"make ids unique, or rename the column so that ids are made"
                     )
-                seen[row["id"]] = table.place(index)
+                seen[row["id"]] = table.row_name(index)
                 rows.append(row)
             start += table.count
         return rows
 
-    def _row(self, raw: dict[str, Any], made: str, where: str, task: Task) -> dict[str, Any]:
-        said = raw.get("id")
-        if isinstance(said, (bool, float, list, dict, bytes)):
-            raise RecipeError(f"{where}: the id {said!r} is neither a text nor a whole number; correct it")
-        raw["id"] = made if said is None or said == "" else str(said)
+    def _row(self, raw: dict[str, Any], generated: str, where: str, task: Task) -> dict[str, Any]:
+        own = raw.get("id")
+        if isinstance(own, (bool, float, list, dict, bytes)):
+            raise RecipeError(f"{where}: the id {own!r} is neither a text nor a whole number; correct it")
+        raw["id"] = generated if own is None or own == "" else str(own)
         try:
             row = task.row(raw)
             row["id"] = raw["id"]
@@ -142,7 +143,7 @@ class LoadRows(Stage):
             raise RecipeError(f"{where}: {error}; correct it, or name other columns with `columns:`") from None
         return row
 
-    def _places(self, table: Table, task: Task) -> dict[str, str]:
+    def _columns_of(self, table: Table, task: Task) -> dict[str, str]:
         """Map each column of the task that this file has to the file's name for it.
 
         Raises:
@@ -155,20 +156,20 @@ class LoadRows(Stage):
             raise RecipeError(
                 f"{self._where}: columns: the task has no column {strange[0]!r}{hint}; it has {', '.join(known)}"
             )
-        places = {}
+        names_of = {}
         for column, needed in known.items():
-            place = self.columns.get(column, column)
-            if place in table.columns:
-                places[column] = place
+            name = self.columns.get(column, column)
+            if name in table.columns:
+                names_of[column] = name
             elif needed or column in self.columns:
                 taken = set(self.columns.values()) | {c for c in known if c not in self.columns}
                 free = [c for c in table.columns if c not in taken] or list(table.columns)
-                close = get_close_matches(place, free, 1, 0.5) or get_close_matches(column, free, 1, 0.5)
+                close = get_close_matches(name, free, 1, 0.5) or get_close_matches(column, free, 1, 0.5)
                 raise RecipeError(
-                    f"{self._where}: {table.name}: no column {place!r}; it has {', '.join(table.columns)}; "
+                    f"{self._where}: {table.name}: no column {name!r}; it has {', '.join(table.columns)}; "
                     f"say which one it is: `columns: {{{column}: {close[0] if close else (free or ['...'])[0]}}}`"
                 )
-        return places
+        return names_of
 
 
 def sample(total: int, take: int, seed: int) -> list[int]:
@@ -177,6 +178,14 @@ def sample(total: int, take: int, seed: int) -> list[int]:
     Neighbouring rows are alike (SQuAD asks five questions about each paragraph), and a spread sample calibrates better
     than a run of neighbours. Which index of its part is picked hangs on SHA-256 of seed and part: Python promises equal
     sequences across versions for `Random.random` alone, not for `Random.sample`.
+
+    Args:
+        total: number of rows.
+        take: how many to pick, at most `total`.
+        seed: other seeds pick other rows.
+
+    Returns:
+        Indices from 0, ascending.
     """
     picked = []
     for part in range(take):

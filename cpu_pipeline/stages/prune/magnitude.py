@@ -255,10 +255,10 @@ def _list_tensors(source: Path) -> Iterator[_Tensor]:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             header = json.loads(opened.read(length))
-        for name, said in header.items():
+        for name, entry in header.items():
             if name != "__metadata__":
-                start = 8 + length + said["data_offsets"][0]
-                yield _Tensor(name, file, said["dtype"], tuple(said["shape"]), start)
+                start = 8 + length + entry["data_offsets"][0]
+                yield _Tensor(name, file, entry["dtype"], tuple(entry["shape"]), start)
 
 
 def _weight_files(source: Path) -> list[Path]:

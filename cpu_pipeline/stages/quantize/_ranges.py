@@ -18,16 +18,27 @@ FILE = "ranges.json"
 
 
 def feed(task: Task, model: Path, rows: Path, samples: int, batch: int, names: Sequence[str]) -> list[Arrays]:
-    """Encode `samples` rows, spread evenly over the file, into batches of neighbouring lengths.
+    """Encode rows into batches of neighbouring lengths.
+
+    Args:
+        task: encodes the rows.
+        model: directory with the tokenizer, or what else the task encodes with.
+        rows: JSON lines, a row each.
+        samples: how many rows to take, spread evenly over the file.
+        batch: features in a batch.
+        names: inputs to return.
+
+    Returns:
+        Batches of input name -> array of shape (batch, ...), right-padded to the longest feature; tokens are int64.
 
     Raises:
         RecipeError: there are no rows.
     """
-    there = task.read_rows(rows)
-    if not there:
+    available = task.read_rows(rows)
+    if not available:
         raise RecipeError("quantize.onnx: data.calibration has no rows; take some")
-    step = max(1.0, len(there) / samples)
-    chosen = [there[int(i * step)] for i in range(min(samples, len(there)))]
+    step = max(1.0, len(available) / samples)
+    chosen = [available[int(i * step)] for i in range(min(samples, len(available)))]
     features, kinds = task.encode(chosen, model), task.input_kinds(model)
     return [pad([features[i] for i in numbers], names, kinds) for numbers in batches(features, batch, kinds)]
 
@@ -35,10 +46,18 @@ def feed(task: Task, model: Path, rows: Path, samples: int, batch: int, names: S
 def observe(
     model: Path, batches: Iterable[Arrays], operators: Sequence[str], method: Method, percentile: float, work: Path
 ) -> Path:
-    """Write the ranges of every activation of `operators` as ONNX Runtime's calibration cache into `work`.
+    """Find the range of every activation of the operators, and write them as ONNX Runtime's calibration cache.
 
-    Batches go through one by one: the calibrators keep every activation of what they are given at once, which for a few
-    hundred long sequences is tens of gigabytes.
+    Args:
+        model: the float ONNX graph.
+        batches: what `feed` returned.
+        operators: types of the operators whose activations are watched.
+        method: how a range follows from the values: all of them, least entropy lost, or a percentile.
+        percentile: percentage of the values within a range, with the method `percentile`.
+        work: directory to write into.
+
+    Returns:
+        The file that was written.
     """
     from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_data
@@ -52,6 +71,8 @@ def observe(
         use_external_data_format=any(model.parent.glob("*.onnx_data")),
         extra_options={"percentile": percentile} if method == "percentile" else {},
     )
+    # One by one: the calibrators keep every activation of the arrays that they get at once, which for a few hundred
+    # long sequences is tens of gigabytes.
     for arrays in batches:
         calibrator.collect_data(_Once(dict(arrays)))
     save_tensors_data(calibrator.compute_data(), work / FILE)

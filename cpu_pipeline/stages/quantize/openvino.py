@@ -21,6 +21,7 @@ from cpu_pipeline.backends import openvino
 from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 
@@ -133,7 +134,7 @@ class QuantizeOpenvino(Stage):
 
         Raises:
             StageFailed: nothing was quantized, or NNCF failed.
-            RecipeError: there is nothing to calibrate on, or the ignored scope names what is not there.
+            RecipeError: there is nothing to calibrate on, or the ignored scope names an operation that the model lacks.
             BackendMissing: this machine's arithmetic overflows, and the target's does not.
         """
         source = inputs["model"].path
@@ -193,9 +194,9 @@ class QuantizeOpenvino(Stage):
 
     def _check_scope(self, model: Any) -> None:
         """Check that every part of the ignored scope is something in the model, before any calibration."""
-        there = [node for node in model.get_ordered_ops() if node.get_type_name() not in ("Constant", "Result")]
-        names = sorted({node.get_friendly_name() for node in there})
-        types = sorted({node.get_type_name() for node in there})
+        operations = [node for node in model.get_ordered_ops() if node.get_type_name() not in ("Constant", "Result")]
+        names = sorted({node.get_friendly_name() for node in operations})
+        types = sorted({node.get_type_name() for node in operations})
         for option, known in (("ignored_names", names), ("ignored_types", types), ("ignored_patterns", names)):
             for wanted in getattr(self, option):
                 if wanted in known or (option == "ignored_patterns" and any(re.match(wanted, name) for name in known)):
@@ -207,7 +208,7 @@ class QuantizeOpenvino(Stage):
                 )
 
     def _overflow_fix(self, isa: tuple[str, ...]) -> str:
-        """Decide by the target; refuse to correct biases with arithmetic that overflows here and not there."""
+        """Decide by the target; refuse to correct biases with arithmetic that overflows on this machine alone."""
         fix: str = self.overflow_fix
         if fix == "auto":
             fix = "disable" if host.has_vnni(isa or None) else "enable"
@@ -282,7 +283,7 @@ def _nncf() -> Iterator[Any]:
         try:
             yield nncf
         except (*broken, RuntimeError, ValueError) as error:
-            raise StageFailed(f"quantize.openvino: NNCF failed: {' '.join(str(error).split())[:300]}") from error
+            raise StageFailed(f"quantize.openvino: NNCF failed: {one_line(error)}") from error
 
 
 def _size(folder: Path) -> int:

@@ -16,14 +16,18 @@ from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import read_jsonl
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime import parity
-from cpu_pipeline.stages import _aoti
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages._facts import Comparison
+from cpu_pipeline.stages.compile import _inductor
+from cpu_pipeline.stages.compile._toolchain import toolchain
 from cpu_pipeline.stages.quantize._ranges import feed
 
 if TYPE_CHECKING:
+    from cpu_pipeline.backends._base import Session
     from cpu_pipeline.core.model_io import Arrays
+    from cpu_pipeline.tasks._base import Task
 
 WHERE = "quantize.pt2e"
 CALL = "aoti_torch_cpu__qlinear_pointwise"
@@ -56,7 +60,7 @@ class Pt2eFacts(Facts):
     needs: list[str]
     """Instruction sets that the library needs."""
     compiler: str
-    """First line of what the C++ compiler says of itself."""
+    """First line of what the C++ compiler prints about itself."""
     bytes: Count
     """Bytes of the library and its weights."""
     compared: Comparison
@@ -113,31 +117,26 @@ class QuantizePt2e(Stage):
         """
         if job.task is None:
             raise RecipeError(f"{WHERE}: the recipe names no task; it says which head to quantize")
-        built = _aoti.level(WHERE, job.isa, self.dtype)
-        reduced = _reduced(job.isa)
-        cxx, compiler = _aoti.compiler(WHERE, built.flags)
+        tools, reduced = toolchain(WHERE, job.isa, self.dtype), _reduced(job.isa)
         source = inputs["model"].path
         model = hf.checkpoint(source, job.task)
-        module, names, example = _aoti.inputs(model, job.task.outputs)
+        module, names, example = _inductor.prepare(model, job.task.outputs)
         batches = self._calibration(source, names, job)
 
-        exported = _aoti.export(WHERE, module, names, example)
-        with _torchao() as options:
+        exported = _inductor.export_program(WHERE, module, names, example)
+        with _torchao() as passes:
             quantized = self._quantize(exported, batches, reduced, job.threads)
-            program = _aoti.export(WHERE, quantized, names, example)
-            text = _aoti.compile(WHERE, program, out, built, cxx, freezing=True, mixed=self.dtype, more=options)
+            program = _inductor.export_program(WHERE, quantized, names, example)
+            options = {"freezing": True, **passes}
+            text = _inductor.compile_program(WHERE, program, out, tools, mixed=self.dtype, options=options)
         count = text.count(f"{CALL}_") + text.count(f"{CALL}(")
         if not count:
             raise StageFailed(f"{WHERE}: no linear layer was quantized in {type(model).__name__}")
         repo_files.carry(source, out)
         needs = () if reduced else (host.VNNI,)
-        _aoti.card(built, model, names, job.task.outputs, f"int8, {self.dtype}", needs).write(out)
+        _inductor.card(tools.level, model, names, job.task.outputs, f"int8, {self.dtype}", needs).write(out)
 
-        candidate = job.load(Artifact(pt2.FORMAT, out, "", {}))
-        eager = hf.Eager(model, job.task.outputs)
-        kinds = job.task.input_kinds(source)
-        compared = parity.compare(candidate, eager, job.task.examples(source), kinds, job.task.per_token)
-        parity.require_parity(compared, float("inf"), WHERE)
+        compared = _compare(job.load(Artifact(pt2.FORMAT, out, "", {})), model, source, job.task)
         tokens = sum(batch["input_ids"].size for batch in batches)
         return Pt2eFacts(
             activations=self.activations,
@@ -146,10 +145,10 @@ class QuantizePt2e(Stage):
             quantized_linear_layers=count,
             reduced_range=reduced,
             calibration=Pt2eCalibration(samples=len(batches), tokens=tokens),
-            needs=[*built.needs, *needs],
-            compiler=compiler,
+            needs=[*tools.level.needs, *needs],
+            compiler=tools.about,
             bytes=(out / pt2.MODEL).stat().st_size,
-            compared=Comparison.model_validate(compared),
+            compared=compared,
         )
 
     def _calibration(self, source: Path, names: Sequence[str], job: Job) -> list[Arrays]:
@@ -173,7 +172,7 @@ class QuantizePt2e(Stage):
         quantizer = x86.X86InductorQuantizer().set_function_type_qconfig(torch.nn.functional.linear, config)
         try:
             # Ranges follow sums, and these the number of threads.
-            with torch.no_grad(), _aoti.threads(threads):
+            with torch.no_grad(), _inductor.threads(threads):
                 prepared = prepare_pt2e(exported.module(check_guards=False), quantizer)
                 if not batches:
                     # Observers see weights on a call, too: without one, their scales would be made up.
@@ -181,9 +180,16 @@ class QuantizePt2e(Stage):
                 for batch in batches:
                     prepared(**{name: torch.from_numpy(array) for name, array in batch.items()})
                 return convert_pt2e(prepared)
-        except _aoti.FAILURES as error:
-            said = " ".join(str(error).split())[:300]
-            raise StageFailed(f"{WHERE}: torchao does not quantize this model: {said}") from error
+        except _inductor.FAILURES as error:
+            raise StageFailed(f"{WHERE}: torchao does not quantize this model: {one_line(error)}") from error
+
+
+def _compare(candidate: Session, model: Any, source: Path, task: Task) -> Comparison:
+    """Measure the distance from eager outputs; only values that are not finite fail, for int8 has its price."""
+    eager = hf.Eager(model, task.outputs)
+    compared = parity.compare(candidate, eager, task.examples(source), task.input_kinds(source), task.per_token)
+    parity.require_parity(compared, float("inf"), WHERE)
+    return Comparison.model_validate(compared)
 
 
 def _reduced(isa: tuple[str, ...]) -> bool:

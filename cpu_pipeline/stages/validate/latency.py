@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,8 +12,9 @@ from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.figures import BYTES, Cell, Note, Quantity, Table, number
 from cpu_pipeline.runtime.batching import Kinds, grouped, pad, width
 from cpu_pipeline.runtime.intervals import speed_up
-from cpu_pipeline.stages._base import Count, Facts, Figure, Host, Inputs, Job, Timer, Verdict
+from cpu_pipeline.stages._base import Host, Inputs, Job, Timer, Verdict
 from cpu_pipeline.stages.validate._gate import SIDES, Gate, Side, spread, task_of
+from cpu_pipeline.stages.validate._timings import LatencyFacts, Measurement, SideFacts, SpeedupFacts, write
 from cpu_pipeline.tasks._base import Feature
 
 if TYPE_CHECKING:
@@ -22,81 +22,6 @@ if TYPE_CHECKING:
 
 SUCCESSOR = 1.1
 """How many times slower than what is in service its successor may be."""
-
-
-class SideFacts(Facts):
-    """What was measured of one side."""
-
-    median: float
-    """Seconds of a call."""
-    p90: float
-    """Seconds within which 90 % of calls ended."""
-    p99: float
-    """Seconds within which 99 % of calls ended."""
-    throughput: float
-    """Sequences in a second."""
-    load: float
-    """Seconds until a fresh process had the model ready (median)."""
-    peak_memory: Count
-    """Most bytes that a process held."""
-
-
-class SpeedupFacts(Facts):
-    """How many times as fast as the reference the candidate is: the ratio of medians, and its interval."""
-
-    value: Figure
-    low: Figure
-    high: Figure
-
-
-class LatencyFacts(Facts):
-    """What was measured of both sides, and under which conditions."""
-
-    candidate: SideFacts
-    reference: SideFacts
-    speedup: SpeedupFacts
-    confidence: float
-    """Level of the interval, 0 to 1."""
-    batch: Count
-    """Sequences in each call."""
-    throughput_batch: Count
-    """Sequences in each call of the measurement of throughput."""
-    tokens: float
-    """Tokens of a sequence (or samples of a recording), with padding: median over the batches."""
-    unit: str = "tokens"
-    """What `tokens` counts."""
-    calls: Count
-    """Calls of each side."""
-    threads: Count
-    load_average: float
-    """Load average of the machine (one minute) when the measurement began."""
-
-
-@dataclass
-class Measurement:
-    """What the processes of one side took."""
-
-    turns: list[list[float]] = field(default_factory=list)
-    """Seconds of each call: shape (turns, calls)."""
-    loaded: list[list[float]] = field(default_factory=list)
-    """The same of the measurement of throughput; empty where none was asked for."""
-    loads: list[float] = field(default_factory=list)
-    """Seconds that each process took to have the model ready."""
-    peak_memory: int = 0
-    """Most bytes that any process held."""
-
-    def facts(self, sequences: int) -> SideFacts:
-        """Summarize, given the number of sequences in a call of the measurement of throughput."""
-        import numpy as np
-
-        return SideFacts(
-            median=float(np.median(self.turns)),
-            p90=float(np.quantile(self.turns, 0.9)),
-            p99=float(np.quantile(self.turns, 0.99)),
-            throughput=sequences / float(np.mean(self.loaded or self.turns)),
-            load=float(np.median(self.loads)),
-            peak_memory=self.peak_memory,
-        )
 
 
 class ValidateLatency(Gate):
@@ -157,7 +82,7 @@ class ValidateLatency(Gate):
         for _ in range(self.processes):
             with job.timer(inputs["reference"]) as slow, job.timer(inputs["candidate"]) as fast:
                 self._measure({"reference": slow, "candidate": fast}, sides, batches, loaded)
-        _write(out / "timings.json", sides)
+        write(out / "timings.json", sides)
         ours, theirs = sides["candidate"], sides["reference"]
         found = speed_up(theirs.turns, ours.turns, self.confidence)
         return LatencyFacts(
@@ -305,16 +230,6 @@ def _cold_start(found: SideFacts) -> Cell:
 
 def _memory(found: SideFacts) -> Cell:
     return Cell("peak memory", Quantity(found.peak_memory, BYTES))
-
-
-def _write(path: Path, sides: Mapping[Side, Measurement]) -> None:
-    """Write every call's seconds: side -> turns; under `throughput` those of its own measurement."""
-    import json
-
-    timings: dict[str, object] = {side: found.turns for side, found in sides.items()}
-    if all(found.loaded for found in sides.values()):
-        timings["throughput"] = {side: found.loaded for side, found in sides.items()}
-    path.write_text(json.dumps(timings) + "\n", encoding="utf-8")
 
 
 def stretched(feature: Feature, length: int, kinds: Kinds) -> Feature:

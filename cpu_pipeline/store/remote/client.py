@@ -3,7 +3,7 @@
 It mirrors the store: objects/ab/<digest>/<files> and actions/ab/<key>.json. A record is written after every file of its
 object, so that it is only there when its object is whole. Nothing that is read is believed: a record has to be what
 was written for its key, and the store that takes files in compares them with it. What no digest can tell is who wrote
-it all: whoever may write to a remote is trusted like one who may write to the store.
+it all: everybody who may write to a remote is trusted like one who may write to the store.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RECORD_LIMIT = 16 << 20
 NAME_LIMIT = 1000
 """Bytes of a file's name within an object."""
 DEPTH = 100
-"""Lists and mappings within each other, in facts; whoever writes them down again calls itself for each."""
+"""The deepest nesting of facts; writing them again recurses once for each level."""
 
 
 class Remote:
@@ -34,7 +34,7 @@ class Remote:
     Args:
         url: a folder, or any address that fsspec can open.
         warn: called with each thing that is not what it claims to be.
-        lenient: a remote that can't be reached is told once and then has nothing, instead of being an error.
+        lenient: warn once of a remote that can't be reached, and then treat it as empty.
     """
 
     def __init__(self, url: str, warn: Callable[[str], None], lenient: bool = False) -> None:
@@ -68,7 +68,7 @@ class Remote:
         return None
 
     def fetch(self, key: str, action: Action, into: Path) -> bool:
-        """Write the object's files below `into`, each as long as its record says; False, with a warning, if one is not.
+        """Write the object's files below `into`, each of the recorded length; False, with a warning, if one is not.
 
         Raises:
             Unreachable, Denied: unless lenient.
@@ -106,12 +106,18 @@ class Remote:
         return sorted(set(found))
 
     def lacks(self, key: str, action: Action, force: bool = False) -> dict[str, int] | None:
-        """Name the files, with their bytes, that have to go there before the record may; None when it is all there.
+        """List what has to be sent of a record's object. What the remote has stays, unless forced.
 
-        What is there stays, and so does a record that names another object, unless forced.
+        Args:
+            key: of the record.
+            action: the record.
+            force: send all files, also where the remote has a record with another object.
+
+        Returns:
+            File -> bytes; None when the remote has files and record.
 
         Raises:
-            Unreachable, Denied: it can't be asked.
+            Unreachable, Denied: it can't be read.
         """
         if force:
             return {name: size for name, (size, _) in action.files.items()}
@@ -129,7 +135,13 @@ class Remote:
         return None if existing is not None and not absent else absent
 
     def put(self, key: str, action: Action, path: Path, names: Iterable[str]) -> None:
-        """Put these files of an object there, then its record.
+        """Send files of an object, then its record.
+
+        Args:
+            key: of the record.
+            action: the record.
+            path: directory of the object.
+            names: the files to send.
 
         Raises:
             Unreachable, Denied: it can't be written.

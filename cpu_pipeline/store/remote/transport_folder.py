@@ -1,4 +1,4 @@
-"""A place for files, near or far; and the one that is near: a folder of this machine, or one that is mounted."""
+"""The contract of a transport, which reads and writes files by name, and the one for a local or mounted directory."""
 
 from __future__ import annotations
 
@@ -24,24 +24,32 @@ ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOO
 
 
 class Transport(Protocol):
-    """Where files are kept under names with slashes."""
+    """Stores files under names with slashes."""
 
     def read(self, name: str, limit: int, write: Callable[[bytes], object]) -> int | None:
-        """Hand at most `limit` bytes of a file to `write`; return its bytes (`limit + 1`: more), None for no file.
+        """Read a file in blocks.
+
+        Args:
+            name: the file.
+            limit: most bytes to read.
+            write: called with each block.
+
+        Returns:
+            The bytes of the file, `limit + 1` for a longer one; None for no file.
 
         Raises:
-            Unreachable, Denied: it can't be asked.
+            Unreachable, Denied: it can't be read.
         """
 
     def send(self, source: Path | bytes, name: str) -> None:
-        """Put a file or some bytes there, over what is there.
+        """Write a file or some bytes under a name, over what it had.
 
         Raises:
             Unreachable, Denied: it can't be written.
         """
 
     def sizes(self, folder: str, names: Iterable[str]) -> dict[str, int]:
-        """Say how many bytes each of these files below a folder has, for those that are there."""
+        """Map those of these files below a folder that exist to their bytes."""
 
     def buckets(self, folder: str) -> list[str]:
         """List the files `folder/ab/name` as `ab/name`; none when the folder is not there."""
@@ -139,7 +147,17 @@ def _opened(source: Path | bytes) -> Any:
 
 
 def pump(source: Any, limit: int, write: Callable[[bytes], object], asking: Any) -> int:
-    """Copy at most `limit` bytes; return how many there were, `limit + 1` for more. Only reading is `asking`."""
+    """Copy a stream in blocks.
+
+    Args:
+        source: has `read`.
+        limit: most bytes to copy.
+        write: called with each block.
+        asking: a context for reading alone, which turns the source's errors into ours.
+
+    Returns:
+        The bytes of the source, `limit + 1` for a longer one.
+    """
     had = 0
     while had <= limit:
         block = b""

@@ -33,7 +33,7 @@ _BUCKET = re.compile(r"/[0-9a-f]{2}/?$")
 
 
 def open_transport(url: str) -> Transport:
-    """Open a place; nothing is read or written yet.
+    """Open a transport; nothing is read or written yet.
 
     Raises:
         BackendMissing: the package that the protocol takes is not installed.
@@ -166,7 +166,7 @@ class HttpTransport(FsspecTransport):
 
 
 class _Asking:
-    """Turns what a library raises while it is asked into our errors; reading, that something is absent passes through.
+    """Turns errors of a library into ours; on reading, that a file is absent passes through.
 
     Each protocol has errors of its own, so any error that is neither Python's nor ours is the place's.
     """

@@ -1,4 +1,4 @@
-"""Addresses of places for files, said without what is secret in them; and how places refuse."""
+"""Addresses of remote stores, shown without their secrets; and the errors of a remote store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shown(url: str) -> str:
 
 
 def scrub(text: str, url: str) -> str:
-    """Take what may be secret in an address out of what a library says, and make it one line."""
+    """Take what may be secret in an address out of a library's message, and make it one line."""
     hidden = set[str]()
     for _, user, _, query in _parts(url):
         hidden |= {user, user.partition(":")[2], query, *query.split("#")}

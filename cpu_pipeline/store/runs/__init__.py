@@ -1,1 +1,1 @@
-"""What each run came to: written, read, indexed."""
+"""The outcome of each run: written, read, indexed."""

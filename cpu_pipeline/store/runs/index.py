@@ -19,11 +19,11 @@ from cpu_pipeline.core.artifact import digest_json
 from cpu_pipeline.core.errors import PipelineError, RecipeError, TryAgain
 from cpu_pipeline.core.files import writing
 from cpu_pipeline.store.local import Store
-from cpu_pipeline.store.runs.reader import FOLDER, RUN, RunEntry, folders, look
+from cpu_pipeline.store.runs.reader import FOLDER, RUN, RunEntry, folders, read_entry
 
 NAME = "runs.sqlite"
 INDEX_FORMAT = 2
-"""Raise when a row changes its shape; an index of another format is made anew."""
+"""Raise when a row changes its shape; an index of another format is rebuilt."""
 PATIENCE = 0.5
 """Seconds to wait for who writes just now."""
 _SHAPE = "CREATE TABLE runs (id TEXT PRIMARY KEY, stamp TEXT NOT NULL, entry TEXT NOT NULL, digest TEXT NOT NULL)"
@@ -40,7 +40,7 @@ def entries(store: Store) -> Iterator[RunEntry]:
         stamp = _stamp(store, name)
         if stamp and (row := known.get(name)) is not None and row[0] == stamp:
             yield row[1]
-        elif (entry := look(store, name)) is not None:
+        elif (entry := read_entry(store, name)) is not None:
             yield entry
             if stamp:  # what still runs, or died, has no end that could be kept
                 fresh.append(_row(stamp, entry))
@@ -56,13 +56,13 @@ def entries(store: Store) -> Iterator[RunEntry]:
 
 def add(store: Store, name: str) -> None:
     """Add a run that has just ended; what keeps that from happening is mended by who reads."""
-    entry = look(store, name)
+    entry = read_entry(store, name)
     if entry is not None and (stamp := _stamp(store, name)):
         _write(store, [_row(stamp, entry)], ())
 
 
 def rebuild(store: Store) -> int:
-    """Make the index anew from the folders; return how many runs it holds.
+    """Rebuild the index from the directories; return how many runs it holds.
 
     Raises:
         RecipeError: there is something in the way that is no index.
@@ -73,7 +73,7 @@ def rebuild(store: Store) -> int:
         raise RecipeError(f"{path} is a directory; move it away")
     found = []
     for name in folders(store):
-        if (stamp := _stamp(store, name)) and (entry := look(store, name)) is not None:
+        if (stamp := _stamp(store, name)) and (entry := read_entry(store, name)) is not None:
             found.append(_row(stamp, entry))
     if not found and not store.root.is_dir():
         return 0
@@ -107,7 +107,7 @@ def _replace(store: Store, rows: Sequence[Row]) -> None:
 
 
 def _stamp(store: Store, name: str) -> str:
-    """Say what tells whether a run.json changed; nothing when there is none."""
+    """Return a stamp that changes with a run.json; empty when there is none."""
     try:
         about = os.stat(store.root / FOLDER / name / RUN)  # noqa: PTH116  # three times as quick as Path's, of which thousands are made
     except OSError:

@@ -59,7 +59,7 @@ def folders(store: Store) -> list[str]:
         return []
 
 
-def find(store: Store, begin: str) -> Path:
+def find_run(store: Store, begin: str) -> Path:
     """Return the folder of the run whose id begins so.
 
     Raises:
@@ -72,7 +72,7 @@ def find(store: Store, begin: str) -> Path:
     return store.root / FOLDER / found[0]
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read_run(folder: Path) -> dict[str, Any] | None:
     """Read a run.json; None when it is not there, or not whole.
 
     Raises:
@@ -89,13 +89,13 @@ def read(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def look(store: Store, name: str) -> RunEntry | None:
+def read_entry(store: Store, name: str) -> RunEntry | None:
     """Return the outcome of a run; None for a directory in which nothing began."""
     folder = store.root / FOLDER / name
     for again in (True, False):
         if (folder / RUN).exists():
             try:
-                return _ended(name, read(folder))
+                return _ended(name, read_run(folder))
             except RecipeError as error:
                 return _entry(name, {}, "unreadable", str(error))
         if again and _alive(folder):

@@ -1,7 +1,7 @@
 """The history: a directory for each run, with its outcome and every event.
 
 runs/<id>/run.json      request and outcome; written last, whole or not at all
-runs/<id>/events.jsonl  a line for every event, as it happens; the first says what began
+runs/<id>/events.jsonl  a line for every event, as it happens; the first is the beginning
 runs/<id>/alive.lock    held by the system for as long as the run lives
 
 A run without run.json died, or still runs. Ids sort by time. `index.py` is quicker at many runs, and never needed.

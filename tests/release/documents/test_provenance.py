@@ -109,7 +109,7 @@ def test_a_version_from_before_some_parameters_were_told(version: Path) -> None:
     with pytest.raises(Refused, match="`externalParameters` is not what"):
         verify(version)
     statement = said(version)
-    statement["predicate"]["runDetails"] = provenance.make(manifest, [])["predicate"]["runDetails"]
+    statement["predicate"]["runDetails"] = provenance.make_statement(manifest, [])["predicate"]["runDetails"]
     definition(statement)["internalParameters"]["isa"] = manifest["host"]["isa"]
     del definition(statement)["externalParameters"]["resolved"]
     (version / provenance.FILE).write_text(json.dumps(statement))
@@ -128,7 +128,7 @@ def test_it_says_in_which_environment(made: PretendedProject) -> None:
 def test_what_is_not_installed_is_no_dependency(version: Path) -> None:
     manifest = read_manifest(version)
     manifest["packages"]["nowhere"] = ABSENT
-    found = definition(provenance.make(manifest, []))["resolvedDependencies"]
+    found = definition(provenance.make_statement(manifest, []))["resolvedDependencies"]
     assert found and not [one for one in found if "nowhere" in one["uri"]]
 
 

@@ -151,7 +151,7 @@ def test_a_tolerance_nothing_can_meet_fails(
     monkeypatch.setattr("cpu_pipeline.stages.export.onnx.export", lambda *given: shutil.copy(right, out))
     with pytest.raises(StageFailed, match="differ from the original"):
         ExportOnnx(tolerance=1e-12).run({"model": checkpoint("bert", QA)}, out, job(QA))
-    assert ExportOnnx().run({"model": checkpoint("bert", QA)}, out, job(QA))["parity"]["nonfinite"] == 0
+    assert ExportOnnx().run({"model": checkpoint("bert", QA)}, out, job(QA)).parity.nonfinite == 0
 
 
 def test_a_recipe_without_a_task_is_wrong(checkpoint: Built, job: Callable[..., Job], out: Path) -> None:

@@ -26,7 +26,7 @@ from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.model_io import TOKENS, InputKind
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.runtime.batching import pad
-from cpu_pipeline.stages import _trace
+from cpu_pipeline.stages import _module, _trace
 from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.stages.export.torchscript import ExportTorchscript, script
 from cpu_pipeline.tasks import Task
@@ -209,7 +209,7 @@ def test_what_cannot_be_traced_is_a_failed_stage() -> None:
 def test_the_fallback_takes_what_cannot_be_traced(
     checkpoint: Built, job: Jobs, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_trace, "named", lambda *given: Odd())
+    monkeypatch.setattr(_trace, "with_names", lambda *given: Odd())
     facts = ExportTorchscript(on_failure="eager").run({"model": checkpoint("bert", QA)}, out, job(QA))
     assert facts.eager is True and "BertForQuestionAnswering cannot be traced" in facts.reason
     assert facts.parity.max_abs == 0.0
@@ -233,21 +233,21 @@ def test_a_trace_without_the_mask_is_caught(
 
         return Deaf().eval()
 
-    monkeypatch.setattr(_trace, "named", deaf)
+    monkeypatch.setattr(_trace, "with_names", deaf)
     with pytest.raises(StageFailed, match=r"answers differ from the original by up to \d"):
         ExportTorchscript().run({"model": checkpoint("bert", QA)}, out, job(QA))
 
 
 def test_the_example_pads_and_every_row_ends_with_the_end_token() -> None:
     config = SimpleNamespace(pad_token_id=1, eos_token_id=2, vocab_size=100)
-    given = _trace.example(SimpleNamespace(config=config), tuple(TOKENS))
+    given = _module.example(SimpleNamespace(config=config), tuple(TOKENS))
     ids, mask = given["input_ids"], given["attention_mask"]
-    assert ids.shape == _trace.SHAPE and mask.sum(1).tolist() == list(_trace.LENGTHS)
+    assert ids.shape == _module.SHAPE and mask.sum(1).tolist() == list(_module.LENGTHS)
     assert (ids[mask == 0] == 1).all() and (ids == 2).sum(1).tolist() == [1, 1, 1]
-    assert [row[length - 1] for row, length in zip(ids.tolist(), _trace.LENGTHS, strict=True)] == [2, 2, 2]
+    assert [row[length - 1] for row, length in zip(ids.tolist(), _module.LENGTHS, strict=True)] == [2, 2, 2]
     # Ids that a tiny vocabulary has not are left out.
     small = SimpleNamespace(config=SimpleNamespace(pad_token_id=None, eos_token_id=32000, vocab_size=5))
-    assert 0 <= int(_trace.example(small, tuple(TOKENS))["input_ids"].max()) < 5
+    assert 0 <= int(_module.example(small, tuple(TOKENS))["input_ids"].max()) < 5
 
 
 def test_tracing_is_silent(checkpoint: Built, job: Jobs, recwarn: pytest.WarningsRecorder) -> None:

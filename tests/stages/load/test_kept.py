@@ -39,7 +39,7 @@ def test_refuses_what_is_not_what_it_was(kept: LoadKept, tmp_path: Path) -> None
     Path(kept.folder, "model.onnx").write_bytes(b"other")
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(Refused, match="not what was put out"):
+    with pytest.raises(Refused, match="not what was published"):
         kept.run({}, out, JOB)
 
 

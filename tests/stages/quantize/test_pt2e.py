@@ -14,8 +14,8 @@ from cpu_pipeline.backends import hf
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, RecipeError
-from cpu_pipeline.stages import _aoti
 from cpu_pipeline.stages._base import Job
+from cpu_pipeline.stages.compile import _inductor
 from cpu_pipeline.stages.quantize.pt2e import QuantizePt2e, _linear_layers, _torchao
 
 Built = Callable[..., Artifact]
@@ -61,10 +61,10 @@ def test_linear_layers_are_quantized_and_keep_their_answers(
     assert task is not None
     source = checkpoint("roberta", QA).path
     rows = models.write_rows(tmp_path / "rows.jsonl", QA, 12)
-    module, names, example = _aoti.inputs(hf.checkpoint(source, task), task.outputs)
+    module, names, example = _inductor.prepare(hf.checkpoint(source, task), task.outputs)
     batches = stage._calibration(source, names, job(QA, data={"calibration": rows}))
     assert len(batches) == 6 and all(batch["input_ids"].shape[0] == 1 for batch in batches)
-    exported = _aoti.export("x", module, names, example)
+    exported = _inductor.export_program("x", module, names, example)
     pass_before = torch._inductor.config.pre_grad_custom_pass
     with _torchao():
         quantized = stage._quantize(exported, batches, reduced, 1)
@@ -82,10 +82,10 @@ def test_linear_layers_are_quantized_and_keep_their_answers(
 def test_dynamic_quantization_knows_the_weights(checkpoint: Built, job: Callable[..., Job]) -> None:
     task = job(QA).task
     assert task is not None
-    module, names, example = _aoti.inputs(hf.checkpoint(checkpoint("bert", QA).path, task), task.outputs)
+    module, names, example = _inductor.prepare(hf.checkpoint(checkpoint("bert", QA).path, task), task.outputs)
     with _torchao():
         quantized = QuantizePt2e(activations="dynamic")._quantize(
-            _aoti.export("x", module, names, example), [], False, 1
+            _inductor.export_program("x", module, names, example), [], False, 1
         )
     with torch.no_grad():
         for ours, theirs in zip(quantized(**example), module(**example), strict=True):

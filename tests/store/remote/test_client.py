@@ -101,10 +101,10 @@ def holds(store: Store, like: Store, *numbers: int) -> None:
 def test_there_and_back(address: str, tmp_path: Path, store: Store, said: list[str]) -> None:
     remote = Remote(address.format(tmp_path), said.append)
     first = sync.push(store, remote)
-    assert names(first.moved) == store.keys() and first.there == first.lacking == []
+    assert names(first.moved) == store.keys() and first.present == first.missing == []
     assert first.bytes == sum(e.size for e in contents.entries(store))
     again = sync.push(store, remote)
-    assert (again.moved, again.bytes, names(again.there)) == ([], 0, store.keys())
+    assert (again.moved, again.bytes, names(again.present)) == ([], 0, store.keys())
     other = Store(tmp_path / "other")
     pulled = sync.pull(other, remote)
     assert names(pulled.moved) == store.keys() and pulled.bytes == first.bytes
@@ -238,7 +238,7 @@ def test_flipped_bytes_are_found_by_a_pull_and_mended_by_force(
     flipped.write_bytes(b"W" + flipped.read_bytes()[1:])
     other = Store(tmp_path / "other")
     done = sync.pull(other, Remote(str(far), said.append))
-    assert names(done.lacking) == [key(0)] and names(done.moved) == [key(1)]
+    assert names(done.missing) == [key(0)] and names(done.moved) == [key(1)]
     assert len(said) == 1 and str(far) in said[0] and key(0)[:12] in said[0] and "--force" in said[0]
     assert sync.push(store, Remote(str(far), said.append)).moved == []
     assert names(sync.push(store, Remote(str(far), said.append), force=True).moved) == store.keys()
@@ -266,7 +266,7 @@ def test_a_damaged_object_is_not_pushed(store: Store, tmp_path: Path) -> None:
     path.chmod(0o644)
     path.write_bytes(b"W" + path.read_bytes()[1:])
     done = sync.push(Store(store.root), Remote(str(tmp_path / "far"), print))
-    assert names(done.lacking) == [key(0)] and names(done.moved) == [key(1)]
+    assert names(done.missing) == [key(0)] and names(done.moved) == [key(1)]
     assert not list((tmp_path / "far").glob(f"actions/*/{key(0)}.json"))
 
 
@@ -412,7 +412,7 @@ def test_a_record_that_lies_is_a_miss_and_a_warning(
     put_record(far, 0, LIES[lie](action))
     before = {path for path in tmp_path.rglob("*") if "other" not in path.parts}
     other = Store(tmp_path / "other")
-    assert names(sync.pull(other, Remote(str(far), said.append)).lacking) == [key(0)]
+    assert names(sync.pull(other, Remote(str(far), said.append)).missing) == [key(0)]
     holds(other, store, 1)
     assert len(said) == 1 and "its record is damaged, or was written for something else" in said[0]
     assert {path for path in tmp_path.rglob("*") if "other" not in path.relative_to(tmp_path).parts} == before
@@ -653,7 +653,7 @@ def test_what_is_absent_is_empty(tmp_path: Path, said: list[str]) -> None:
     """A schedule pulls before anything was ever pushed."""
     for url in (str(tmp_path / "none"), f"memory://{tmp_path}/none"):
         done = sync.pull(Store(tmp_path / "other"), Remote(url, said.append))
-        assert done.moved == done.there == done.lacking == said == []
+        assert done.moved == done.present == done.missing == said == []
 
 
 # A real HTTP server.
@@ -737,7 +737,7 @@ def test_a_damaged_folder_over_http_is_a_miss(
     [gone] = far.glob(f"objects/*/{digest(store, 1)}/empty")
     gone.unlink()
     other = Store(tmp_path / "other")
-    assert names(sync.pull(other, Remote(server[0], said.append)).lacking) == store.keys()
+    assert names(sync.pull(other, Remote(server[0], said.append)).missing) == store.keys()
     assert len(said) == 2 and contents.verify(other) == []
 
 

@@ -14,7 +14,7 @@ from stages.conftest import checkpoint, job, out  # noqa: F401  # fixtures
 from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.stages._base import Job
+from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.stages.compile.aoti import CompileAoti
 from cpu_pipeline.stages.quantize.pt2e import QuantizePt2e
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
@@ -53,6 +53,7 @@ def compiled(source: Callable[[str], Artifact], tmp_path_factory: pytest.TempPat
         into = tmp_path_factory.mktemp("pt2")
         rows = models.write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", NAME, 12)
         made = {"compile.aoti": CompileAoti, "quantize.pt2e": QuantizePt2e}[stage](**options)
-        return Artifact("pt2", into, "", made.run({"model": source(kind)}, into, job_of(isa, rows)))
+        facts = made.run({"model": source(kind)}, into, job_of(isa, rows))
+        return Artifact("pt2", into, "", stored_facts(facts))
 
     return give

@@ -21,17 +21,18 @@ ELSEWHERE = """
 import sys
 from pathlib import Path
 import models, torch
-from cpu_pipeline import host
+from cpu_pipeline.core import host
 from cpu_pipeline.backends import hf
-from cpu_pipeline.stages import _aoti
+from cpu_pipeline.stages.compile import _inductor
+from cpu_pipeline.stages.compile._toolchain import toolchain
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 task, out = QuestionAnswering(), Path(sys.argv[1])
 torch.set_num_threads(2)
 model = hf.checkpoint(models.make("bert", out / "checkpoint", "question-answering"), task)
-module, names, example = _aoti.inputs(model, task.outputs)
-built = _aoti.level("x", host.TARGETS["avx2"], "float32")
-cxx, _ = _aoti.compiler("x", built.flags)
-_aoti.compile("x", _aoti.export("x", module, names, example), out, built, cxx, freezing=True)
+module, names, example = _inductor.prepare(model, task.outputs)
+tools = toolchain("x", host.TARGETS["avx2"], "float32")
+program = _inductor.export_program("x", module, names, example)
+_inductor.compile_program("x", program, out, tools, options={"freezing": True})
 """
 HELD = """
 import sys

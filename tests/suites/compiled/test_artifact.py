@@ -19,8 +19,8 @@ from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import CARD, Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
-from cpu_pipeline.stages import _aoti
-from cpu_pipeline.stages._base import Job
+from cpu_pipeline.stages._base import Job, stored_facts
+from cpu_pipeline.stages.compile import _inductor
 from cpu_pipeline.stages.compile.aoti import CompileAoti
 
 Built = Callable[..., Artifact]
@@ -51,7 +51,7 @@ def compiled(checkpoint: Built, job: Callable[..., Job], tmp_path_factory: pytes
     patch.undo()
     # Importing Inductor makes its directory; nothing may be in it.
     assert [path.name for path in temporary.rglob("*")] in ([], ["of-the-user"]), "something was left behind"
-    return Artifact("pt2", out, "", facts)
+    return Artifact("pt2", out, "", stored_facts(facts))
 
 
 def test_it_answers_as_eager_torch_does(compiled: Artifact) -> None:
@@ -147,6 +147,6 @@ def test_a_difference_beyond_the_tolerance_fails(
         shutil.copy(compiled.path / "model.pt2", out)
         return ""
 
-    monkeypatch.setattr(_aoti, "compile", copied)
+    monkeypatch.setattr(_inductor, "compile_program", copied)
     with pytest.raises(StageFailed, match=r"compile\.aoti: answers differ from the original"):
         CompileAoti(tolerance=1e-12).run({"model": checkpoint("bert", QA)}, out, job(QA))

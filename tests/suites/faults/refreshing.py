@@ -73,7 +73,7 @@ def killing(bench: ProjectFixture, forks: Forks) -> Callable[[int], bool]:
         assert in_service(bench) == new, where
         assert place.read_bytes() == locked, where
         assert bench.leftovers() == [], where
-        assert set(references.read(Store(bench.store)).places) == {place, bench.out / "small"}, where
+        assert set(references.read_roots(Store(bench.store)).places) == {place, bench.out / "small"}, where
         assert json.loads(forks.call(*arguments(bench, recipe), "--dry-run")["out"])["outcome"] == "fresh", where
         return bool(said["code"] == KILLED)
 

@@ -94,7 +94,7 @@ def test_changed_option(bench: ProjectFixture) -> None:
     recipe = bench.recipe(CHAIN[0], {**CHAIN[1], "text": "other"}, CHAIN[2])
     plan = planned(bench, recipe)
     assert {name: step["state"] for name, step in plan.items()} == {
-        "model:files": "kept", "model": "kept", "one": "kept", "two": "build", "gate": "depends",
+        "model:files": "cached", "model": "cached", "one": "cached", "two": "build", "gate": "depends",
     }  # fmt: skip
     assert plan["two"]["why"] == ["options.text: two → other"]
     said = bench.built(recipe)

@@ -96,7 +96,7 @@ def test_a_lying_remote_costs_time_and_a_warning(bench: ProjectFixture, second: 
     assert said.err.count("warning") == 2 and one["key"][:12] in said.err and two["key"][:12] in said.err
     assert store.keys() == Store(second.store).keys() and second.verify().code == 0
     pulled = bench.call("store", "pull", far, "--store", bench.home / "third").expect(0, "passed over")
-    assert "pulled 2 steps" in pulled.out and "2 lacking" in pulled.out
+    assert "pulled 2 steps" in pulled.out and "2 missing" in pulled.out
     assert contents.verify(Store(bench.home / "third")) == []
 
 
@@ -123,7 +123,7 @@ def test_records_that_no_stage_wrote_cost_time_and_a_warning(bench: ProjectFixtu
     lie(far, keys["gate"], facts={})
     recipe = second.recipe(*CHAIN, gate)
     plan = second.call("plan", recipe, "--store", second.store, "--store-remote", far).expect(0)
-    assert "1 kept, 4 to build" in plan.out
+    assert "1 cached, 4 to build" in plan.out
     said = second.built(recipe, "--store-remote", far)
     assert said.json["built"] == ["model", "one", "two", "gate"] and said.digests == wanted.digests
     for name, says in {"model": "passed over", "one": "mends", "two": "passed over", "gate": "mends"}.items():
@@ -135,7 +135,7 @@ def test_records_that_no_stage_wrote_cost_time_and_a_warning(bench: ProjectFixtu
     lie(second.store, keys["two"], run={"seconds": None})
     again = second.built(recipe)
     assert again.json["built"] == ["two", "gate"] and again.digests == wanted.digests
-    assert "set aside, building it here" in again.err and second.verify().code == 0
+    assert "set aside, building it on this machine" in again.err and second.verify().code == 0
 
 
 def test_a_push_killed_at_any_write(bench: ProjectFixture, far: Path, forks: Forks) -> None:

@@ -138,7 +138,7 @@ def test_a_recipe_is_locked_rebuilt_refreshed_refused_and_rolled_back(tmp_path: 
     assert built >= {"model:files", "model", "float", "int8", "predict:int8", "accuracy", "accuracy@service"}
     assert not any(name.startswith("data") for name in built), "the rows have not moved"
     assert here.recipe.read_text() == RECIPE.replace(FIRST, BETTER)
-    held = lockfile.read(here.recipe.with_suffix(".lock"))
+    held = lockfile.read_lock(here.recipe.with_suffix(".lock"))
     assert held["sources"]["model:files"]["from"] == f"{REPO} at {BETTER}"
     second = here.in_service
     here.ok("run", "--locked", "recipes/sst2.yaml")

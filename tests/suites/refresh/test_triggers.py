@@ -81,5 +81,5 @@ def test_a_new_stage_version_is_a_change_of_the_toolchain(project: RefreshedProj
     # Assert
     assert "toolchain: steps.made.version: 1 → 2" in result["causes"]
     assert result["outcome"] == "unchanged"
-    assert lockfile.read(recipe.with_suffix(".lock"))["steps"]["made"]["version"] == 2
+    assert lockfile.read_lock(recipe.with_suffix(".lock"))["steps"]["made"]["version"] == 2
     assert outcome(project.refresh(recipe, FAULTY_VERSION="2").expect(0))["outcome"] == "fresh"

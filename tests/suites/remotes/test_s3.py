@@ -79,7 +79,7 @@ def test_damage_is_a_miss_and_a_push_mends_it(s3: Any, store: Store, tmp_path: P
     s3.put_object(Bucket="bucket", Key=one, Body=b"lie")
     s3.delete_object(Bucket="bucket", Key=two)
     other = Store(tmp_path / "other")
-    assert names(sync.pull(other, Remote(URL, said.append)).lacking) == store.keys() and len(said) == 2
+    assert names(sync.pull(other, Remote(URL, said.append)).missing) == store.keys() and len(said) == 2
     assert names(sync.push(store, Remote(URL, said.append)).moved) == store.keys()
     sync.pull(other, Remote(URL, said.append))
     holds(other, store, 0, 1)

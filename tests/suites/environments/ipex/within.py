@@ -12,7 +12,7 @@ from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_file
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.runtime.batching import pad
-from cpu_pipeline.stages._base import Job
+from cpu_pipeline.stages._base import Job, stored_facts
 from cpu_pipeline.stages.fuse.ipex import FuseIpex
 from cpu_pipeline.tasks._synthetic import tokens
 
@@ -35,7 +35,8 @@ def fuse(case: dict[str, Any]) -> dict[str, Any]:
     answers = [session(pad(batch, session.inputs, task.input_kinds(out))) for _ in range(3)]
     same = all((answers[0][name] == answer[name]).all() for answer in answers for name in answer)
     kinds = sorted({str(value.dtype) for value in answers[0].values()})
-    return {"facts": facts, "model.pt": digest_file(out / "model.pt"), "first_as_later": bool(same), "dtypes": kinds}
+    recorded = stored_facts(facts)
+    return {"facts": recorded, "model.pt": digest_file(out / "model.pt"), "first_as_later": bool(same), "dtypes": kinds}
 
 
 def without_eager_attention(case: dict[str, Any]) -> dict[str, Any]:
