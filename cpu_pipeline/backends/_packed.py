@@ -1,4 +1,7 @@
-"""Run an encoder over the real tokens of a batch alone: nothing is computed for padding."""
+"""Run an encoder over the real tokens of a batch alone: nothing is computed for padding.
+
+The idea is that of ByteTransformer, which does it on GPUs (Zhai et al. 2023, https://arxiv.org/abs/2210.03052).
+"""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ class AudioClassification(LabelTask):
     def input_kinds(self, model: Path) -> Mapping[str, InputKind]:
         """List input_values, float32 of shape (samples,), and attention_mask where the model was trained with one.
 
-        A model without it would hear padding as silence, and answer differently: its recordings are never padded.
+        A model without it treats padding as silence and answers differently (its group norm averages over time, see
+        the documentation of transformers' Wav2Vec2FeatureExtractor): its recordings are never padded.
         """
         processor = Processor.read(model)
         if not processor.mask:

@@ -229,8 +229,8 @@ def test_layout_puts_equal_lengths_together() -> None:
 @pytest.mark.parametrize(
     ("mask", "says"),
     [
-        ([[1, 1], [0, 0]], "not one real token"),
-        ([[]], "not one real token"),
+        ([[1, 1], [0, 0]], "no real token"),
+        ([[]], "no real token"),
         ([[0, 1, 1]], "pad on the right"),
         ([[1, 0, 1]], "pad on the right"),
         ([[2, 1, 0]], "pad on the right"),
@@ -251,7 +251,7 @@ def test_too_long_and_unknown_tokens_are_refused(way: str) -> None:
         ours(batch(ours.inputs, (70,)))
     arrays = batch(ours.inputs, (9, 4), 1)
     arrays["input_ids"][0, 3] = WORDS
-    with pytest.raises(StageFailed, match="vocabulary has not"):
+    with pytest.raises(StageFailed, match="vocabulary lacks"):
         ours(arrays)
 
 
@@ -355,7 +355,7 @@ def test_a_bare_checkpoint_and_other_formats_are_refused(artifact: Path) -> None
 
 def test_needs_that_are_not_here_are_a_missing_backend(artifact: Path) -> None:
     replace(CARD, needs=("quantum",)).write(artifact)
-    with pytest.raises(BackendMissing, match="made for quantum"):
+    with pytest.raises(BackendMissing, match="built for quantum"):
         fastpath.load(artifact, QuestionAnswering(), 1)
 
 

@@ -52,7 +52,7 @@ def test_a_library_that_is_none_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [pt2.LIBRARY, pt2.METADATA])
 def test_a_member_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
     members = {member: data for member, data in OURS.items() if not member.endswith(name)}
-    with pytest.raises(StageFailed, match=f"there is no {name}"):
+    with pytest.raises(StageFailed, match=f"it lacks {name}"):
         pt2.load(make(tmp_path / "m", members), None, 1)
 
 
@@ -89,7 +89,7 @@ def test_outputs_the_task_reads_must_be_there(tmp_path: Path) -> None:
 def test_a_card_that_says_nothing_is_a_failed_stage(tmp_path: Path) -> None:
     path = make(tmp_path / "m", OURS)
     Card("pt2").write(path)
-    with pytest.raises(StageFailed, match="does not say what a compiled model takes"):
+    with pytest.raises(StageFailed, match="does not list what a compiled model takes"):
         pt2.load(path, None, 1)
 
 

@@ -129,7 +129,7 @@ def test_missing_parts_say_so(tmp_path: Path) -> None:
 
 def test_a_card_of_another_module_is_refused(tmp_path: Path) -> None:
     make(tmp_path, runtime={**RUNTIME, "inputs": ["input_ids"]})
-    with pytest.raises(StageFailed, match="it takes input_ids, attention_mask, its card says input_ids"):
+    with pytest.raises(StageFailed, match="it takes input_ids, attention_mask, its card names input_ids"):
         backend.load(tmp_path, TASK, 1)
     make(tmp_path, runtime={**RUNTIME, "outputs": ["logits"]})
     with pytest.raises(StageFailed, match="does not give a tuple of 1"):

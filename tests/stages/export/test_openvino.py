@@ -97,8 +97,8 @@ def test_half_weights_halve_the_file(tmp_path: Path) -> None:
     checkpoint = models.make("bert", tmp_path / "hf")
     whole = export(checkpoint, tmp_path / "whole", "question-answering")
     half = export(checkpoint, tmp_path / "half", "question-answering", weights="float16")
-    assert half["bytes"][openvino.BIN] < 0.52 * whole["bytes"][openvino.BIN]
-    assert 1e-5 < half["parity"]["max_abs"] < 2e-2
+    assert half.bytes[openvino.BIN] < 0.52 * whole.bytes[openvino.BIN]
+    assert 1e-5 < half.parity.max_abs < 2e-2
 
 
 def test_a_model_that_freezes_what_it_saw_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
