@@ -337,7 +337,7 @@ def test_settings_that_transformers_5_alone_reads_are_spelled_for_both(bert: Pat
 def test_a_model_of_images_or_sound_needs_no_tokenizer(tmp_path: Path, make_media: Any) -> None:
     model = make_media(tmp_path / "model")
     facts = load(model, tmp_path / "out")
-    assert "tokens" not in facts and facts["parameters"] > 0
+    assert facts.tokens is None and facts.parameters > 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "config.json", "model.safetensors", "preprocessor_config.json",
     ]  # fmt: skip
