@@ -55,7 +55,7 @@ def test_the_stage_itself_insists(
         FuseOnnx().run({"model": source}, out, job(QA))
     with pytest.raises(StageFailed, match="0 of 1 attention layers"):
         FuseOnnx(attention=1).run({"model": source}, out, job(QA))
-    assert FuseOnnx(attention=0).run({"model": source}, out, job(QA))["Attention"] == 0
+    assert FuseOnnx(attention=0).run({"model": source}, out, job(QA)).attention == 0
 
 
 def test_a_fusion_that_changes_answers_fails(

@@ -82,7 +82,7 @@ def test_loader_refuses_what_this_cpu_cannot_run(bench: ProjectFixture) -> None:
         {"id": "one", "needs": ["avx9000"], "form": "onnx"},
         {"id": "check", "use": "validate.agreement", "from": {"candidate": "one", "reference": "one"}, "same_top": 1.0},
     )
-    bench.run(bench.recipe(*steps)).expect(4, "step `check`", "avx9000", "this CPU has not")
+    bench.run(bench.recipe(*steps)).expect(4, "step `check`", "avx9000", "this CPU lacks")
 
 
 def test_words_fit(bench: ProjectFixture) -> None:
