@@ -20,7 +20,9 @@ Out = Annotated[Path, typer.Option(help="Where NAME/<version>/ and NAME/latest a
 def history(
     name: Annotated[str | None, typer.Argument(help="A recipe's name; everything when none is given.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many runs to show, newest first.")] = 20,
-    reindex: Annotated[bool, typer.Option("--reindex", help="Make the index anew from the runs' folders.")] = False,
+    reindex: Annotated[
+        bool, typer.Option("--reindex", help="Write the index again from the runs' directories.")
+    ] = False,
     store: StoreOption = None,
     out: Out = Path("artifacts"),
     as_json: Json = False,

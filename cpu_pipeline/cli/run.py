@@ -40,7 +40,7 @@ def run(
         bool, typer.Option("--keep-going", help="Go on with the next recipe when one fails.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a version that was edited by hand.")] = False,
-    remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure latency anew, though it is cached.")] = False,
+    remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure latency again, though it is cached.")] = False,
     create_envs: Annotated[
         bool, typer.Option("--create-envs", help="Create the environments that steps need and that do not exist.")
     ] = False,

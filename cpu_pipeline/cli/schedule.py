@@ -29,7 +29,8 @@ def schedule(
         list[Path] | None, typer.Argument(help="Recipe files; those of recipes/ that have a schedule unless given.")
     ] = None,
     store_remote: Annotated[
-        str | None, Option("--store-remote", metavar="URL", help="Pull built steps from here before, push them after.")
+        str | None,
+        Option("--store-remote", metavar="URL", help="Pull cached steps from this store before, push them after."),
     ] = None,
     out: Annotated[Path, Option(help="Where NAME/<version>/ and NAME/latest go, below this folder.")] = Path(
         "artifacts"

@@ -120,7 +120,7 @@ def push(
     recipe: Chosen = None,
     store: StoreOption = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Write over what is there: what a pull called damaged, or other outcomes.")
+        bool, typer.Option("--force", help="Overwrite damaged objects and different records of the other store.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -56,4 +56,4 @@ def test_every_directory_of_a_store_is_explained() -> None:
     from cpu_pipeline.store import local
 
     page = text("reference/store-layout.md")
-    assert {name for name in local.ROOMS if f"`{name}/" not in page} == set()
+    assert {name for name in local.DIRECTORIES if f"`{name}/" not in page} == set()
