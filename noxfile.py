@@ -60,12 +60,12 @@ SUITES = {  # the longest first, so that two at a time end together
     "environments": Suite("environments", environments=True),
     "loopback": Suite("loopback", options=(f"--ignore={RECIPES}",), hub=True),
     "faults": Suite("faults", env={"KILL_EVERY_WRITE": "1"}),
-    "refresh": Suite("refresh"),
     "reproducible": Suite("reproducible", environments=True),
     "compiled": Suite("compiled"),
     "remotes": Suite("remotes"),
     "cpp": Suite("cpp"),
     "schedulers": Suite("schedulers"),
+    "media": Suite("media", times=True),
     "docs": Suite("docs", times=True),
     "recipes": Suite("loopback/test_recipes.py", times=True, hub=True, environments=True),
 }

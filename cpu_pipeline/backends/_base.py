@@ -28,7 +28,7 @@ class Backend(Protocol):
     VERSION: int
     """Raised whenever it starts answering differently."""
     ENVIRONMENT: str
-    """Where its packages are: default, or one that `cpu-pipeline env create` makes."""
+    """The environment with its packages: default, or one that `cpu-pipeline env create` makes."""
     PRECISIONS: tuple[str, ...]
     """What its artifacts can compute in: float32, bfloat16, int8."""
     ARCHITECTURES: Set[str]
@@ -36,14 +36,14 @@ class Backend(Protocol):
     ONLY: bool
     """Whether other architectures are refused; otherwise they are tried, and their answers compared."""
     STATUS: str
-    """How it stands upstream, in one line."""
+    """Its state upstream, in one line."""
 
     def load(self, path: Path, head: Head | None, threads: int) -> Session:
         """Open the artifact at `path` on the CPU; 0 threads lets the runtime choose.
 
         Raises:
             StageFailed: the files are not a valid model of this format.
-            BackendMissing: a package or an instruction set it needs is not here.
+            BackendMissing: a package or an instruction set it needs is missing.
         """
 
     def usage(self, folder: str, head: Head | None) -> str:

@@ -1,4 +1,4 @@
-"""What the encoders of several architectures have in common: where their parts lie, and the heads above them."""
+"""What the encoders of several architectures have in common: the names of their parts, and the heads above them."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ ARCHITECTURES = {
     "roberta": BERT,
     "xlm-roberta": BERT,
 }
-"""config.json's model_type -> where the parts of its encoder lie."""
+"""config.json's model_type -> the names of the parts of its encoder."""
 HEADS = {
     "AutoModel": ("last_hidden_state",),
     "AutoModelForQuestionAnswering": ("start_logits", "end_logits"),
     "AutoModelForSequenceClassification": ("logits",),
     "AutoModelForTokenClassification": ("logits",),
 }
-"""Auto class -> the outputs that are to be had of it."""
+"""Auto class -> its outputs that run here."""
 POOLED = "AutoModelForSequenceClassification"
 """The head that reads the first token of each sequence alone; the others read each token by itself."""
 
 
 def check(config: Any, head: Head | None) -> Parts:
-    """Say where the parts of a model's encoder lie.
+    """Return the names of the parts of a model's encoder.
 
     Raises:
         StageFailed: its architecture, its kind of attention or the task's head is not one that runs here.
@@ -112,17 +112,17 @@ def positions(embeddings: Any, ids: Any) -> Any:
 
 def embed(base: Any, ids: Any, positions: Any, segments: Any) -> Any:
     """Embed tokens of shape (rows, tokens) with the encoder's own modules; without `segments` all are the first."""
-    given = {"input_ids": ids, "position_ids": positions}
+    arguments = {"input_ids": ids, "position_ids": positions}
     if hasattr(base.embeddings, "token_type_embeddings"):
-        given["token_type_ids"] = ids.new_zeros(ids.shape) if segments is None else segments
-    hidden = base.embeddings(**given)
+        arguments["token_type_ids"] = ids.new_zeros(ids.shape) if segments is None else segments
+    hidden = base.embeddings(**arguments)
     return base.embeddings_project(hidden) if hasattr(base, "embeddings_project") else hidden
 
 
 def head(model: Any, outputs: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
     """Take the encoder out of a model; give what is left as a function of hidden states (rows, tokens, size).
 
-    The head's own code runs, above an encoder that hands back what it is given.
+    The head's own code runs, above an encoder that returns its input.
     """
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -131,10 +131,10 @@ def head(model: Any, outputs: tuple[str, ...]) -> Callable[[Any], dict[str, Any]
         return lambda hidden: {"last_hidden_state": hidden}
     pooler = getattr(base, "pooler", None)
 
-    def given(*_: Any, inputs_embeds: Any, **__: Any) -> Any:
+    def encoder(*_: Any, inputs_embeds: Any, **__: Any) -> Any:
         pooled = None if pooler is None else pooler(inputs_embeds)
         return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
 
     delattr(model, model.base_model_prefix)
-    setattr(model, model.base_model_prefix, given)
+    setattr(model, model.base_model_prefix, encoder)
     return lambda hidden: outputs_of(model(inputs_embeds=hidden), outputs)

@@ -1,4 +1,4 @@
-"""Read where an ONNX file says that its tensors lie, without any runtime, and refuse places it must not point to.
+"""Read the paths of an ONNX file's external tensors, without any runtime, and refuse paths outside its directory.
 
 Walks protobuf's wire format (protobuf.dev/programming-guides/encoding) over a memory map and skips what it does not
 need, so that gigabytes of weights cost neither time nor memory, and running a model does not need the onnx package.
@@ -37,17 +37,17 @@ def screen(path: Path) -> None:
         Refused: a tensor's data lies outside, in a link, or beyond the end of its file.
     """
     if not path.is_file():
-        raise StageFailed(f"{path}: not a valid ONNX model: there is no such file")
+        raise StageFailed(f"{path}: not a valid ONNX model: no such file")
     if path.stat().st_size == 0:
         raise StageFailed(f"{path}: not a valid ONNX model: the file is empty")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             if not any(number == 7 for number, _, _ in _fields(data, 0, len(data))):
-                raise ValueError("there is no graph in it")
-            said = list(_tensors(data, "model", 0, len(data), 0))
+                raise ValueError("it has no graph")
+            entries = list(_tensors(data, "model", 0, len(data), 0))
         except (ValueError, IndexError) as error:
             raise StageFailed(f"{path}: not a valid ONNX model: {error}; build it again") from error
-    for entry in {tuple(sorted(entry.items())): entry for entry in said}.values():
+    for entry in {tuple(sorted(entry.items())): entry for entry in entries}.values():
         _check(path, entry)
 
 
@@ -118,13 +118,13 @@ def _check(model: Path, entry: dict[str, str]) -> None:
     # "*" begins ONNX Runtime's own mark for "at this address in memory".
     if not location or set(location) & set("\0\\*") or name.is_absolute() or ".." in name.parts:
         raise Refused(f"{where} is not a relative name inside the model's directory; do not open this file")
-    place = model.parent
+    path = model.parent
     for part in name.parts:
-        place = place / part
-        if place.is_symlink():
+        path = path / part
+        if path.is_symlink():
             raise Refused(f"{where} is reached through a symbolic link; copy the file itself")
     try:
-        found = place.stat()
+        found = path.stat()
     except OSError as error:
         raise StageFailed(f"{where} is missing; copy it beside the model, or build the model again") from error
     if not stat.S_ISREG(found.st_mode):

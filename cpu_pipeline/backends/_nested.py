@@ -59,7 +59,7 @@ def _blank(value: Any, padding: Any) -> Any:
 
 
 def _stack(layers: list[Any]) -> Any:
-    """Stack layers that are there already: torch's class would copy one of them as often as it is told."""
+    """Stack existing layers: torch's own constructor would make copies of one of them."""
     import torch
 
     stack = torch.nn.TransformerEncoder(layers[0], num_layers=1, enable_nested_tensor=True, mask_check=False)
@@ -75,7 +75,7 @@ def _layer(layer: Any, parts: _encoder.Parts, config: Any) -> Any:
     up, norm = layer.get_submodule(parts.up), layer.get_submodule(parts.norm)
     qkv = fused([layer.get_submodule(name) for name in (parts.query, parts.key, parts.value)])
     activation = getattr(config, "hidden_act", None) or config.activation
-    made = torch.nn.TransformerEncoderLayer(
+    built = torch.nn.TransformerEncoderLayer(
         up.in_features,
         config.num_attention_heads,
         up.out_features,
@@ -84,9 +84,9 @@ def _layer(layer: Any, parts: _encoder.Parts, config: Any) -> Any:
         batch_first=True,
         dtype=up.weight.dtype,
     )
-    made.self_attn.in_proj_weight, made.self_attn.in_proj_bias = qkv.weight, qkv.bias
-    made.self_attn.out_proj.weight = layer.get_submodule(parts.out).weight
-    made.self_attn.out_proj.bias = layer.get_submodule(parts.out).bias
-    made.linear1, made.linear2 = up, layer.get_submodule(parts.down)
-    made.norm1, made.norm2 = layer.get_submodule(parts.attention_norm), norm
-    return made.eval().requires_grad_(False)
+    built.self_attn.in_proj_weight, built.self_attn.in_proj_bias = qkv.weight, qkv.bias
+    built.self_attn.out_proj.weight = layer.get_submodule(parts.out).weight
+    built.self_attn.out_proj.bias = layer.get_submodule(parts.out).bias
+    built.linear1, built.linear2 = up, layer.get_submodule(parts.down)
+    built.norm1, built.norm2 = layer.get_submodule(parts.attention_norm), norm
+    return built.eval().requires_grad_(False)

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of a batch lie once they are packed, longest sequences first."""
+    """The positions of a batch's tokens once they are packed, longest sequences first."""
 
     rows: int
     width: int
     groups: tuple[Group, ...]
     places: Any
-    """Place of each packed token in the flat padded batch; None when there is no padding, and nothing moves."""
+    """Position of each packed token in the flat padded batch; None when there is no padding, and nothing moves."""
     first: Any
-    """Packed place of the first token of each sequence, in the order of the batch."""
+    """Packed position of the first token of each sequence, in the order of the batch."""
 
     @classmethod
     def of(cls, lengths: Sequence[int], width: int) -> Layout:
@@ -110,6 +110,16 @@ class Layer:
         return self._norm(self._down(self._activation(self._up(hidden))).add_(hidden))
 
     def _attend(self, qkv: Any, groups: Sequence[Group], biases: Sequence[Any]) -> Any:
+        """Let the tokens of each sequence attend to each other.
+
+        Args:
+            qkv: queries, keys and values of all tokens side by side: (tokens, 3 * size).
+            groups: sequences of equal length, in the order of the tokens.
+            biases: for each group nothing, or what is added to its scores: (sequences, heads, length, length).
+
+        Returns:
+            The attended values: (tokens, size), of the type of `qkv`.
+        """
         import torch
         from torch.nn.functional import scaled_dot_product_attention
 

@@ -29,11 +29,11 @@ DTYPES = ("float32", "bfloat16")
 
 
 def load(path: Path, head: Head | None, threads: int) -> PaddingFree:
-    """Open the artifact at `path` as its card says; 0 threads leaves torch's own choice.
+    """Open the artifact at `path` as its card sets; 0 threads leaves torch's own choice.
 
     Raises:
         StageFailed: it is not a valid checkpoint, or not one that runs without padding.
-        BackendMissing: torch or transformers is not installed, or an instruction set it asks for is not here.
+        BackendMissing: torch or transformers is not installed, or this CPU lacks an instruction set it needs.
     """
     card = Card.read(path, FORMAT)
     implementation, dtype = card.runtime.get("implementation"), card.runtime.get("dtype")
@@ -43,7 +43,9 @@ def load(path: Path, head: Head | None, threads: int) -> PaddingFree:
             f"({' or '.join(IMPLEMENTATIONS)}) and a dtype ({' or '.join(DTYPES)}); build it with compile.fastpath"
         )
     if lacking := host.missing(card.needs):
-        raise BackendMissing(f"{path}: made for {', '.join(lacking)}, which this CPU lacks; build it again here")
+        raise BackendMissing(
+            f"{path}: built for {', '.join(lacking)}, which this CPU lacks; build it again on this machine"
+        )
     model = hf.checkpoint(path, head)
     import torch
 
@@ -53,7 +55,7 @@ def load(path: Path, head: Head | None, threads: int) -> PaddingFree:
 
 
 def check(config: Any, head: Head | None, implementation: str) -> _encoder.Parts:
-    """Say where the parts of a model's encoder lie.
+    """Return the names of the parts of a model's encoder.
 
     Raises:
         StageFailed: the model or the task's head does not run without padding.
@@ -90,7 +92,7 @@ class PaddingFree:
             self._run: Packed | Nested = kind(model, parts, self.outputs, per_token)
 
     def __call__(self, arrays: Arrays, /) -> Arrays:
-        """Run one batch; outputs at padded places are zero.
+        """Run one batch; outputs at padded positions are zero.
 
         Raises:
             StageFailed: padding is not all on the right, a sequence is empty, or tokens or positions are out of range.
@@ -107,7 +109,7 @@ class PaddingFree:
             shape = "x".join(str(size) for size in ids.shape)
             raise StageFailed(
                 f"the model does not run on a batch of {shape} tokens: it is longer than the model's positions, or has "
-                f"a token that its vocabulary has not ({error})"
+                f"a token that its vocabulary lacks ({error})"
             ) from error
         return {name: value.float().numpy() for name, value in answer.items()}
 
@@ -122,7 +124,7 @@ def real_tokens(mask: np.ndarray[Any, Any]) -> list[int]:
 
     lengths = mask.sum(axis=1)
     if not mask.size or not lengths.all():
-        raise StageFailed("a batch, or a sequence in it, has not one real token: there is nothing to answer")
+        raise StageFailed("a batch, or a sequence in it, has no real token: nothing to answer")
     if (mask != (np.arange(mask.shape[1]) < lengths[:, None])).any():
         raise StageFailed("attention_mask is not ones and then zeros in each sequence: pad on the right")
     return [int(length) for length in lengths]
@@ -130,14 +132,14 @@ def real_tokens(mask: np.ndarray[Any, Any]) -> list[int]:
 
 def usage(folder: str, head: Head | None) -> str:
     """Write how to run the model with this package; the files are a checkpoint that transformers loads as well."""
-    made = f"{type(head).__name__}()" if head else "None"
+    constructed = f"{type(head).__name__}()" if head else "None"
     imported = f"from {type(head).__module__} import {type(head).__name__}\n" if head else ""
     return f"""
 from pathlib import Path
 from cpu_pipeline.backends import fastpath
 {imported}from transformers import AutoTokenizer
 
-session = fastpath.load(Path("{folder}"), {made}, threads=0)
+session = fastpath.load(Path("{folder}"), {constructed}, threads=0)
 tokenizer = AutoTokenizer.from_pretrained("{folder}", padding_side="right")
 texts = ["A text", "Another text, which is longer"]
 inputs = tokenizer(texts, padding=True, return_tensors="np", return_token_type_ids=True)

@@ -105,10 +105,10 @@ def inputs_of(model: Any, names: Iterable[str] = TOKENS) -> tuple[str, ...]:
 
 
 def outputs_of(answer: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Pick the named outputs of a transformers answer; a name it does not know goes by its place."""
+    """Pick the named outputs of a transformers answer; a name it does not have stands for a position."""
     if not names:
         return {name: value for name, value in answer.items() if hasattr(value, "shape")}
-    return {name: answer[name] if name in answer else answer[place] for place, name in enumerate(names)}
+    return {name: answer[name] if name in answer else answer[index] for index, name in enumerate(names)}
 
 
 class Eager:
@@ -137,10 +137,15 @@ class Eager:
         """
         import torch
 
-        given = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         with torch.inference_mode():
-            answer = self.model(**{n: v.to(self.model.dtype) if v.is_floating_point() else v for n, v in given.items()})
+            answer = self.model(**{name: _cast(value, self.model) for name, value in tensors.items()})
         return {name: value.float().numpy() for name, value in outputs_of(answer, self._outputs).items()}
+
+
+def _cast(value: Any, model: Any) -> Any:
+    """Bring floats to the type of the model's weights."""
+    return value.to(model.dtype) if value.is_floating_point() else value
 
 
 def _check_complete(path: Path, auto_class: str, head: Head | None, report: dict[str, Any]) -> None:
@@ -148,10 +153,13 @@ def _check_complete(path: Path, auto_class: str, head: Head | None, report: dict
     if auto_class == "AutoModel" and "pooler_output" not in (head.outputs if head else ()):
         missing = [key for key in missing if not key.startswith("pooler.")]
     if missing:
-        said = f"{path}: the checkpoint has no weights for {', '.join(missing[:4])}" + (" ..." if missing[4:] else "")
+        names = ", ".join(missing[:4]) + (" ..." if missing[4:] else "")
         hint = sorted(report["unexpected_keys"])
-        there = f" (it has {', '.join(hint[:4])})" if hint else ""
-        raise StageFailed(f"{said}{there}: {auto_class} does not fit it, name the task that it was trained for")
+        present = f" (it has {', '.join(hint[:4])})" if hint else ""
+        raise StageFailed(
+            f"{path}: the checkpoint has no weights for {names}{present}: {auto_class} does not fit it, name the task "
+            "that it was trained for"
+        )
     if report["mismatched_keys"]:
         key = min(str(mismatch[0]) for mismatch in report["mismatched_keys"])
         raise StageFailed(f"{path}: not a valid checkpoint: the shape of {key} is not the one config.json asks for")

@@ -27,7 +27,7 @@ STATUS = "current; the new exporter of torch and ONNX Runtime are developed"
 FORMAT = "onnx"
 MODEL = "model.onnx"
 DATA = "model.onnx_data"
-"""Where weights lie that do not fit into `MODEL`."""
+"""Weights that do not fit into `MODEL`."""
 
 
 def load(path: Path, head: Head | None, threads: int) -> Session:
@@ -35,8 +35,8 @@ def load(path: Path, head: Head | None, threads: int) -> Session:
 
     Raises:
         StageFailed: the file is not a valid ONNX model, or lacks the task's outputs.
-        Refused: its external data lies where it must not.
-        BackendMissing: ONNX Runtime, or an instruction set that it was built for, is not here.
+        Refused: its external data is outside its directory.
+        BackendMissing: ONNX Runtime, or an instruction set that it was built for, is missing.
     """
     lacking = host.missing(Card.read(path, FORMAT).needs)
     if lacking:

@@ -49,7 +49,7 @@ class OpenVINOSession:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Name the inputs the model takes; others are not to be given."""
+        """Name the inputs the model takes; pass no others."""
         return self._inputs
 
     def __call__(self, arrays: Arrays, /) -> Arrays:
@@ -60,21 +60,21 @@ class OpenVINOSession:
         """
         import numpy as np
 
-        given = {name: np.ascontiguousarray(arrays[name], dtype=kind) for name, kind in self._types.items()}
+        inputs = {name: np.ascontiguousarray(arrays[name], dtype=kind) for name, kind in self._types.items()}
         # Shared outputs are views of memory that the next call overwrites.
-        answers = self._request.infer(given, share_inputs=True, share_outputs=False)
-        return {name: np.asarray(answers[place], dtype=np.float32) for name, place in self._outputs.items()}
+        answers = self._request.infer(inputs, share_inputs=True, share_outputs=False)
+        return {name: np.asarray(answers[index], dtype=np.float32) for name, index in self._outputs.items()}
 
 
 def load(path: Path, head: Head | None, threads: int) -> OpenVINOSession:
     """Open the artifact at `path` on the CPU; 0 threads lets OpenVINO choose.
 
-    Floats are computed in float32 unless the artifact's card asks for something else: by itself OpenVINO takes bf16
+    Floats are computed in float32 unless the artifact's card asks for something else: the default of OpenVINO is bf16
     where the processor has it.
 
     Raises:
         StageFailed: the files are not a valid OpenVINO model.
-        BackendMissing: OpenVINO, or an instruction set that the model needs, is not here.
+        BackendMissing: OpenVINO, or an instruction set that the model needs, is missing.
     """
     card = Card.read(path, FORMAT)
     if lacking := host.missing(card.needs):
@@ -102,14 +102,14 @@ def load(path: Path, head: Head | None, threads: int) -> OpenVINOSession:
         compiled = core.compile_model(model, "CPU", settings)
     except (RuntimeError, ValueError, TypeError) as error:
         raise StageFailed(f"{path / XML}: does not compile with {settings}: {_last_line(error)}") from error
-    return OpenVINOSession(compiled, _place_outputs(path, compiled, head))
+    return OpenVINOSession(compiled, _find_outputs(path, compiled, head))
 
 
 def runtime() -> Any:
     """Import OpenVINO with its telemetry left out.
 
-    `import openvino` reports home through the package openvino_telemetry where nobody has said no (it asks a file in
-    the home directory and the variable CI); without that package OpenVINO and NNCF put a stub in its place.
+    `import openvino` sends telemetry through the package openvino_telemetry unless the user opted out (it reads a file
+    in the home directory and the variable CI); without that package OpenVINO and NNCF put a stub in its place.
     """
     if "openvino" not in sys.modules:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None is how an import is forbidden
@@ -210,15 +210,15 @@ class _Seen:
             self.need = max(self.need, offset + size)
 
 
-def _place_outputs(path: Path, compiled: Any, head: Head | None) -> dict[str, int]:
-    """Find each output of the task by name, or by place where none of the names is the model's."""
+def _find_outputs(path: Path, compiled: Any, head: Head | None) -> dict[str, int]:
+    """Find each output of the task by name, or by position where none of the names is the model's."""
     names = [port.get_names() for port in compiled.outputs]
     if head is None:
         return {min(found, key=lambda name: (name.isdigit(), name), default=str(i)): i for i, found in enumerate(names)}
-    places = {name: i for name in head.outputs for i, found in enumerate(names) if name in found}
-    if len(places) == len(head.outputs):
-        return places
-    if not places and len(names) == len(head.outputs):
+    indices = {name: i for name in head.outputs for i, found in enumerate(names) if name in found}
+    if len(indices) == len(head.outputs):
+        return indices
+    if not indices and len(names) == len(head.outputs):
         return {name: i for i, name in enumerate(head.outputs)}
     raise StageFailed(
         f"{path / XML}: the task needs the outputs {', '.join(head.outputs)}, "

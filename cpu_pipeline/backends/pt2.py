@@ -44,7 +44,7 @@ def load(path: Path, head: Head | None, threads: int) -> Session:
 
     Raises:
         StageFailed: the archive is not one of ours, is cut, or lacks the task's outputs.
-        BackendMissing: torch, its version, or an instruction set that it was compiled for, is not here.
+        BackendMissing: torch, its version, or an instruction set that it was compiled for, is missing.
     """
     card = Card.read(path, FORMAT)
     if lacking := host.missing(card.needs):
@@ -119,7 +119,7 @@ def _names(
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Read the inputs and outputs that the card says, in order, and which of them the task reads."""
     if not {"inputs", "outputs", "torch"} <= set(runtime):
-        raise StageFailed(f"{path}: its cpu_pipeline.json does not say what a compiled model takes; build it again")
+        raise StageFailed(f"{path}: its cpu_pipeline.json does not list what a compiled model takes; build it again")
     outputs = tuple(runtime["outputs"])
     if head and set(head.outputs) - set(outputs):
         raise StageFailed(f"{path}: the model gives {', '.join(outputs)}, the task reads {', '.join(head.outputs)}")
@@ -130,7 +130,7 @@ def _check_version(path: Path, built: str, here: str) -> None:
     """Refuse another torch: packed weights and the library's calls into torch are the builder's."""
     if built.partition("+")[0] != here.partition("+")[0]:
         raise BackendMissing(
-            f"{path}: compiled with torch {built}, and torch {here} is here; install that version, or build it again"
+            f"{path}: compiled with torch {built}, but torch {here} is installed; install {built} or build it again"
         )
 
 
@@ -147,7 +147,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                 )
             for name in (LIBRARY, METADATA):
                 if f"model/{name}" not in names:
-                    raise StageFailed(f"{archive}: not a valid compiled model: there is no {name}; build it again")
+                    raise StageFailed(f"{archive}: not a valid compiled model: it lacks {name}; build it again")
             opened.extractall(folder)
     except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
         raise StageFailed(f"{archive}: not a valid compiled model: {one_line(error)}; build it again") from error

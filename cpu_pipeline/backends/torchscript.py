@@ -40,7 +40,7 @@ def load(path: Path, head: Head | None, threads: int) -> Session:
     it made then serves every shape: measured, each later call of a new shape costs what it costs again.
 
     Raises:
-        StageFailed: the file is not a whole TorchScript archive, or not the module that the card tells of.
+        StageFailed: the file is not a whole TorchScript archive, or not the module that the card describes.
         BackendMissing: torch, or an instruction set that it was built for, is not here.
     """
     card = Card.read(path, FORMAT)
@@ -77,16 +77,16 @@ def ready(
     outputs: tuple[str, ...],
     warm: Mapping[str, Sequence[Any]] | None = None,
 ) -> Scripted:
-    """Open the module in the directory `path`, which gives `gives`, and make the calls that torch makes its plan in.
+    """Open the module in the directory `path`, which gives `gives`, and make the calls in which torch optimizes it.
 
     Raises:
-        StageFailed: the file is not a whole TorchScript archive, or not the module that the card tells of.
+        StageFailed: the file is not a whole TorchScript archive, or not the module that the card describes.
         BackendMissing: torch is not installed.
     """
     module = open_module(path / MODEL, threads)
     takes = tuple(argument.name for argument in module.forward.schema.arguments[1:])
     if takes != inputs:
-        raise StageFailed(f"{path / MODEL}: it takes {', '.join(takes)}, its card says {', '.join(inputs)}")
+        raise StageFailed(f"{path / MODEL}: it takes {', '.join(takes)}, its card names {', '.join(inputs)}")
     session = Scripted(module, inputs, gives, outputs)
     session.warm_up(warm or {})
     return session
@@ -123,7 +123,7 @@ def screen(model: Path) -> None:
     """
     what = f"{model}: not a valid TorchScript module"
     if not model.is_file():
-        raise StageFailed(f"{what}: there is no such file")
+        raise StageFailed(f"{what}: no such file")
     try:
         with zipfile.ZipFile(model) as archive:
             names = archive.namelist()
@@ -142,25 +142,25 @@ class Scripted:
     def __init__(self, module: Any, inputs: tuple[str, ...], gives: Sequence[str], outputs: Sequence[str]) -> None:
         self.inputs = inputs
         self.module = module
-        self._places = {name: tuple(gives).index(name) for name in outputs}
+        self._indices = {name: tuple(gives).index(name) for name in outputs}
         self._count = len(gives)
 
     def __call__(self, arrays: Arrays, /) -> Arrays:
         """Run one batch without gradients: arrays of the types and shapes of the trace in, float32 arrays out."""
         import torch
 
-        given = {name: torch.from_numpy(arrays[name]) for name in self.inputs}
+        tensors = {name: torch.from_numpy(arrays[name]) for name in self.inputs}
         try:
             with torch.inference_mode():
-                answers = self.module(**given)
+                answers = self.module(**tensors)
         except RuntimeError as error:
             raise StageFailed(f"the TorchScript module does not run on {shapes(arrays)}: {_line(error)}") from error
         if not isinstance(answers, tuple) or len(answers) != self._count:
             raise StageFailed(f"the TorchScript module does not give a tuple of {self._count}: its card is not its own")
-        return {name: answers[place].float().numpy() for name, place in self._places.items()}
+        return {name: answers[index].float().numpy() for name, index in self._indices.items()}
 
     def warm_up(self, warm: Mapping[str, Sequence[Any]]) -> None:
-        """Run the two calls in which torch makes its plan for this module; `warm` is as the card has it."""
+        """Run the two calls in which torch optimizes this module; `warm` is as the card has it."""
         import numpy as np
 
         for _ in range(2):
@@ -169,10 +169,10 @@ class Scripted:
 
 
 def _line(error: BaseException) -> str:
-    """Pick the line that says what happened: torch's messages begin or end with a trace through its interpreter."""
+    """Pick the line that names the cause: torch's messages begin or end with a trace through its interpreter."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if line.startswith("RuntimeError:")] or lines[:1] or [type(error).__name__]
-    return said[-1].removeprefix("RuntimeError:").strip()[:300]
+    found = [line for line in lines if line.startswith("RuntimeError:")] or lines[:1] or [type(error).__name__]
+    return found[-1].removeprefix("RuntimeError:").strip()[:300]
 
 
 def usage(folder: str, head: Head | None) -> str:

@@ -167,7 +167,17 @@ def list_files(commit: RepoCommit, first: str | None = None) -> tuple[str, dict[
 
 
 def download(commit: RepoCommit, file: str, force: bool = False) -> Path:
-    """Download one file into huggingface_hub's cache, unless it has it; `force` downloads it all the same."""
+    """Download one file into huggingface_hub's cache, unless it is cached; return its path.
+
+    Args:
+        commit: the commit.
+        file: the name of the file.
+        force: download it though it is cached.
+
+    Raises:
+        RecipeError: the file does not exist or may not be read.
+        TryAgain: the Hub does not answer.
+    """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     if not force and (path := cached(commit, file)):
@@ -240,7 +250,12 @@ def _listing_path(commit: RepoCommit) -> Path:
 
 
 def resolve(repo: str, want: Want, revision: str = "main") -> str:
-    """Ask for the commit of a branch or tag.
+    """Ask for the full commit of a branch or tag.
+
+    Args:
+        repo: owner/name.
+        want: what the repository has: `model`, `tokenizer` or `data`.
+        revision: the branch, tag or commit.
 
     Raises:
         RecipeError: the repository or revision does not exist, or may not be read.
@@ -250,7 +265,13 @@ def resolve(repo: str, want: Want, revision: str = "main") -> str:
 
 
 def read_small(repo: str, want: Want, revision: str, file: str) -> str | None:
-    """Read a text file of at most 1 MiB from the Hub; None when the repository has no such file.
+    """Read a text file of at most 1 MiB from the Hub; None when the repository does not have it.
+
+    Args:
+        repo: owner/name.
+        want: what the repository has: `model`, `tokenizer` or `data`.
+        revision: the branch, tag or commit.
+        file: the name of the file.
 
     Raises:
         RecipeError: the repository or revision does not exist or may not be read, or the file is larger.

@@ -72,6 +72,11 @@ def choose_model(names: Collection[str], format: Format, where: str) -> list[str
 
     Safetensors are preferred. Pickled weights are chosen where there are no others: `refuse_pickles` judges them.
 
+    Args:
+        names: the files of the directory or repository.
+        format: the format of the weights.
+        where: the directory or repository, for messages.
+
     Raises:
         RecipeError: config.json or weights in that format are missing.
     """
@@ -126,6 +131,11 @@ def _only(names: set[str], ending: str, usual: Sequence[str], where: str) -> str
 def refuse_pickles(names: Iterable[str], allow: Collection[str], where: str) -> None:
     """Refuse weights that are pickles, unless the recipe allows them.
 
+    Args:
+        names: the chosen files.
+        allow: the permissions of the recipe.
+        where: the directory or repository, for messages.
+
     Raises:
         Refused: the message names the line that would allow it.
     """
@@ -144,7 +154,13 @@ def names_split(name: str, split: str) -> bool:
 
 
 def choose_data(names: Collection[str], split: str, config: str | None, where: str) -> list[str]:
-    """Choose README.md and every file that may hold the split, sorted.
+    """Choose README.md and every file that may contain the split, sorted.
+
+    Args:
+        names: the files of the directory or repository.
+        split: the split, such as `train`.
+        config: the configuration of the data set; None for the only one.
+        where: the directory or repository, for messages.
 
     README.md's header tells which of them do, and `load.rows` reads it offline; rather too many files are chosen.
 

@@ -33,7 +33,7 @@ class Table:
     lines: Sequence[int] = ()
     """The line of each row, for files of lines."""
 
-    def place(self, index: int) -> str:
+    def row_name(self, index: int) -> str:
         """Name a row for messages: `train.jsonl:7` or `train.parquet, row 7`."""
         return f"{self.name}:{self.lines[index]}" if self.lines else f"{self.name}, row {index + 1}"
 

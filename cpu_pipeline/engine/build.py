@@ -12,6 +12,7 @@ from filelock import Timeout
 from cpu_pipeline import sources
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, interruption
 from cpu_pipeline.core.events import Event, Tell
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
 from cpu_pipeline.engine.executors._base import Executor, Handle, StepOutcome
@@ -56,7 +57,7 @@ def build(
         executor: runs the steps, and is closed at the end. None for child processes of this one.
 
     Returns:
-        What each node came to. Nodes that failed are in its `errors`; they raise nothing.
+        The result, with the error of each node that failed; such a node raises nothing.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the steps that ran are ended, what was finished is in the store.
@@ -164,7 +165,7 @@ class _Build:
         if found is None or node.fits(found):
             return found
         force = " (`store push --force` mends the remote store)" if key in self.lease.brought else ""
-        message = f"the record {key[:12]} is not what its stage writes; set aside, building it here{force}"
+        message = f"the record {key[:12]} is not what its stage writes; set aside, building it on this machine{force}"
         self.progress.tell(Event(node.id, "warning", (message,)))
         self.lease.refuse(key, found)
         return None
@@ -208,7 +209,7 @@ class _Build:
             return True
 
     def _damaged(self, node: Node) -> list[str]:
-        """Name the nodes that this one needs and whose stored object is not what its digest says any more."""
+        """Name the nodes that this one needs and whose stored object does not match its digest any more."""
         return [name for name in node.needs if not self.store.check(self.progress.result.artifacts[name])]
 
     def _run(self, node: Node, keyed: Keyed) -> tuple[Path, Handle]:
@@ -259,6 +260,10 @@ def _commit(started: _Started, outcome: StepOutcome, lease: Lease) -> StoredArti
     node, keyed, ran = started.node, started.keyed, outcome.result
     if node.stage.identity(sources.find) != keyed.ingredients["identity"]:
         raise StageFailed("what it reads changed during the build; run again once it rests")
+    try:
+        node.stage.parse_facts(ran.facts)
+    except ValueError as error:  # no later build could read the record
+        raise StageFailed(f"its facts are not what it declares: {one_line(error)}") from error
     run = {"seconds": round(outcome.seconds, 3), "peak_memory": ran.peak_memory, "when": round(time.time())}
     artifact = lease.commit(keyed.key, keyed.ingredients, node.gives, ran.facts, run, started.work)
     lease.store.drop_scratch(keyed.key)

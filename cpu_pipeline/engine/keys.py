@@ -143,7 +143,7 @@ class Visit(NamedTuple):
     keyed: Keyed | None
     """None where the content of an input is unknown."""
     artifact: Artifact | None
-    """What was found for the key; None where nothing was, or where there is no key."""
+    """What was found for the key; None where nothing was found, or the key is unknown."""
 
 
 def key_of(plan: Plan, node: Node, known: Mapping[str, Artifact]) -> Keyed:
@@ -170,8 +170,8 @@ def walk(plan: Plan, find: Callable[[Node, str], Artifact | None]) -> Iterator[V
 
     Args:
         plan: the plan.
-        find: returns what a node with this key came to, None where that is unknown. What it returns decides the keys
-            of the nodes that read this one.
+        find: returns the artifact of a node with this key, None where it is unknown. The keys of the nodes that read
+            this one depend on it.
 
     Yields:
         Every node, once; a node comes after those that it reads.

@@ -23,7 +23,7 @@ class Progress:
         self._skipped = set[str]()
         self._keyed: dict[str, Keyed] = {}
         self._waiting = set[str]()
-        """Nodes whose waiting was told."""
+        """Nodes for which a waiting event was sent."""
 
     def failed_need(self, node: Node) -> str | None:
         """Name a node that this one needs and that will not be built."""
@@ -45,7 +45,7 @@ class Progress:
         self.pending.pop(node.id, None)
 
     def wait(self, node: Node, why: str) -> None:
-        """Tell that a node has to wait; once for each node."""
+        """Report that a node has to wait; once for each node."""
         if node.id not in self._waiting:
             self._waiting.add(node.id)
             self.tell(Event(node.id, "waiting", (why,)))
@@ -57,7 +57,7 @@ class Progress:
         self.tell(Event(node.id, "skipped", (f"`{because}` failed",)))
 
     def settle(self, node: Node, artifact: StoredArtifact) -> None:
-        """Note what a node came to."""
+        """Note the artifact of a node that is built or cached."""
         self.pending.pop(node.id, None)
         self.result.add(node, self.keyed(node).key, artifact)
 

@@ -21,7 +21,13 @@ def environments_of(stage: Stage, formats: Mapping[str, str]) -> set[str]:
 
 
 def packages_of(stage: Stage, formats: Mapping[str, str], task: Task | None) -> set[str]:
-    """Name every distribution that the stage needs in the default environment."""
+    """Name every distribution that the stage needs in the default environment.
+
+    Args:
+        stage: the stage with its options.
+        formats: input name -> format; they decide which backends the stage loads.
+        task: the recipe's task, which has packages of its own.
+    """
     local = home_environment(stage, formats) == DEFAULT
     needed = set(stage.packages) if local else set[str]()
     for name in stage.backends(formats):

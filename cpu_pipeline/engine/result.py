@@ -37,7 +37,13 @@ class BuildResult:
     """Node id -> why it failed."""
 
     def add(self, node: Node, key: str, artifact: StoredArtifact) -> None:
-        """Note a built node: its artifact, key and record, and the verdicts of its checks."""
+        """Note a node that is built or cached: its artifact, key and record, and the verdicts of its checks.
+
+        Args:
+            node: the node.
+            key: its key.
+            artifact: what the store has for the key.
+        """
         self.artifacts[node.id] = artifact
         self.keys[node.id] = key
         self.records[node.id] = artifact.record
@@ -72,7 +78,9 @@ class Damaged(Refused):
     """A stored object of a build has changed; it was set aside, and can be built again."""
 
     def __init__(self, node: str) -> None:
-        super().__init__(f"the object of `{node}` in the store was damaged; set aside: run again to build it anew")
+        super().__init__(
+            f"the object of `{node}` in the store was damaged; set aside: run the command again to build it again"
+        )
         self.node = node
 
 

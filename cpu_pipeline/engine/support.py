@@ -1,4 +1,4 @@
-"""Every way to run a model on a CPU that there is here: what it takes, what it stands on, whether it works."""
+"""The support matrix: each backend with its models, packages and environment, and whether it works on this machine."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class BackendSupport:
     def takes(self, model: Model) -> tuple[Takes, str]:
         """Say whether the backend runs a model, and if not, why."""
         if model.format != "hf" and model.format != self.format:
-            return "no", f"the model is {model.format} already; ways from a checkpoint need the checkpoint"
+            return "no", f"the model is {model.format} already; backends for a checkpoint need the checkpoint"
         if model.format == self.format or model.kind in self.architectures:
             return "yes", ""
         if self.others == "refused":

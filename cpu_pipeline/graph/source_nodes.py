@@ -68,7 +68,7 @@ class _SourceNodes:
         keys: Keys = tuple(name.split("."))
         use = next(each for each in sources.names(want) if each in source)
         fields = dict(source)
-        for key in ("folder", "file", "media"):
+        for key in sources.get(use).path_fields():
             if key in fields:
                 fields[key] = below_recipe(fields[key], (*keys, key), self.recipe)
         fields |= {key: value for key, value in (rows or {}).items() if key in sources.get(use).model_fields}

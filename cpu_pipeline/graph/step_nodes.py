@@ -94,7 +94,13 @@ class _Wiring:
         """Nodes that have to succeed before any step runs: they are cheap and may refuse the recipe."""
 
     def add(self, number: int, step: Step, previous: str) -> None:
-        """Add the node of a step; `previous` is the model that it takes by default."""
+        """Add the node of a step.
+
+        Args:
+            number: the position of the step in its pipeline, from 0.
+            step: the step.
+            previous: the model that it takes by default.
+        """
         inputs = self._inputs(number, step, previous)
         self.nodes[step.id] = Node(
             step.id,

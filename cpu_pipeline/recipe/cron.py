@@ -1,8 +1,8 @@
 """Five cron fields that every scheduler reads alike: checked, moved off crowded minutes, written for systemd.
 
 The grammar is that of POSIX crontab with steps and names, which cron, GitHub Actions and Kubernetes share; `L`, `#`,
-`@daily`, `5/15` and whatever else only some of them know is refused. cronsim interprets
-the fields, as Debian's cron does.
+`@daily`, `5/15` and all else that only some of them know is refused. cronsim interprets the fields, as Debian's cron
+does.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ class Document:
         for problem in problems:
             line, column = problem.at or self._mark(problem.keys)
             path = ".".join(map(str, problem.keys))
-            lines.add((line, column, f"{self.path}:{line}:{column}: {path + ': ' if path else ''}{problem.says}"))
+            message = _printable(f"{path + ': ' if path else ''}{problem.says}")
+            lines.add((line, column, f"{self.path}:{line}:{column}: {message}"))
         return RecipeError("\n".join(text for _, _, text in sorted(lines)))
 
     def _mark(self, keys: Keys) -> tuple[int, int]:
@@ -162,6 +163,11 @@ def scalar(text: str) -> Any:
     if _SPECIAL.fullmatch(text):
         raise ValueError(f"{text} is not a number that anything can be compared with")
     return text
+
+
+def _printable(text: str) -> str:
+    """Escape what is not printable: some of these characters end a line, others steer a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _line_of(text: str, number: int) -> str:

@@ -118,9 +118,9 @@ def answer(session: Session, features: Sequence[Feature], task: Task, kinds: Kin
         if isinstance(session, StatefulSession):
             session.reset()
         outputs = task.run(session, pad([features[i] for i in numbers], session.inputs, kinds))
-        for place, number in enumerate(numbers):
+        for index, number in enumerate(numbers):
             length = features[number].length if task.per_token else None
-            answers[number] = {name: value[place][:length] for name, value in outputs.items()}
+            answers[number] = {name: value[index][:length] for name, value in outputs.items()}
     return answers
 
 

@@ -45,9 +45,9 @@ def compare(
                     f"{name}: the shape of the answer to a batch of {shapes[-1]} is {list(ours[name].shape)}, "
                     f"not {list(expected.shape)}: the model keeps a shape it was built with"
                 )
-            for place, feature in enumerate(batch):
+            for index, feature in enumerate(batch):
                 length = feature.length if per_token else None
-                a, b = (np.asarray(x[name][place][:length], dtype=np.float64) for x in (ours, theirs))
+                a, b = (np.asarray(x[name][index][:length], dtype=np.float64) for x in (ours, theirs))
                 known = np.isfinite(a) & np.isfinite(b)
                 broken += int(known.size - known.sum())
                 gap = np.abs(a[known] - b[known])

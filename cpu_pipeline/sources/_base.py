@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Set
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,21 +13,26 @@ from cpu_pipeline.core.repo_files import Want
 
 
 class Source(BaseModel, ABC):
-    """A place that files come from. Fields are its keys in YAML; the first is named after its module."""
+    """A location that files come from. Fields are its keys in YAML; the first is named after its module."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     wants: ClassVar[Set[Want]]
-    """What can be had from it."""
+    """What it can provide."""
     online: ClassVar[bool]
     """True when fetching needs the network."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions that fetching needs; their versions are not part of any key, the content is."""
     version: ClassVar[int] = 1
 
+    @classmethod
+    def path_fields(cls) -> list[str]:
+        """List the fields that are local paths: the planner refuses one that leads out of the recipe's directory."""
+        return [name for name, field in cls.model_fields.items() if _has_path(field.annotation)]
+
     @abstractmethod
     def identity(self, want: Want) -> object:
-        """Say, as a JSON value, exactly which bytes are meant: repository, commit and endpoint, or a content digest."""
+        """Return a JSON value that identifies the bytes: repository, commit and endpoint, or a content digest."""
 
     @abstractmethod
     def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
@@ -35,6 +40,10 @@ class Source(BaseModel, ABC):
 
         Raises:
             RecipeError: it does not exist, or may not be read.
-            TryAgain: the network gave out, or it is off and something is missing.
-            Refused: a file name leads outside, or only pickled weights are there and `allow` has no `pickle`.
+            TryAgain: the network failed, or it is off and something is missing.
+            Refused: a file name leads outside, or there are only pickled weights and `allow` has no `pickle`.
         """
+
+
+def _has_path(annotation: Any) -> bool:
+    return annotation is Path or any(_has_path(part) for part in get_args(annotation))

@@ -27,7 +27,7 @@ class File(Source):
     files causes a new build of the steps that use the rows; hidden files and files of rows do not count."""
 
     def identity(self, want: Want) -> object:
-        """Return the digest of the files' names and contents: what `digest_tree` says of a fetched copy."""
+        """Return the digest of the files' names and contents: what `digest_tree` returns for a fetched copy."""
         files = self._files()
         return {"file": digest_listing({n: (p.stat().st_size, digest_file(p)) for n, p in files.items()})}
 

@@ -34,7 +34,7 @@ class Folder(Source):
     """What the model in it is: `hf` (config.json, safetensors), `onnx` or `openvino`."""
 
     def identity(self, want: Want) -> object:
-        """Return the digest of the wanted files' names and contents: what `digest_tree` says of a fetched copy."""
+        """Return the digest of the wanted files' names and contents: what `digest_tree` returns for a fetched copy."""
         return {"folder": _digest(self._files(want)), "format": self.format}
 
     def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
@@ -94,7 +94,7 @@ def copy_unchanged(files: dict[str, Path], out: Path, where: str) -> None:
     """Copy files that must not change while they are read.
 
     Raises:
-        StageFailed: one did; what is in `out` is worthless.
+        StageFailed: one changed; discard `out`.
     """
     try:
         before = _digest(files)

@@ -55,12 +55,12 @@ class Hub(Source):
 
     def identity(self, want: Want) -> object:
         """Return repository, commit and what is chosen of it; the endpoint too when it is not the public one."""
-        said = {"hub": self.hub, "revision": self.revision, "want": want}
+        identity = {"hub": self.hub, "revision": self.revision, "want": want}
         if want == "data":
-            said |= {"split": self.split or "", "config": self.config or ""}
+            identity |= {"split": self.split or "", "config": self.config or ""}
         if want == "model":
-            said |= {"format": self.format}
-        return said if hub_api.endpoint() == hub_api.PUBLIC else {**said, "endpoint": hub_api.endpoint()}
+            identity |= {"format": self.format}
+        return identity if hub_api.endpoint() == hub_api.PUBLIC else {**identity, "endpoint": hub_api.endpoint()}
 
     def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
         """Download what is missing in huggingface_hub's cache, and copy from there.
@@ -88,7 +88,7 @@ class Hub(Source):
     def _choose(self, want: Want, listing: hub_api.Listing, allow: Set[str], where: str) -> list[str]:
         if want == "data":
             if self.split is None:
-                raise RecipeError(f"{where}: say which split: `split: validation`")
+                raise RecipeError(f"{where}: name the split: `split: validation`")
             return choose_data(listing, self.split, self.config, where)
         if want == "tokenizer":
             chosen = choose_tokenizer(listing)

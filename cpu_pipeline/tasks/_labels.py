@@ -60,12 +60,12 @@ class LabelTask(Task, ABC):
         predictions: list[Prediction] = []
         for feature, answer in zip(features, outputs, strict=True):
             logits = answer["logits"].astype(np.float64)
-            said: dict[str, Any] = {"id": rows[feature.row]["id"], "label": None, "name": None, "nan": True}
+            prediction: dict[str, Any] = {"id": rows[feature.row]["id"], "label": None, "name": None, "nan": True}
             if np.isfinite(logits).all():
                 best = int(np.argmax(logits))
                 share = 1 / float(np.exp(logits - logits[best]).sum())
-                said = {"id": said["id"], "label": best, "name": names[best], "score": round(share, 6)}
-            predictions.append(said)
+                prediction = {"id": prediction["id"], "label": best, "name": names[best], "score": round(share, 6)}
+            predictions.append(prediction)
         return predictions
 
     def score(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
@@ -134,14 +134,14 @@ def _check_label(row: Row, names: Sequence[str]) -> None:
         raise RecipeError(f"row {row['id']}: label {label}, but the model has {len(names)} labels")
 
 
-def _predicted(row: Row, said: Prediction) -> int | str | None:
+def _predicted(row: Row, prediction: Prediction) -> int | str | None:
     """Take a prediction's label in the kind, number or name, of the row's; None for no prediction or NaN."""
     wanted = type(row["label"])
-    if not said or said.get("nan"):
+    if not prediction or prediction.get("nan"):
         return None
     for key in ("label", "name"):
-        if type(said.get(key)) is wanted:
-            return said[key]  # type: ignore[no-any-return]  # JSON
+        if type(prediction.get(key)) is wanted:
+            return prediction[key]  # type: ignore[no-any-return]  # JSON
     have, need = ("numbers", "names") if wanted is str else ("names", "numbers")
     raise RecipeError(
         f"prediction {row['id']}: labels are {have}, those of the rows {need}; name the rows' with the task's `labels`"

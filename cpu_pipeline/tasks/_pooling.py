@@ -1,4 +1,4 @@
-"""From token vectors to one sentence vector, as a sentence-transformers checkpoint's modules.json says."""
+"""From token vectors to one sentence vector, by the modules.json of a sentence-transformers checkpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Pooling:
     normalize: bool = False
     """Scale the result to length 1."""
     max_seq_length: int | None = None
-    """Tokens the checkpoint was made to read."""
+    """Tokens that the checkpoint was trained to read."""
     lower: bool = False
     """Lower the text's case before the tokenizer sees it."""
 
@@ -43,7 +43,7 @@ class Pooling:
         vectors = vectors.astype(np.float64)
         count = len(vectors)
         weights = np.arange(1, count + 1)[:, None]
-        made = {
+        pools = {
             "cls": lambda: vectors[0],
             "mean": lambda: vectors.mean(axis=0),
             "max": lambda: vectors.max(axis=0),
@@ -51,7 +51,7 @@ class Pooling:
             "weightedmean": lambda: (vectors * weights).sum(axis=0) / weights.sum(),
             "lasttoken": lambda: vectors[-1],
         }
-        pooled = np.concatenate([made[mode]() for mode in self.modes])
+        pooled = np.concatenate([pools[mode]() for mode in self.modes])
         length = float(np.linalg.norm(pooled))
         return pooled / length if self.normalize and 0 < length < math.inf else pooled
 
@@ -60,7 +60,7 @@ def read(model: Path) -> Pooling:
     """Read modules.json and what it points at; without one: the mean, not normalised, as sentence-transformers does.
 
     Raises:
-        StageFailed: it names a module or a pooling mode that is not built here, or a file it points at is missing.
+        StageFailed: it names a module or a pooling mode that is not supported, or a file it points at is missing.
     """
     file = model / "modules.json"
     if not file.is_file():
@@ -80,8 +80,8 @@ def read(model: Path) -> Pooling:
     if not modes:
         raise StageFailed("modules.json: no Pooling module; a sentence needs one vector")
     settings = model / "sentence_bert_config.json"
-    said = read_json(settings, HINT, error=StageFailed) if settings.is_file() else {}
-    return Pooling(modes, normalize, said.get("max_seq_length"), bool(said.get("do_lower_case")))
+    config = read_json(settings, HINT, error=StageFailed) if settings.is_file() else {}
+    return Pooling(modes, normalize, config.get("max_seq_length"), bool(config.get("do_lower_case")))
 
 
 def _inside(model: Path, path: str) -> Path:
@@ -91,12 +91,12 @@ def _inside(model: Path, path: str) -> Path:
 
 
 def _modes(file: Path) -> tuple[str, ...]:
-    said = read_json(file, f"modules.json names {file.parent.name}/{file.name}", error=StageFailed)
-    given = said.get("pooling_mode")
-    if given is not None:
-        modes = [given] if isinstance(given, str) else list(given)
+    config = read_json(file, f"modules.json names {file.parent.name}/{file.name}", error=StageFailed)
+    named = config.get("pooling_mode")
+    if named is not None:
+        modes = [named] if isinstance(named, str) else list(named)
     else:
-        modes = [key.removeprefix(PREFIX) for key, on in said.items() if key.startswith(PREFIX) and on]
+        modes = [key.removeprefix(PREFIX) for key, on in config.items() if key.startswith(PREFIX) and on]
         # Flags are joined in the order that sentence-transformers joins them, whatever the file's.
         modes = [MODES.get(mode, mode) for mode in [*MODES, *modes] if mode in modes]
     known = tuple(dict.fromkeys(mode for mode in modes if mode in MODES.values()))

@@ -53,12 +53,12 @@ def score_one(predicted: str | None, golds: Sequence[str], version: int) -> dict
 
 def read_references(path: Path) -> list[dict[str, Any]] | None:
     """Read the official data set's JSON into rows; None when the file is something else."""
-    said = _read_whole(path)
-    if said is None or not isinstance(said.get("data"), list):
+    document = _read_whole(path)
+    if document is None or not isinstance(document.get("data"), list):
         return None
     rows = []
     try:
-        for article in said["data"]:
+        for article in document["data"]:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
                     row = {"id": question["id"], "question": question["question"], "context": paragraph["context"]}
@@ -70,35 +70,39 @@ def read_references(path: Path) -> list[dict[str, Any]] | None:
 
 def read_predictions(path: Path) -> dict[str, str] | None:
     """Read the official predictions, one JSON object of id -> text; None when the file is something else."""
-    said = _read_whole(path)
-    if said is None or {"id", "prediction_text"} <= set(said) or {"id", "answer"} <= set(said):
+    document = _read_whole(path)
+    if document is None or {"id", "prediction_text"} <= set(document) or {"id", "answer"} <= set(document):
         return None
-    for name, value in said.items():
+    for name, value in document.items():
         if not isinstance(value, str):
             raise RecipeError(f"{path}: {name}: the answer is {type(value).__name__}, not text")
-    return said
+    return document
 
 
 def _read_whole(path: Path) -> dict[str, Any] | None:
-    """Parse the file as one JSON object; None when it is none (JSON lines parse as no single value)."""
+    """Parse the file as one JSON object; None when it is something else (JSON lines are no single value)."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return document if isinstance(document, dict) else None
 
 
-def answers(said: Any) -> dict[str, list[Any]]:
+def answers(value: Any) -> dict[str, list[Any]]:
     """Bring a row's answers to {text: [...], answer_start: [...]}, the form of the Hub's squad data sets.
 
     Raises:
         ValueError: they are neither that nor SQuAD's own list of {text, answer_start}.
     """
-    if isinstance(said, Sequence) and not isinstance(said, str) and all(isinstance(one, Mapping) for one in said):
-        said = {key: [one.get(key) for one in said] for key in ("text", "answer_start")}
-    if not isinstance(said, Mapping) or not {"text", "answer_start"} <= set(said):
+    if (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(isinstance(answer, Mapping) for answer in value)
+    ):
+        value = {key: [answer.get(key) for answer in value] for key in ("text", "answer_start")}
+    if not isinstance(value, Mapping) or not {"text", "answer_start"} <= set(value):
         raise ValueError("`answers` must be {text: [...], answer_start: [...]}")
-    texts, starts = list(said["text"]), list(said["answer_start"])
+    texts, starts = list(value["text"]), list(value["answer_start"])
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("`answers.text` must be a list of texts")
     if not all(type(start) is int and start >= 0 for start in starts) or len(starts) != len(texts):

@@ -39,12 +39,12 @@ def pad_id(model: Path) -> int:
 def labels(model: Path) -> list[str]:
     """List the names of a classifier's labels by number: id2label of config.json, or `LABEL_0`, ... without one."""
     config = read_config(model)
-    said = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(config.get("num_labels") or 2)}
-    return [str(said[key]) for key in sorted(said, key=int)]
+    names = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(config.get("num_labels") or 2)}
+    return [str(names[key]) for key in sorted(names, key=int)]
 
 
 def positions(model: Path) -> int | None:
-    """Say how many tokens the model can take at most; None where its config.json does not limit it."""
+    """Return how many tokens the model can take at most; None where its config.json does not limit it."""
     config = read_config(model)
     if config.get("model_type") not in ABSOLUTE or not isinstance(config.get("max_position_embeddings"), int):
         return None
@@ -59,7 +59,7 @@ def tokenizer(
     stride: int = 0,
     prefix_space: bool = False,
 ) -> Any:
-    """Load the tokenizer of a model's directory, cut at `max_length` tokens and unpadded, whatever its file says.
+    """Load the tokenizer of a model's directory, cut at `max_length` tokens and unpadded, whatever its file sets.
 
     It is loaded once per directory and set anew on each call, so use it before asking for another.
 
@@ -132,7 +132,7 @@ def named(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unlabelled(row: Mapping[str, Any], column: str) -> RecipeError:
-    """Say that a row cannot be scored."""
+    """Return the error for a row that cannot be scored."""
     return RecipeError(f"row {row['id']}: no `{column}` to score against; map the column that has it (`columns:`)")
 
 

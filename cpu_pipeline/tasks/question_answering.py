@@ -109,14 +109,14 @@ class QuestionAnswering(Task):
             if found and (best is None or found[0] > best[0]):
                 best = found
         null = min(float(start[0]) + float(end[0]) for _, start, end in windows)
-        said: dict[str, Any] = {"prediction_text": ""}
+        prediction: dict[str, Any] = {"prediction_text": ""}
         if best is not None:
-            said = {"prediction_text": context[best[1] : best[2]], "start": best[1], "score": round(best[0], 4)}
+            prediction = {"prediction_text": context[best[1] : best[2]], "start": best[1], "score": round(best[0], 4)}
         if self.squad_version == 2 and best is not None:
-            said["null_score_diff"] = round(null - best[0], 4)
+            prediction["null_score_diff"] = round(null - best[0], 4)
             if null - best[0] > self.null_score_diff_threshold:
-                said = {"prediction_text": "", "null_score_diff": said["null_score_diff"]}
-        return said
+                prediction = {"prediction_text": "", "null_score_diff": prediction["null_score_diff"]}
+        return prediction
 
     def _best_span(self, spans: Any, start: Any, end: Any) -> tuple[float, int, int] | None:
         """Return score, first character and last+1 of one window's best answer; None when no span is allowed."""
@@ -146,12 +146,12 @@ class QuestionAnswering(Task):
         for row in rows:
             if "answers" not in row:
                 raise _tokens.unlabelled(row, "answers")
-            said = predictions.get(row["id"], {})
-            text = None if said.get("nan") else said.get("prediction_text", said.get("answer"))
+            prediction = predictions.get(row["id"], {})
+            text = None if prediction.get("nan") else prediction.get("prediction_text", prediction.get("answer"))
             scored.append({"id": row["id"], **_squad.score_one(text, row["answers"]["text"], self.squad_version)})
-        there = [name for name in self.metrics if any(name in one for one in scored)] or ["f1", "exact_match"]
+        reported = [name for name in self.metrics if any(name in entry for entry in scored)] or ["f1", "exact_match"]
         counts = {**_tokens.counts(rows, predictions), "no_answer": sum(not r["answers"]["text"] for r in rows)}
-        return Score({name: self.aggregate(scored, name) for name in there}, scored, counts)
+        return Score({name: self.aggregate(scored, name) for name in reported}, scored, counts)
 
     def aggregate(self, rows: Sequence[Mapping[str, Any]], metric: str) -> float:
         """Average over the rows that have the metric; NaN when none has."""

@@ -59,7 +59,7 @@ class TokenClassification(Task):
         return self.labels[tag]
 
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
-        """Tokenise the words; `extra` has, for each word, the place of its first token, or -1 where it was cut.
+        """Tokenise the words; `extra` has, for each word, the position of its first token, or -1 where it was cut.
 
         Raises:
             RecipeError: not one tag of the rows is a tag of the model's.
@@ -77,11 +77,11 @@ class TokenClassification(Task):
         for first in range(0, len(rows), _tokens.CHUNK):
             words = [row["tokens"] for row in rows[first : first + _tokens.CHUNK]]
             for number, encoding in enumerate(tokenizer.encode_batch(words, is_pretokenized=True), first):
-                places = np.full(len(rows[number]["tokens"]), -1, dtype=np.int32)
-                for place, word in reversed(list(enumerate(encoding.word_ids))):
+                positions = np.full(len(rows[number]["tokens"]), -1, dtype=np.int32)
+                for position, word in reversed(list(enumerate(encoding.word_ids))):
                     if word is not None:
-                        places[word] = place
-                features.append(Feature(number, _tokens.inputs(encoding), places))
+                        positions[word] = position
+                features.append(Feature(number, _tokens.inputs(encoding), positions))
         return features
 
     def decode(
@@ -93,13 +93,17 @@ class TokenClassification(Task):
         names = _tokens.labels(model)
         predictions: list[Prediction] = []
         for feature, answer in zip(features, outputs, strict=True):
-            logits, places = answer["logits"], feature.extra
+            logits, positions = answer["logits"], feature.extra
             best = logits.argmax(axis=-1)
-            tags = [names[int(best[place])] if place >= 0 else OUTSIDE for place in places]
-            said: dict[str, Any] = {"id": rows[feature.row]["id"], "tags": tags, "cut": int((places < 0).sum())}
+            tags = [names[int(best[position])] if position >= 0 else OUTSIDE for position in positions]
+            prediction: dict[str, Any] = {
+                "id": rows[feature.row]["id"],
+                "tags": tags,
+                "cut": int((positions < 0).sum()),
+            }
             if not np.isfinite(logits).all():
-                said |= {"tags": [OUTSIDE] * len(places), "nan": True}
-            predictions.append(said)
+                prediction |= {"tags": [OUTSIDE] * len(positions), "nan": True}
+            predictions.append(prediction)
         return predictions
 
     def score(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:

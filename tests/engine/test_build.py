@@ -7,20 +7,23 @@ other kind are injected into the real command under tests/suites/faults.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import models
 import pytest
+from filelock import Timeout
 from project import write_model
 
 from cpu_pipeline import api
-from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.errors import Interrupted, PipelineError, RecipeError, StageFailed, TryAgain
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.engine import build as engine
 from cpu_pipeline.engine import preview
+from cpu_pipeline.engine.executors._base import Handle, StepOutcome, StepRequest
 from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.engine.worker.protocol import Ran
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.store.local import Store
 
@@ -180,3 +183,97 @@ def test_a_worker_is_given_the_options_that_were_set_alone(home: Path, store: St
     models.make("distilbert", home / "model", TASK)
     built = engine.build(planned(home, "int8"), store)
     assert built.passed and built.made[-1] == "int8"
+
+
+FACTS: Mapping[str, Mapping[str, Any]] = {
+    "fetch": {"files": 1, "bytes": 1},
+    "load.rows": {"rows": 20, "total": 20, "ids": "0" * 64, "files": ["rows.jsonl"], "labels": {}},
+    "load.apart": {"rows": {"calibration": 20, "validation": 20}},
+}
+
+
+class Pretending:
+    """An executor without processes: a step ends when it is polled, as `results` says."""
+
+    def __init__(self, results: Mapping[str, Ran | PipelineError] | None = None) -> None:
+        self.results = results or {}
+        self.started: dict[Handle, StepRequest] = {}
+        self.most = self.count = 0
+        self.closed: list[float] = []
+
+    def start(self, request: StepRequest) -> Handle:
+        self.count += 1
+        handle = Handle(self.count)
+        self.started[handle] = request
+        self.most = max(self.most, len(self.started))
+        return handle
+
+    def poll(self, seconds: float) -> list[StepOutcome]:
+        handle, request = self.started.popitem()
+        (request.out / "file").write_text(f"{request.use} {request.options}")
+        result = self.results.get(request.use, Ran(FACTS[request.use], 1))
+        return [StepOutcome(handle, 1.0, result)]
+
+    def stop(self, handle: Handle, grace: float) -> None:
+        self.started.pop(handle, None)
+
+    def close(self, grace: float = 0.0) -> None:
+        self.closed.append(grace)
+
+
+def locked(store: Store) -> list[str]:
+    """Name the keys whose lock is held."""
+    held = []
+    for path in store.root.glob("locks/*/*.lock"):
+        try:
+            store.lock(path.stem).acquire(timeout=0).lock.release()
+        except Timeout:
+            held.append(path.stem)
+    return held
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 9])
+def test_no_more_than_the_jobs_run_at_once(jobs: int, home: Path, store: Store) -> None:
+    executor = Pretending()
+    built = engine.build(planned(home), store, jobs=jobs, executor=executor)
+    assert executor.most <= jobs and (jobs == 1) == (executor.most == 1)
+    assert sorted(built.made) == sorted(DATA) == sorted(built.records)
+    assert executor.closed == [0.0] and locked(store) == []
+
+
+def test_an_outcome_that_is_an_error_fails_its_step_alone(home: Path, store: Store) -> None:
+    executor = Pretending({"load.rows": StageFailed("no rows")})
+    built = engine.build(planned(home), store, executor=executor)
+    assert sorted(built.errors) == ["data.calibration", "data.validation"]
+    assert str(built.errors["data.calibration"]) == "step `data.calibration` (load.rows): no rows"
+    assert sorted(built.made) == ["data.calibration:files", "data.validation:files"] and locked(store) == []
+
+
+def test_facts_that_the_stage_does_not_declare_fail_its_step(home: Path, store: Store) -> None:
+    built = engine.build(planned(home), store, executor=Pretending({"load.rows": Ran({"rows": "many"}, 1)}))
+    assert sorted(built.errors) == ["data.calibration", "data.validation"]
+    assert "its facts are not what it declares" in str(built.errors["data.calibration"])
+    assert locked(store) == []
+
+
+def test_an_interruption_gives_the_steps_time_and_every_lock_back(home: Path, store: Store) -> None:
+    class Interrupting(Pretending):
+        def poll(self, seconds: float) -> list[StepOutcome]:
+            raise KeyboardInterrupt
+
+    executor = Interrupting()
+    with pytest.raises(Interrupted):
+        engine.build(planned(home), store, executor=executor)
+    assert executor.closed == [engine.GRACE, 0.0]
+    assert locked(store) == []
+    assert list((store.root / "leases").iterdir()) == [] == list((store.root / "work").iterdir())
+
+
+def test_a_step_that_cannot_start_releases_its_lock(home: Path, store: Store) -> None:
+    class Full(Pretending):
+        def start(self, request: StepRequest) -> Handle:
+            raise TryAgain("no worker is free")
+
+    built = engine.build(planned(home), store, executor=Full())
+    [error] = built.errors.values()
+    assert isinstance(error, TryAgain) and locked(store) == []

@@ -71,5 +71,5 @@ def test_looks_at_the_model_of_a_recipe(tmp_path: Path) -> None:
     )
     assert support.model(str(recipe)) == Model("distilbert", "hf")
     (tmp_path / "model" / "config.json").write_text("{}")
-    with pytest.raises(RecipeError, match=r"no config\.json there tells `model_type`"):
+    with pytest.raises(RecipeError, match=r"no config\.json with a `model_type`"):
         support.model(str(recipe))

@@ -224,7 +224,7 @@ def test_what_names_something_else_by_now_is_left_alone(tmp_path: Path, old: str
 def test_an_upgrade_keeps_what_was_written_while_it_built(tmp_path: Path, heads: dict[tuple[str, str], str]) -> None:
     path = write(tmp_path / "r.yaml", RECIPE)
     upgrade = api.upgrade(api.load_recipe(path))
-    assert upgrade is not None and len(upgrade.says) == 2 and upgrade.recipe.value.model["revision"] == NEW
+    assert upgrade is not None and len(upgrade.changes) == 2 and upgrade.recipe.value.model["revision"] == NEW
     edited = RECIPE.replace("about: ", "# Mine.\nabout: ")
     write(path, edited)
     upgrade.write()

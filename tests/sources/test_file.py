@@ -88,3 +88,15 @@ def test_media_lie_below_the_rows_and_inside(tmp_path: Path) -> None:
     (tmp_path / "data" / "images" / "link.png").symlink_to(write(tmp_path / "secret.png"))
     with pytest.raises(Refused, match=r"link\.png is a link that leads outside"):
         File(file=rows, media=tmp_path / "data" / "images").identity("data")
+
+
+def test_every_path_of_a_source_is_known_to_be_one() -> None:
+    """The planner refuses a path that leads out of the recipe's directory, whatever its field is called."""
+
+    class Archive(File):
+        index: Path | None = None
+        comment: str = ""
+
+    assert File.path_fields() == ["file", "media"]
+    assert Archive.path_fields() == ["file", "media", "index"]
+    assert folder.Folder.path_fields() == ["folder"]

@@ -47,7 +47,7 @@ def test_a_repository_has_an_owner_and_a_name(name: str) -> None:
 
 
 def test_data_needs_a_split() -> None:
-    with pytest.raises(RecipeError, match="say which split"):
+    with pytest.raises(RecipeError, match="name the split"):
         Hub(hub="own/name", revision=COMMIT)._choose("data", {}, set(), "d")
 
 

@@ -1,1 +1,1 @@
-"""Where the steps of a build run: the contract, and one module for each way."""
+"""Executors run the steps of a build: the contract, and one module for each kind."""

@@ -70,12 +70,13 @@ class Executor(Protocol):
     - Each started step ends in exactly one outcome of `poll`, or by `stop` or `close`. A lost process or machine is an
       outcome too: `StageFailed`, or `TryAgain` where the same step may succeed the next time.
     - With the outcome of a success, `out` holds everything that the step wrote, and nobody writes to it any more. An
-      executor on another machine copies inputs there and outputs back; it checks inputs by their digests.
+      executor on another machine copies inputs to it and outputs back; it checks inputs by their digests.
+    - The facts of a success are JSON values. The build checks them against the stage, and stores `out`.
     - The output is the same wherever the step runs: the same version of this package, the environments with exactly
       their pins, the variables of `worker.sandbox`, and `threads` threads. A worker that differs is refused.
     - The key of a step names the host where the stage says so (`Stage.host`): `isa` may run only on a CPU with the
-      instruction sets of `core.host.isa()` here, `machine` only on this machine. The build sees to it that nothing else
-      runs here while a step measures.
+      instruction sets of `core.host.isa()` of the build, `machine` only on the build's machine. The build ensures that
+      nothing else runs on its machine while a step measures.
     - A step sees no secret of the user and no network, unless it is `online`.
     - No step outlives the build, however the build ends.
     """

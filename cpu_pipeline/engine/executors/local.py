@@ -57,7 +57,7 @@ class LocalExecutor:
         request.log.unlink(missing_ok=True)
         child = self._take_child(interpreters[request.environment], request.online)
         handle = Handle(next(self._numbers))
-        # Known before it is asked: whatever interrupts from here on, `close` ends it.
+        # Registered before the request: `close` ends the child though an interruption comes in between.
         self._running[handle] = _Running(request, child, time.monotonic())
         child.ask(
             Run(

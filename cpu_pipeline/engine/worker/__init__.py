@@ -1,1 +1,1 @@
-"""Run one step in a process of its own: both ends of the conversation."""
+"""Run a step in a process of its own: the messages, and both ends of the pipe."""

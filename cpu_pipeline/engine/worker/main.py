@@ -1,7 +1,7 @@
-"""Runs one node in a child process, in the interpreter its environment names: the child's end of the conversation.
+"""The child process that runs steps, in the interpreter of its environment: it answers the requests of the build.
 
 It reads requests as JSON lines, answers each with one (`process.py` writes them), sends what libraries print to the
-node's log, and dies with its parent: by PR_SET_PDEATHSIG on Linux, by watching the parent elsewhere.
+node's log, and dies with its parent: by PR_SET_PDEATHSIG on Linux, by watching the parent on other systems.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain
 from cpu_pipeline.core.model_io import StatefulSession
-from cpu_pipeline.core.text import one_line
 from cpu_pipeline.engine.worker.protocol import (
     Answer,
     Answered,
@@ -96,7 +95,7 @@ class Worker:
         except ModuleNotFoundError as error:
             _trace()
             return Failed.of(BackendMissing(f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"))
-        except Exception as error:  # the one place: whatever a library raises becomes the error of this step
+        except Exception as error:  # any error of a library becomes the error of this step
             _trace()
             if (full := _full(error, out)) is not None:
                 return Failed.of(full)
@@ -183,12 +182,7 @@ def _run(request: Run) -> Ran:
         json.dumps(facts, allow_nan=True)
     except TypeError as error:
         raise StageFailed(f"its facts are not JSON: {error}") from error
-    found = _finite(facts)
-    try:
-        stage.parse_facts(found)
-    except ValueError as error:  # no later build could read its record
-        raise StageFailed(f"its facts are not what it declares: {one_line(error)}") from error
-    return Ran(found, peak_memory())
+    return Ran(_finite(facts), peak_memory())
 
 
 def _finite(value: Any) -> Any:
@@ -267,7 +261,7 @@ def _log_to(path: Path) -> None:
 
 
 def _forget_peak() -> None:
-    """Begin to measure peak memory anew (Linux; elsewhere the peak is the process's whole life)."""
+    """Start to measure peak memory (Linux; on other systems the peak is that of the whole process)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -1,4 +1,4 @@
-"""The parent's end of a conversation with a worker: one child process, asked one thing at a time.
+"""The build's end of a worker: one child process, one request at a time.
 
 Requests and replies are JSON lines over the child's standard input and output (`main.py` answers them); what
 libraries print goes to the node's log. A child is reused while it is healthy and dies with its parent, so it must be
@@ -28,7 +28,14 @@ TAIL = 15
 
 
 class WorkerProcess:
-    """The parent's end: one child process, asked one thing at a time."""
+    """The build's end: one child process, one request at a time.
+
+    Args:
+        interpreter: runs the child.
+        online: whether it may use the network and sees the Hub's token.
+        cpus: the cores that it is pinned to; None for all.
+        timing: whether it is to be timed: its threads spin while they wait, as a user's would.
+    """
 
     def __init__(
         self, interpreter: Interpreter, online: bool = False, cpus: Sequence[int] | None = None, timing: bool = False
@@ -52,7 +59,7 @@ class WorkerProcess:
 
     @property
     def replies(self) -> IO[bytes]:
-        """Return the stream that becomes readable when the child has answered or died."""
+        """Return the stream that becomes readable when the child has replied or died."""
         stream: IO[bytes] | None = self.process.stdout
         if stream is None:
             raise StageFailed("the worker has no output")
@@ -65,7 +72,7 @@ class WorkerProcess:
             self.process.stdin.write(write_request(request))  # type: ignore[union-attr]  # always a pipe
             self.process.stdin.flush()  # type: ignore[union-attr]  # always a pipe
         except BrokenPipeError:
-            pass  # it has died: reading its answer says so
+            pass  # it has died: `answer` reports that
 
     def answer(self, expected: type[R]) -> R:
         """Wait for the reply to the request.
@@ -82,7 +89,7 @@ class WorkerProcess:
         return read_reply(line, expected)
 
     def epitaph(self) -> str:
-        """Say how the child died."""
+        """Describe how the child died."""
         try:
             code = self.process.wait(10)
         except subprocess.TimeoutExpired:
@@ -98,26 +105,30 @@ class WorkerProcess:
         return f"its process ended with exit code {code} before it answered"
 
     def sample(self) -> None:
-        """Note how much memory the child and its own children hold now."""
+        """Measure the memory of the child and its own children; keep the maximum."""
         with contextlib.suppress(psutil.Error):
             whole = [self._watched, *self._watched.children(recursive=True)]
             self.peak = max(self.peak, sum(p.memory_info().rss for p in whole))
 
     def stop(self, grace: float = 5.0) -> None:
-        """Ask the whole process group to end, then make it."""
+        """Ask the whole process group to end (SIGTERM), then kill it.
+
+        Args:
+            grace: seconds that it has to end.
+        """
         self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(grace)
         self.kill()  # the worker, and whatever it has started and left behind
 
     def kill(self) -> None:
-        """End the whole process group at once."""
+        """Kill the whole process group at once."""
         self._signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
 
     def close(self) -> None:
-        """Let an idle child end by itself; make sure that it does."""
+        """Let an idle child end by itself; kill it if it does not."""
         with contextlib.suppress(BrokenPipeError, OSError):
             self.process.stdin.close()  # type: ignore[union-attr]  # always a pipe
         try:

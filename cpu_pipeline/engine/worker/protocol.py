@@ -110,7 +110,7 @@ class Failed(Reply):
 
 @dataclass(frozen=True)
 class Request(ABC):
-    """What a worker is asked; `verb` names the subclass in JSON."""
+    """A request to a worker; `verb` names the subclass in JSON."""
 
     verb: ClassVar[str]
 

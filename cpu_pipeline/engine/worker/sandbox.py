@@ -13,14 +13,20 @@ CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
 SHAPING = ("TORCHINDUCTOR_", "AOT_INDUCTOR_", "AOTINDUCTOR_", "TORCHDYNAMO_")
-"""What begins the names of settings that change how torch compiles: a recipe says that, not who happens to run it."""
+"""Prefixes of variables that change how torch compiles: outputs must not depend on the user's environment."""
 
 
 SEEN_BY_FETCH = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 
 
 def variables(paths: Sequence[str], online: bool = False, timing: bool = False) -> dict[str, str]:
-    """Return the environment variables of a child: no accelerators, no tokens, offline unless it fetches."""
+    """Return the environment variables of a child: no accelerators, no tokens, offline unless it fetches.
+
+    Args:
+        paths: where it looks for modules besides its own.
+        online: whether it fetches.
+        timing: whether it is to be timed.
+    """
     env = {
         k: v
         for k, v in os.environ.items()

@@ -115,16 +115,17 @@ class LoadRows(Stage):
             for index, raw in zip(within, table.take(within, sorted(set(names_of.values()))), strict=True):
                 renamed = {key: raw[name] for key, name in names_of.items() if name in raw}
                 for column in task.files & renamed.keys():
-                    with _media.named(f"{self._where}: {table.place(index)}: `{column}`"):
+                    with _media.named(f"{self._where}: {table.row_name(index)}: `{column}`"):
                         renamed[column] = media(renamed[column], Path(table.name).parent)
                 generated = f"{self.split or Path(table.name).stem}-{(start if self.split else 0) + index}"
-                row = self._row(renamed, generated, f"{self._where}: {table.place(index)}", task)
+                row = self._row(renamed, generated, f"{self._where}: {table.row_name(index)}", task)
                 if row["id"] in seen:
                     raise RecipeError(
-                        f"{self._where}: {table.place(index)}: the id {row['id']!r} is also that of {seen[row['id']]}; "
+                        f"{self._where}: {table.row_name(index)}: "
+                        f"the id {row['id']!r} is also that of {seen[row['id']]}; "
                         f"make ids unique, or rename the column so that ids are made"
                     )
-                seen[row["id"]] = table.place(index)
+                seen[row["id"]] = table.row_name(index)
                 rows.append(row)
             start += table.count
         return rows

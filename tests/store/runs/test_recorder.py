@@ -24,7 +24,7 @@ from cpu_pipeline.core.errors import GateFailed, Interrupted, RecipeError, Termi
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs import index, reader, recorder
-from cpu_pipeline.store.runs.reader import RunEntry, find
+from cpu_pipeline.store.runs.reader import RunEntry, find_run
 from cpu_pipeline.store.runs.recorder import recording, runs
 
 RECORD = """\
@@ -122,12 +122,12 @@ def test_ids_sort_by_time_and_are_found_by_how_they_begin(store: Store) -> None:
     assert ids == sorted(ids)
     assert [entry.id for entry in runs(store)] == ids[::-1]
     assert [entry.id for entry in runs(store, "3")] == [ids[3]]
-    assert find(store, ids[4]).name == ids[4] == find(store, ids[4][:-2]).name
+    assert find_run(store, ids[4]).name == ids[4] == find_run(store, ids[4][:-2]).name
     with pytest.raises(RecipeError, match="12 runs begin so: "):
-        find(store, ids[0][:8])
+        find_run(store, ids[0][:8])
     for begin in ("19700101", "", "/", ".."):
         with pytest.raises(RecipeError, match=r"no run begins so|runs begin so"):
-            find(store, begin)
+            find_run(store, begin)
 
 
 def test_a_run_that_lives_is_told_from_one_that_was_killed(store: Store) -> None:
