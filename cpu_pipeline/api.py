@@ -219,7 +219,9 @@ class Upgrade:
     """A recipe with the newest revisions of the branch that it follows; its file is unchanged until `write`."""
 
     recipe: RecipeFile[Recipe]
+    """The recipe with the new revisions."""
     moves: tuple[upstream.Move, ...]
+    """Each revision that changes."""
 
     @property
     def changes(self) -> tuple[str, ...]:

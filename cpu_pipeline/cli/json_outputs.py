@@ -110,7 +110,7 @@ class BuiltStep(TypedDict):
     digest: str
     """sha256 of the files of its artifact."""
     facts: dict[str, Any]
-    """What the stage measured and counted; its content depends on the stage."""
+    """What the stage measured and counted; see the facts of each stage in the reference."""
 
 
 class RunOutput(TypedDict):

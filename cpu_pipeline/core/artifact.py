@@ -27,9 +27,11 @@ class Artifact:
     format: str
     """Which backend or stage reads it, such as `onnx` or `rows`."""
     path: Path
+    """Its directory."""
     digest: str
     """Of names and contents of its files (see `digest_tree`)."""
     facts: Facts
+    """What its stage measured and counted."""
 
 
 @dataclass(frozen=True)

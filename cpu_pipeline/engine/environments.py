@@ -65,7 +65,9 @@ class Environment:
     """An environment as `pins/NAME.txt` defines it."""
 
     name: str
+    """Its name."""
     about: str
+    """What it is for, in one line."""
     status: str
     """Whether its upstream is maintained."""
     warning: str

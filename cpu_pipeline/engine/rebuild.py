@@ -25,7 +25,9 @@ class Compared:
     """How one step of two builds compares."""
 
     step: str
+    """Id of the step."""
     verdict: Equality
+    """`same` graphs compute the same, with other names or another order."""
     says: str = ""
     """What differs."""
 

@@ -22,8 +22,11 @@ class BuildResult:
     """What a build produced, by node."""
 
     plan: Plan
+    """The plan."""
     artifacts: dict[str, Artifact] = field(default_factory=dict)
+    """Node id -> its artifact."""
     keys: dict[str, str] = field(default_factory=dict)
+    """Node id -> its key in the store."""
     records: dict[str, Action] = field(default_factory=dict)
     """Node id -> its record in the store: ingredients, files, facts, how its run went."""
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)

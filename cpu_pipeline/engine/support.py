@@ -36,14 +36,21 @@ class BackendSupport:
     """One format, with the backend that runs it and the stages that write it."""
 
     format: str
+    """Format of artifacts."""
     about: str
+    """How it is run, in one line."""
     stages: tuple[str, ...]
+    """Stages that write the format."""
     precisions: tuple[str, ...]
+    """Types that its artifacts can compute in."""
     tasks: tuple[str, ...]
+    """Tasks that it can run."""
     architectures: tuple[str, ...]
+    """`model_type`s that tests build and compare."""
     others: str
     """Whether architectures beyond these are refused or untried."""
     environment: str
+    """Environment with its packages."""
     packages: Mapping[str, str]
     """Distribution -> version in its environment, which need not be installed."""
     status: str

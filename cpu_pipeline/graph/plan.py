@@ -24,8 +24,11 @@ class Node:
     """One stage of a plan: its options set, its inputs wired."""
 
     id: str
+    """Id of the step."""
     use: str
+    """Name of its stage."""
     stage: Stage
+    """The stage, with its options."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Input name -> node id."""
     data: Mapping[str, str] = field(default_factory=dict)
@@ -33,6 +36,7 @@ class Node:
     after: tuple[str, ...] = ()
     """Nodes that must have succeeded before, though their artifacts are not read."""
     timeout: float | None = None
+    """Seconds after which it is stopped."""
     where: str = ""
     """`file:line:column`, for messages."""
 
@@ -69,12 +73,17 @@ class Plan:
     """Nodes in an order that respects every edge, and the outputs."""
 
     name: str
+    """Name of the recipe."""
     path: Path
+    """The recipe's file."""
     recipe: Recipe
+    """The recipe as written."""
     nodes: Mapping[str, Node]
+    """Node id -> node, in an order of building."""
     outputs: tuple[str, ...]
     """Steps whose artifacts are published."""
     context: Context
+    """What stages can read of the recipe."""
     resolved: Recipe
     """The recipe with the steps of its pipeline as `stages`, the options of `with:` and --set merged into them."""
 

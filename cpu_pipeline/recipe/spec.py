@@ -44,7 +44,7 @@ class Pipeline(Written):
     about: str
     """What comes out, and for whom, in one sentence."""
     stages: list[Step] = Field(min_length=1)
-    """Steps in order; each takes the previous model unless `from` says otherwise."""
+    """Steps in order; each takes the previous model unless `from` names another."""
 
 
 class Target(Written):

@@ -16,28 +16,38 @@ class Refreshed:
     """The outcome of the refresh of one recipe."""
 
     recipe: str
+    """Name of the recipe."""
     outcome: str
     """fresh, promoted, unchanged (the same came out), held (it was rolled back), refused (by a gate), failed, or stale
     (of a dry run)."""
     exit_code: int = 0
+    """Exit code of the recipe."""
     causes: Sequence[str] = ()
+    """Changes that it reacted to, a sentence each."""
     ignored: Sequence[str] = ()
+    """Changes that it did not react to (`--only`, `on`)."""
     moved: Sequence[Mapping[str, str]] = ()
+    """Each revision that advanced: repository, old and new commit."""
     version_before: str | None = None
+    """The version in service before."""
     version: str | None = None
     """The version in service now."""
     built: int = 0
+    """How many steps were built."""
     cached: int = 0
+    """How many steps were cached."""
     changes: dict[str, list[str]] = field(default_factory=dict)
     """Gate -> each figure, reference → candidate; `GATE@service` compares with what was in service."""
     failed: list[str] = field(default_factory=list)
     """What the gates that refused it report."""
     warnings: list[str] = field(default_factory=list)
+    """What is odd, but stops nothing."""
     removed: Sequence[str] = ()
     """Versions beyond `keep`."""
     error: str | None = None
     """Name of the error whose exit code it is."""
     says: str = ""
+    """Message for people."""
 
 
 def begin(seen: DriftReport) -> Refreshed:

@@ -31,7 +31,9 @@ class RecipeStatus:
     """The state of one recipe."""
 
     recipe: str
+    """Path of the recipe's file."""
     name: str
+    """Its name."""
     version: str | None
     """What is in service."""
     rolled_back: bool
@@ -47,6 +49,7 @@ class RecipeStatus:
     running: bool
     """True when one is at work just now."""
     lock: Literal["fresh", "stale", "missing", "unknown"]
+    """State of its lock."""
     problems: list[str] = field(default_factory=list)
     """What is wrong; empty when nothing is."""
     warnings: list[str] = field(default_factory=list)

@@ -30,9 +30,11 @@ class Change:
     """One thing that is not the same in both."""
 
     kind: Kind
+    """What differs."""
     of: str
     """Step, or nothing."""
     says: str
+    """The change: old → new."""
 
 
 def diff(old: Path | str, new: Path | str, store: Store | None = None) -> list[Change]:

@@ -129,7 +129,9 @@ class ForeignObject:
     """An object of a store that this CPU can't run."""
 
     object: str
+    """Digest of the artifact."""
     stage: str
+    """The stage that wrote it."""
     lacks: list[str]
     """Instruction sets that it needs and this CPU lacks."""
 

@@ -22,9 +22,9 @@ class File(Source):
     file: Path | tuple[Path, ...]
     """Path of the file, or of several with different names (read in the order of these), relative to the recipe's."""
     media: Path | None = None
-    """Directory with the files that the rows name (images, recordings), relative to the recipe's file; it must lie
-    beside or below the rows' file, and a row names a file by its path from there. All of it counts, but for hidden
-    files and files of rows: when one changes, what was built from the rows is built anew."""
+    """Directory with the files that the rows name (images, recordings), relative to the recipe's file. It is
+    the directory of the rows' file or one below it; a row names a file by its path from there. A change of any of its
+    files causes a new build of the steps that use the rows; hidden files and files of rows do not count."""
 
     def identity(self, want: Want) -> object:
         """Return the digest of the files' names and contents: what `digest_tree` returns for a fetched copy."""

@@ -128,10 +128,13 @@ class Verdict:
     check: str
     """What was compared, such as `f1`."""
     passed: bool
+    """Whether the number keeps to its bound."""
     says: str
     """Message on one line: the number, its reference, the bound."""
     value: float | None = None
+    """The number; None when there is none."""
     bound: float | None = None
+    """The bound; None when there is none."""
 
 
 class Stage(BaseModel, ABC):

@@ -17,7 +17,7 @@ class Comparison(Facts):
     cosine_mean: Figure
     """Mean cosine over all sequences and outputs."""
     same_top: Figure
-    """Share of places whose largest value is at the same index, as a fraction."""
+    """Share of positions whose largest value is at the same index, as a fraction."""
     nonfinite: Count
     """Output values of either side that are NaN or infinite."""
     values: Count

@@ -22,9 +22,13 @@ class StoredRecord:
     """One record of a store, for people."""
 
     key: str
+    """Key of the step: a digest of everything it depends on."""
     stage: str
+    """Its stage."""
     format: str
+    """Format of its artifact."""
     object: str
+    """Digest of its artifact."""
     size: int
     """Bytes of its object."""
     used: float
@@ -38,7 +42,9 @@ class Stat:
     """How much is in a store."""
 
     records: int
+    """Number of records, one for each cached step."""
     objects: int
+    """Number of artifacts; equal ones are stored once."""
     bytes: int
     """Of all objects."""
     formats: Mapping[str, tuple[int, int]]
@@ -52,9 +58,13 @@ class StoreProblem:
     """Something in a store that is not as it was written."""
 
     kind: Literal["damaged", "missing", "unreadable", "unknown"]
+    """What is wrong."""
     path: Path
+    """The file or directory."""
     says: str
+    """Message for people."""
     mended: bool = False
+    """Whether `--repair` mended it."""
 
 
 def entries(store: Store) -> list[StoredRecord]:

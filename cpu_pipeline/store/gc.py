@@ -29,8 +29,11 @@ class Removal:
     """Something that `gc` removed, or would remove."""
 
     kind: Literal["record", "object", "work", "scratch", "log", "last", "damaged", "root"]
+    """What it is."""
     path: Path
+    """The file or directory."""
     bytes: int
+    """Its size in bytes."""
 
 
 @dataclass

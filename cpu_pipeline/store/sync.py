@@ -21,6 +21,7 @@ class StepRef:
     """One record that is to be moved."""
 
     key: str
+    """Key of the step."""
     name: str
     """RECIPE/STEP, or the stage's name where nobody named a recipe."""
     bytes: int = 0

@@ -32,7 +32,7 @@ class AudioClassification(LabelTask):
     """Choose one label for a recording."""
 
     max_seconds: float = Field(default=30.0, gt=0, allow_inf_nan=False)
-    """Seconds kept of each recording, from its start."""
+    """Seconds to use of each recording, from its start."""
 
     version = 1
     packages = ("numpy", "soundfile")

@@ -24,7 +24,7 @@ class SentenceSimilarity(Task):
     """Embed two sentences and compare them."""
 
     max_seq_length: int | None = Field(default=None, ge=8)
-    """Tokens kept of each sentence; by default what sentence_bert_config.json says, else the model's positions."""
+    """Tokens to use of each sentence; by default that of sentence_bert_config.json, else the model's positions."""
 
     version = 1
     packages = ("tokenizers", "numpy", "scipy")

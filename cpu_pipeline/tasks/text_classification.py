@@ -17,7 +17,7 @@ class TextClassification(LabelTask):
     """Choose one label for a sentence or a pair."""
 
     max_seq_length: int = Field(default=128, ge=8)
-    """Tokens kept of each row; of a pair the longer sentence is cut first."""
+    """Tokens to use of each row; of a pair the longer sentence is cut first."""
 
     version = 1
     packages = ("tokenizers", "numpy")

@@ -22,7 +22,7 @@ class TokenClassification(Task):
     """Tag every word of a sentence."""
 
     max_seq_length: int = Field(default=512, ge=8)
-    """Tokens kept of each row; words beyond them are tagged O."""
+    """Tokens to use of each row; words beyond them are tagged O."""
     labels: tuple[str, ...] | None = None
     """Names of the data's tag numbers, in order; needed when its tags are numbers."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from conftest import ROOT, Cli
 
@@ -87,39 +85,3 @@ def test_unknown_names_are_usage_errors(kind: str, cli: Cli) -> None:
 
 def test_schema_is_the_file(cli: Cli) -> None:
     assert cli("schema").out == (ROOT / "schema.json").read_text(encoding="utf-8")
-
-
-def test_docs_fills_blocks_and_sees_old_ones(cli: Cli, tmp_path: Path) -> None:
-    path = tmp_path / "page.md"
-    path.write_text("# Title\n<!-- generated: reproducible -->\nold\n<!-- end -->\nafter\n")
-    said = cli("docs", "--path", path)
-    assert said.code == 5 and "out of date" in said.err
-    assert cli("docs", "--write", "--path", path).code == 0
-    text = path.read_text()
-    assert text.startswith("# Title\n") and text.endswith("after\n") and "\nold\n" not in text
-    assert cli("docs", "--path", path).code == 0
-
-
-def test_the_generated_tables_of_docs_are_up_to_date(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "<!-- generated: reproducible -->" in (ROOT / "docs" / "reproducible.md").read_text(encoding="utf-8")
-    monkeypatch.chdir(ROOT)
-    assert cli("docs").code == 0
-
-
-def test_every_document_is_looked_at(cli: Cli, tmp_path: Path) -> None:
-    fresh, stale = tmp_path / "fresh.md", tmp_path / "stale.md"
-    fresh.write_text("nothing generated\n")
-    stale.write_text("<!-- generated: reproducible -->\n<!-- end -->\n")
-    said = cli("docs", "--path", stale, "--path", fresh)
-    assert said.code == 5 and "stale.md" in said.err and "fresh.md" not in said.err
-
-
-def test_the_table_says_of_every_stage_whether_its_bytes_are_the_same(cli: Cli, tmp_path: Path) -> None:
-    path = tmp_path / "table.md"
-    path.write_text("<!-- generated: reproducible -->\n<!-- end -->\n")
-    assert cli("docs", "--write", "--path", path).code == 0
-    rows = {row.split("`")[1]: row for row in path.read_text().splitlines() if row.startswith("| `")}
-    assert list(rows) == stages.names(internal=True)
-    for name, row in rows.items():
-        why = stages.get(name).reproducible
-        assert row == f"| `{name}` | {'no' if why else 'yes'} | {why} |"

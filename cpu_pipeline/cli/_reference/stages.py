@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING
 
+from cpu_pipeline.cli._reference._fields import fields
 from cpu_pipeline.cli._reference._markdown import code, codes, document, first_line, own, prose, table
 
 if TYPE_CHECKING:
     from cpu_pipeline.stages._base import Stage
 
 INTRO = """A recipe names a stage in `use:` and sets its options in `with:`. `cpu-pipeline stages NAME` prints the \
-same options."""
+same options. A stage stores facts of each run; they are in `manifest.json` and in the output of `run --json`."""
 INTERNAL = """The planner adds these steps. A recipe cannot `use:` them; it sets their options in `model:`, \
 `tokenizer:` and `data:`."""
 MANY = 3
@@ -50,9 +51,17 @@ def _section(name: str, level: str) -> list[str]:
     from cpu_pipeline.recipe import json_schema
 
     stage = stages.get(name)
-    lines = [f"{level} {name}", "", prose(first_line(stage)), ""]
+    lines = [f"{level} {code(name)}", "", prose(first_line(stage)), ""]
     lines += table(("property", "value"), [(key, value) for key, value in _facts(stage).items() if value])
-    return [*lines, *options_table(json_schema.model_schema(stage))]
+    return [*lines, *options_table(json_schema.model_schema(stage)), *_stored(stage)]
+
+
+def _stored(stage: type[Stage]) -> list[str]:
+    """Return the table of the facts that a stage stores."""
+    if stage.facts_model is None:
+        return []
+    rows = [(code(name), code(field.type), prose(field.doc)) for name, field in fields(stage.facts_model).items()]
+    return table(("fact", "type", "meaning"), rows)
 
 
 def _facts(stage: type[Stage]) -> Mapping[str, str]:

@@ -41,7 +41,7 @@ class ExportOpenvino(Stage):
     packages: ClassVar = ("torch", "transformers", "openvino")
 
     weights: Literal["float32", "float16"] = "float32"
-    """Type that the weights are stored in; float16 halves the file, computation stays as `inference_precision` says."""
+    """Type that weights are stored in, not computed in (see `inference_precision`); float16 halves the file."""
     inference_precision: Literal["f32", "bf16", "auto"] = "f32"
     """What the artifact asks OpenVINO to compute in; `auto` takes bf16 where the processor has it."""
     tolerance: Annotated[float, Field(gt=0)] | None = None

@@ -78,7 +78,7 @@ class QuantizePt2e(Stage):
     quantizes: ClassVar = True
 
     activations: Literal["static", "dynamic"] = "static"
-    """Ranges of activations fixed from `data.calibration`, or found anew for each batch."""
+    """Ranges of activations fixed from `data.calibration`, or computed for each batch."""
     samples: int = Field(default=64, ge=1)
     """Rows to calibrate with, spread evenly over all that `data.calibration` gives."""
     dtype: Literal["float32", "bfloat16"] = "float32"

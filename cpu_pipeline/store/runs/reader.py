@@ -27,8 +27,11 @@ class RunEntry:
     """One run, in short."""
 
     id: str
+    """When it began, with a random part."""
     command: str
+    """The command of cpu-pipeline."""
     name: str
+    """Name of the recipe or artifact."""
     recipe: str | None
     """Its file, as it was given."""
     place: str | None
@@ -38,8 +41,11 @@ class RunEntry:
     started: str
     """UTC, as ISO 8601 has it."""
     finished: str | None
+    """UTC, ISO 8601; None while it runs and when it died."""
     outcome: RunState
+    """How it ended, or that it is running."""
     exit_code: int | None
+    """Its exit code; None while it runs and when it died."""
     version: str | None
     """The version that it published, or left in service."""
     puts_out: bool

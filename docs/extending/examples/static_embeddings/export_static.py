@@ -11,16 +11,26 @@ from pydantic import Field
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.core.repo_files import carry
-from cpu_pipeline.stages import Facts, Inputs, Job, Stage, Verdict
+from cpu_pipeline.stages import Count, Facts, Inputs, Job, Stage, Verdict
 
 EMBEDDINGS = "embeddings.word_embeddings.weight"
 """Name of the table in a BERT checkpoint."""
+
+
+class StaticFacts(Facts):
+    """The shape of the table."""
+
+    tokens: Count
+    """Rows: tokens of the vocabulary."""
+    size: Count
+    """Columns: values for each token."""
 
 
 class ExportStatic(Stage):
     """Store the token embeddings of a BERT checkpoint as a static model."""
 
     # What the engine must know. Everything here is a promise; the engine trusts it.
+    facts_model: ClassVar[type[Facts]] = StaticFacts
     takes: ClassVar[Mapping[str, Set[str]]] = {"model": {"hf"}}
     packages: ClassVar[tuple[str, ...]] = ("numpy", "safetensors")
     unkeyed: ClassVar[Set[str]] = frozenset({"min_tokens"})
@@ -40,7 +50,7 @@ class ExportStatic(Stage):
         """Name the backends that `run` loads, because their versions belong to the key."""
         return {"static"}
 
-    def run(self, inputs: Inputs, out: Path, job: Job) -> Facts:
+    def run(self, inputs: Inputs, out: Path, job: Job) -> StaticFacts:
         """Write the table, load it once, and return its shape.
 
         Raises:
@@ -63,10 +73,9 @@ class ExportStatic(Stage):
         answer = session({"input_ids": np.array([[0, 1]])})["last_hidden_state"]
         if answer.shape != (1, 2, table.shape[1]):
             raise StageFailed(f"export.static: the model answers with shape {answer.shape}")
-        return {"tokens": int(table.shape[0]), "size": int(table.shape[1])}
+        return StaticFacts(tokens=table.shape[0], size=table.shape[1])
 
-    def judge(self, facts: Facts) -> list[Verdict]:
+    def judge(self, facts: StaticFacts) -> list[Verdict]:
         """Compare the facts with the bounds; measure nothing here."""
-        tokens = facts["tokens"]
-        line = f"{tokens} tokens, at least {self.min_tokens} required"
-        return [Verdict("tokens", tokens >= self.min_tokens, line, tokens, self.min_tokens)]
+        line = f"{facts.tokens} tokens, at least {self.min_tokens} required"
+        return [Verdict("tokens", facts.tokens >= self.min_tokens, line, facts.tokens, self.min_tokens)]
