@@ -31,11 +31,12 @@ def page() -> str:
     """Return the page."""
     import cpu_pipeline
 
-    first = [name for name in cpu_pipeline.__all__ if inspect.isfunction(getattr(cpu_pipeline, name, None))]
-    others = [name for name in public_functions() if name not in first]
+    functions = public_functions()
+    first = [name for name in cpu_pipeline.__all__ if name in functions]
+    others = [name for name in functions if name not in first]
     lines = [EXAMPLE, "", "## Functions", ""]
     for name in (*first, *others):
-        lines += _function(public_functions()[name], "cpu_pipeline" if name in first else "cpu_pipeline.api")
+        lines += _function(functions[name], "cpu_pipeline" if name in first else "cpu_pipeline.api")
     lines += ["## Classes", ""]
     for cls in public_classes():
         lines += _class(cls)

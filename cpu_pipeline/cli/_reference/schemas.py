@@ -37,7 +37,7 @@ def schema(output: str) -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     made = TypeAdapter(outputs()[output].type).json_schema(mode="serialization", schema_generator=_generator())
-    return {"$schema": DIALECT, "title": f"cpu-pipeline {output}", **_untitled(made)}
+    return {"$schema": DIALECT, "title": f"cpu-pipeline {output}", **_plain(made)}
 
 
 def _generator() -> Any:
@@ -79,12 +79,20 @@ def _of_dataclass(cls: type) -> dict[str, Any]:
     return TypeAdapter(cls).json_schema(mode="serialization", schema_generator=_generator())
 
 
-def _untitled(node: Any, *, names: bool = False) -> Any:
-    """Leave out the titles and defaults that pydantic adds; the keys of `properties` are `names`, not keywords."""
+def _plain(node: Any, *, names: bool = False) -> Any:
+    """Leave out what pydantic adds, some of it in some of its versions: titles, defaults, keywords that change nothing.
+
+    Args:
+        node: a schema, or a part of one.
+        names: whether the keys of `node` are names of fields or definitions, not keywords.
+    """
     if isinstance(node, list):
-        return [_untitled(item) for item in node]
+        return [_plain(item) for item in node]
     if not isinstance(node, dict):
         return node
-    left_out = () if names else ("title", "default")
-    maps = () if names else ("properties", "$defs")
-    return {key: _untitled(value, names=key in maps) for key, value in node.items() if key not in left_out}
+    if names:
+        return {key: _plain(value) for key, value in node.items()}
+    left_out = {"title", "default", *(["enum"] if "const" in node else [])}
+    if node.get("additionalProperties") is True:
+        left_out.add("additionalProperties")
+    return {k: _plain(v, names=k in ("properties", "$defs")) for k, v in node.items() if k not in left_out}
