@@ -33,7 +33,7 @@ NAVIGATION = {
     "How to": [
         "how-to/quantize", "how-to/compare-backends", "how-to/fix-a-failed-gate", "how-to/lock-and-reproduce",
         "how-to/refresh-on-a-schedule", "how-to/share-a-store", "how-to/run-in-ci", "how-to/use-offline",
-        "how-to/publish-to-the-hub", "how-to/run-from-cpp", "cpp/README",
+        "how-to/images-and-sound", "how-to/publish-to-the-hub", "how-to/run-from-cpp", "cpp/README",
     ],
     "Concepts": ["concepts"],
     "Reference": [
@@ -43,7 +43,7 @@ NAVIGATION = {
         "reproducible",
     ],
     "Explanation": [
-        "explanation/index", "explanation/recipes-and-graphs", "explanation/caching",
+        "explanation/index", "explanation/recipes-and-graphs", "explanation/inputs", "explanation/caching",
         "explanation/gates-and-statistics", "explanation/reproducibility", "explanation/releases-and-refresh",
         "explanation/schedulers", "explanation/provenance", "explanation/security", "explanation/environments",
         "explanation/aoti", "explanation/padding", "explanation/documentation", "decisions",
