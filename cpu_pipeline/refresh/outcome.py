@@ -27,7 +27,7 @@ class Refreshed:
     ignored: Sequence[str] = ()
     """Changes that it did not react to (`--only`, `on`)."""
     moved: Sequence[Mapping[str, str]] = ()
-    """Each revision that advanced: repository, old and new commit."""
+    """Each revision that advanced: `what`, `repo`, `branch`, and the commits `from` and `to`."""
     version_before: str | None = None
     """The version in service before."""
     version: str | None = None
