@@ -58,7 +58,7 @@ def test_a_recipe_fuses_there_and_is_judged_against_the_checkpoint_here(build: B
     manifest = json.loads((outcome.path / "manifest.json").read_text())
     assert manifest["environments"]["ipex"]["pins"] == ipex.digest
     report = (outcome.path / "report.md").read_text()
-    assert ipex.warning in report and "Fused by IPEX in bfloat16: attention 2, concat_linear 2" in report
+    assert ipex.warning in report and "Fused by IPEX in bfloat16: attention 2, concat\\_linear 2" in report
     assert [event.why for event in events if event.what == "warning"] == [(ipex.warning,)]
 
 

@@ -74,7 +74,7 @@ def answers(finished: Built, optimum: Callable[..., None], tmp_path_factory: pyt
             np.savez(place / f"{name}.given.npz", **batch)
             orders.append({"name": name, "task": task_name, "format": artifact.format, "path": str(artifact.path)})
             orders[-1]["rows"] = rows
-            single = [session(pad([feature], session.inputs, 0)) for feature in features]
+            single = [session(pad([feature], session.inputs, task.input_kinds(artifact.path))) for feature in features]
             found[task_name, way] = {
                 "rows": rows,
                 "features": features,
