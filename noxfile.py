@@ -60,6 +60,7 @@ SUITES = {  # the longest first, so that two at a time end together
     "environments": Suite("environments", environments=True),
     "loopback": Suite("loopback", options=(f"--ignore={RECIPES}",), hub=True),
     "faults": Suite("faults", env={"KILL_EVERY_WRITE": "1"}),
+    "refresh": Suite("refresh"),
     "reproducible": Suite("reproducible", environments=True),
     "compiled": Suite("compiled"),
     "remotes": Suite("remotes"),
