@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,13 +15,14 @@ DOCUMENTS = (Path("docs", "reproducible.md"),)
 
 
 def docs(
+    context: typer.Context,
     write: Annotated[bool, typer.Option("--write", help="Write the files.")] = False,
     path: Annotated[
         list[Path] | None, typer.Option(help="One file; without it all of this clone. It may be repeated.")
     ] = None,
 ) -> int:
     """Check that the generated files of docs/ are up to date (exit 5 otherwise), or write them."""
-    expected = _expected(path)
+    expected = _expected(path, context.find_root().command)
     stale = [file for file, text in expected.items() if text != _text(file)]
     for file in stale:
         if write:
@@ -39,11 +40,11 @@ def filled(text: str) -> str:
     return _BLOCK.sub(lambda match: match[1] + blocks[match[2]]() + match[3], text)
 
 
-def _expected(paths: list[Path] | None) -> dict[Path, str | None]:
+def _expected(paths: list[Path] | None, root: Any) -> dict[Path, str | None]:
     """Return the text that each file should have; None for one that should not exist."""
     from cpu_pipeline.cli import _reference
 
-    pages = _reference.pages()
+    pages = _reference.pages(root)
     if paths is None:
         paths = [*pages, *_reference.SCHEMAS.glob("*.json"), *DOCUMENTS]
     return {path: _of(path, pages) for path in paths}

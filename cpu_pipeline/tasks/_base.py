@@ -11,35 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.tasks._feature import SHAPES, Feature
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from cpu_pipeline.core.model_io import Arrays, InputKind, Session
+
+__all__ = ["Feature", "Prediction", "Row", "Score", "Task"]
 
 Row = Mapping[str, Any]
 """One line of a rows file: JSON, always with a unique string `id`, otherwise the task's own columns."""
 
 Prediction = Mapping[str, Any]
 """One line of a predictions file: JSON, always with the row's `id`."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """What a model is run on once: a sequence of tokens, an image, a recording. A row may need several."""
-
-    row: int
-    """Index of its row."""
-    inputs: Mapping[str, Sequence[int] | np.ndarray[Any, Any]]
-    """Input name -> its value without a batch axis, unpadded: lists of integers (input_ids, attention_mask,
-    token_type_ids: all of one length) or arrays of any shape, of the types that `Task.input_kinds` gives."""
-    extra: Any = None
-    """What `decode` needs besides: offsets, word numbers."""
-
-    @property
-    def length(self) -> int:
-        """Count its first input along the first axis: tokens, samples of sound."""
-        return len(next(iter(self.inputs.values())))
 
 
 @dataclass(frozen=True)
@@ -82,7 +65,7 @@ class Task(BaseModel, ABC):
     file itself goes with the rows, and `encode` gets its path."""
     unit: ClassVar[str] = "tokens"
     """What differs in number from input to input, for people; `image` where every input is one of one size."""
-    shapes: ClassVar[Sequence[tuple[int, int | None]]] = ((1, 6), (2, 17), (3, 40), (1, 128), (4, 64))
+    shapes: ClassVar[Sequence[tuple[int, int | None]]] = SHAPES
     """(batch, length of the longest) of the examples on which a built model is compared with the original."""
     rows_at_once: ClassVar[int | None] = None
     """How many rows are encoded at once; all unless given. Bounds what the arrays of images and recordings hold."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.tasks._base import Feature, Task
+from cpu_pipeline.tasks._feature import SHAPES, Feature
 from cpu_pipeline.tasks._tokens import read_config
 
 USUAL = 128
@@ -16,7 +16,7 @@ OFFSET = frozenset(["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "xm
 """Model types whose first position is pad_token_id + 1."""
 
 
-def tokens(model: Path, shapes: Sequence[tuple[int, int | None]] = Task.shapes, seed: int = 0) -> list[list[Feature]]:
+def tokens(model: Path, shapes: Sequence[tuple[int, int | None]] = SHAPES, seed: int = 0) -> list[list[Feature]]:
     """Draw batches of random tokens that the model in a directory can take, each with its special tokens at the ends.
 
     Shapes longer than the model's positions are cut; equal arguments give equal batches.

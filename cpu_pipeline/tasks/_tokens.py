@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.tasks._base import Feature
+from cpu_pipeline.tasks._feature import Feature
 from cpu_pipeline.tasks._files import read_json
 
 CHUNK = 1000

@@ -9,16 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 from conftest import ROOT, Cli
 from jsonschema import Draft7Validator
 
 from cpu_pipeline import backends, stages, tasks
-from cpu_pipeline.cli import _reference
+from cpu_pipeline.cli import _reference, app
 from cpu_pipeline.cli._reference import _markdown, commands, python
 from cpu_pipeline.cli._reference._examples import EXAMPLES
 from cpu_pipeline.core import errors
 from cpu_pipeline.recipe import json_schema, spec
 from cpu_pipeline.recipe.document import parse
+
+PROGRAM = typer.main.get_command(app)
 
 PAGES = ROOT / "docs" / "reference"
 BLOCK = "before\n<!-- generated: reproducible -->\n{}<!-- end -->\nafter\n"
@@ -44,11 +47,13 @@ def test_files_are_written_where_they_are_missing_or_old(
     (tmp_path / "docs" / "reference" / "cli.md").write_text("# Commands\n", encoding="utf-8")
     (schemas / "gone.json").write_text("{}", encoding="utf-8")
     result = cli("docs")
-    expected = {str(path) for path in (*_reference.pages(), "docs/reproducible.md", "docs/reference/json/gone.json")}
+    expected = {
+        str(path) for path in (*_reference.pages(PROGRAM), "docs/reproducible.md", "docs/reference/json/gone.json")
+    }
     assert result.code == 5 and {line.partition(":")[0] for line in result.err.splitlines()} == expected
     assert cli("docs", "--write").code == 0 and cli("docs").code == 0
     assert not (schemas / "gone.json").exists()
-    for path, text in _reference.pages().items():
+    for path, text in _reference.pages(PROGRAM).items():
         assert path.read_text(encoding="utf-8") == text == (ROOT / path).read_text(encoding="utf-8")
 
 
@@ -81,13 +86,13 @@ def test_a_block_lists_every_stage_with_its_reason(cli: Cli, tmp_path: Path) -> 
 def test_every_name_has_its_section() -> None:
     headings = re.findall(r"^##+ (.*)$", "".join(page(n) for n in ("stages", "tasks", "backends", "cli")), re.MULTILINE)
     names = [f"`{name}`" for name in stages.names(internal=True)]
-    names += [*tasks.names(), *backends.names(), *(f"cpu-pipeline {name}" for name in commands.visible())]
+    names += [*tasks.names(), *backends.names(), *(f"cpu-pipeline {name}" for name in commands.visible(PROGRAM))]
     assert sorted(names) == sorted(set(headings) - {"Internal stages"})
 
 
 def test_every_option_of_a_command_is_listed_with_its_help(cli: Cli) -> None:
     sections = dict(part.split("\n", 1) for part in page("cli").split("\n## cpu-pipeline "))
-    for name, command in commands.visible().items():
+    for name, command in commands.visible(PROGRAM).items():
         options = {option for param in command.params if param.param_type_name == "option" for option in param.opts}
         assert set(re.findall(r"^\| `(--[\w-]+)", sections[name], re.MULTILINE)) == options, name
         assert all(f"--{option.lstrip('-')}" in cli(*name.split(), "--help").out for option in options)
@@ -129,7 +134,10 @@ def test_text_cannot_end_a_cell_or_become_markup() -> None:
 
 def test_the_pages_are_the_same_elsewhere(tmp_path: Path) -> None:
     """Another home, locale, terminal and working directory, and a plug-in that is installed: nothing of it shows."""
-    script = "from cpu_pipeline.cli import _reference\nfor path, text in _reference.pages().items(): print(path, text)"
+    script = (
+        "import typer.main\nfrom cpu_pipeline.cli import _reference, app\nPROGRAM = typer.main.get_command(app)\n"
+        "for path, text in _reference.pages(PROGRAM).items(): print(path, text)"
+    )
     env = {
         **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "plugin"), str(ROOT)]), "HOME": str(tmp_path),
         "COLUMNS": "40", "TERM": "dumb", "LC_ALL": "C", "PYTHONUTF8": "1", "PYTHONHASHSEED": "7",
@@ -138,5 +146,5 @@ def test_the_pages_are_the_same_elsewhere(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "".join(f"{path} {text}\n" for path, text in _reference.pages().items())
+    assert done.stdout == "".join(f"{path} {text}\n" for path, text in _reference.pages(PROGRAM).items())
     assert "faulty" not in done.stdout and str(ROOT) not in done.stdout and str(Path.home()) not in done.stdout

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from cli.conftest import STEPS
 from conftest import ROOT, Cli
 from jsonschema import Draft202012Validator
 from project import ProjectFixture
 
+from cpu_pipeline.cli import app
 from cpu_pipeline.cli._reference import commands, schemas
+
+PROGRAM = typer.main.get_command(app)
 
 SCHEMAS = ROOT / "docs" / "reference" / "json"
 TEXT = {"id": "a", "text": "good", "label": 1}
@@ -143,7 +147,7 @@ def test_an_output_fits_its_schema(output: str, printed: Callable[[Calls], str],
 def test_every_command_with_json_has_a_schema_and_a_case() -> None:
     from cpu_pipeline.cli.json_outputs import OTHERS, OUTPUTS
 
-    found = {name for name, command in commands.visible().items() if commands.takes_json(command)}
+    found = {name for name, command in commands.visible(PROGRAM).items() if commands.takes_json(command)}
     assert found == set(OUTPUTS)
     assert {name for name, _ in CASES} == {*OUTPUTS, *OTHERS}
 

@@ -18,11 +18,11 @@ TYPES = {str: "text", Path: "path", int: "integer", float: "number", bool: "flag
 """Type of a parameter -> words."""
 
 
-def page() -> str:
-    """Return the page."""
+def page(root: Any) -> str:
+    """Return the page; `root` is click's command of the whole program."""
     from cpu_pipeline.cli._reference import schemas
 
-    commands = visible()
+    commands = visible(root)
     rows = [(f"[`{name}`](#{PROGRAM}-{name.replace(' ', '-')})", prose(_about(c)[0])) for name, c in commands.items()]
     lines = table(("command", "what it does"), rows)
     documented = schemas.outputs()
@@ -31,13 +31,9 @@ def page() -> str:
     return document("Commands", INTRO, lines)
 
 
-def visible() -> Mapping[str, Any]:
+def visible(root: Any) -> Mapping[str, Any]:
     """Return every command that help shows, by the words after `cpu-pipeline`."""
-    import typer.main
-
-    from cpu_pipeline.cli import app
-
-    return dict(_walk(typer.main.get_command(app), ()))
+    return dict(_walk(root, ()))
 
 
 def takes_json(command: Any) -> bool:
