@@ -124,7 +124,7 @@ def copy_of(compiled: Artifact, path: Path, **changes: object) -> Path:
 def test_another_processor_and_another_torch_are_refused(compiled: Artifact, tmp_path: Path) -> None:
     with pytest.raises(BackendMissing, match="compiled for sve2, which this CPU lacks"):
         pt2.load(copy_of(compiled, tmp_path / "cpu", needs=["x86_64", "sve2"]), None, 1)
-    with pytest.raises(BackendMissing, match=r"compiled with torch 2\.12\.0\+cpu, and torch"):
+    with pytest.raises(BackendMissing, match=r"compiled with torch 2\.12\.0\+cpu, but torch"):
         pt2.load(copy_of(compiled, tmp_path / "torch", torch="2.12.0+cpu"), None, 1)
     pt2.load(copy_of(compiled, tmp_path / "same", torch=torch.__version__.partition("+")[0]), None, 1)
 
