@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from project import ROOT, CommandResult, ProjectFixture
 
-HOOKS = ROOT / "tests" / "faults" / "hooks"
+HOOKS = ROOT / "tests" / "suites" / "faults" / "hooks"
 CHAIN = ({"id": "one"}, {"id": "two", "text": "two"}, {"id": "gate", "use": "faulty.gate"})
 
 
