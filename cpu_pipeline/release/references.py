@@ -44,8 +44,8 @@ def read_roots(store: Store, named_in: Callable[[Path], Named] | None = None) ->
     """
     named_in = named_in or _named_in
     found = Roots()
-    room = store.root / "roots"
-    for note in sorted(room.iterdir()) if room.is_dir() else []:
+    directory = store.root / "roots"
+    for note in sorted(directory.iterdir()) if directory.is_dir() else []:
         root = _place(note)
         try:
             files = _files(root)

@@ -175,14 +175,14 @@ class QuestionAnswering(Task):
         return found
 
 
-def _cut(tokenizer: Any, questions: list[str], room: int) -> list[str]:
-    """Cut questions to `room` tokens, at the end of a token."""
+def _cut(tokenizer: Any, questions: list[str], limit: int) -> list[str]:
+    """Cut questions to `limit` tokens, at the end of a token."""
     tokenizer.no_truncation()
     fitting = []
     for question, whole in zip(questions, tokenizer.encode_batch(questions, add_special_tokens=False), strict=True):
-        if len(whole.ids) > room:
+        if len(whole.ids) > limit:
             # A word that is cut may fall into more tokens than it had in the whole: cut until it fits.
-            shorter = (question[: whole.offsets[last][1]] for last in reversed(range(room)))
-            question = next((s for s in shorter if len(tokenizer.encode(s, add_special_tokens=False).ids) <= room), "")
+            shorter = (question[: whole.offsets[last][1]] for last in reversed(range(limit)))
+            question = next((s for s in shorter if len(tokenizer.encode(s, add_special_tokens=False).ids) <= limit), "")
         fitting.append(question)
     return fitting

@@ -156,7 +156,7 @@ class RunRecorder:
             # Who looks whether a run lives holds its lock for a moment.
             self._lock = FileLock(self.folder / LOCK, timeout=10, poll_interval=0.01, thread_local=False)
             self._lock.acquire()
-            # Line by line, and without a process of ours in between: what was told survives a kill.
+            # Line by line, and without a process of ours in between: what was reported survives a kill.
             self._events = (self.folder / EVENTS).open("w", encoding="utf-8", newline="\n", buffering=1)
             self._events.write(_line({"at": 0.0, "what": "began", **self._said, "pid": os.getpid()}))
 
