@@ -96,7 +96,7 @@ def test_a_dead_hub_is_told_soon_and_by_name(tmp_path: Path, offline: str) -> No
     )
     assert f"model own/name at {COMMIT}, file config.json: " in run.stdout, run.stderr
     assert "hf_secret" not in run.stdout + run.stderr
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 120, "it went on asking"
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ftp://x", "http://"])

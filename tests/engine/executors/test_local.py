@@ -77,7 +77,7 @@ def failure(outcome: StepOutcome) -> PipelineError:
 
 def gone(number: int) -> bool:
     """Wait a moment for a process that was killed to end; nobody may read a zombie's exit code."""
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 120
     with contextlib.suppress(psutil.NoSuchProcess):
         while psutil.Process(number).status() != psutil.STATUS_ZOMBIE:
             if time.monotonic() > limit:

@@ -41,7 +41,7 @@ def test_the_children_of_a_killed_refresh_die_with_it(bench: ProjectFixture) -> 
         there = {*workers, *family(process)}
         process.send_signal(signal.SIGKILL)
         process.wait()
-        until(lambda: not [pid for pid in there if psutil.pid_exists(pid)], 20)
+        until(lambda: not [pid for pid in there if psutil.pid_exists(pid)])
     bench.recipe({"id": "made"})
     bench.call(*arguments(bench, recipe)).expect(0)
     in_service(bench)

@@ -130,7 +130,7 @@ def test_each_answer_has_its_own_message(shelf: Shelf, faults: tuple[str, ...], 
     came = shelf.fetch(*faults)
     assert (came["code"], says in came["says"]) == (code, True), came
     assert f"model {MODEL} at {COMMITS[MODEL]}" in came["says"] and "\n" not in came["says"]
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 120, "it went on asking"
 
 
 def test_no_such_repository_and_no_such_commit_differ(shelf: Shelf) -> None:
@@ -144,7 +144,7 @@ def test_a_hub_that_never_answers_is_given_up(shelf: Shelf) -> None:
     begun = time.monotonic()
     came = shelf.fetch("--delay", "60", env={"HF_HUB_ETAG_TIMEOUT": "3"})
     assert came["code"] == 75 and "did not answer" in came["says"], came
-    assert time.monotonic() - begun < 25
+    assert time.monotonic() - begun < 55, "it waited for the server"
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(shelf: Shelf) -> None:
