@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cpu_pipeline.cli.options import Json, StoreOption, open_store, warn
-from cpu_pipeline.release import latest, promotions
 
 if TYPE_CHECKING:
     from cpu_pipeline.cli.json_outputs import HistoryOutput, RollbackOutput, State, VersionEntry
@@ -133,7 +132,7 @@ def _row(entry: RunEntry) -> tuple[str, ...]:
 
 def _versions(home: Path) -> list[VersionEntry]:
     """Describe the versions of an artifact, the one put into service last first."""
-    from cpu_pipeline.release import versions
+    from cpu_pipeline.release import latest, promotions, versions
 
     moves = {one.version: one for one in promotions.promoted(home)}
     service, rejected = latest.label(latest.latest(home)), promotions.rejected(home)
