@@ -130,7 +130,7 @@ def checkpoint(path: Path, task: Task) -> Any:
         BackendMissing: this is not the environment that has Optimum.
     """
     try:
-        import optimum.exporters.tasks  # noqa: F401  # is it here?
+        import optimum.exporters.tasks  # noqa: F401  # raises where it is not installed
         import torch
         import transformers
         from safetensors import SafetensorError
