@@ -66,7 +66,6 @@ def machine(records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> N
     """Pretend the packages, the machine and the raised versions that the records and the lock name."""
     for stage, version in RAISED.items():
         monkeypatch.setattr(stage, "version", version)
-    monkeypatch.setattr(LoadRows, "unkeyed", LoadRows.unkeyed | {"limit"})  # an option of version 2
     asked = [record["ingredients"] for record in records]
     parts = [*asked, *(part for fields in asked for part in (*fields["backends"].values(), fields["task"]) if part)]
     versions = {"cpu-pipeline": LOCK["made_with"]["cpu-pipeline"]}

@@ -61,8 +61,6 @@ class LoadRows(Stage):
     """Configuration of the data set, when it has several."""
     take: int | None = Field(default=None, gt=0)
     """How many rows to sample; all when not given."""
-    limit: int | None = Field(default=None, gt=0)
-    """The most rows to sample; where there are fewer, all, or those of `take`."""
     seed: int = 0
     """Seed of the sample."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -101,8 +99,12 @@ class LoadRows(Stage):
             raise RecipeError(f"{self.where}: {', '.join(chosen)}: no rows; name data that has some")
         if self.take and self.take > total:
             raise RecipeError(f"{self.where}: take: {self.take}, but there are {total} rows; take fewer")
-        wanted = min(self.take or total, self.limit or total)
-        return sample(total, wanted, self.seed) if self.take or wanted < total else range(total)
+        take = self.taken(total)
+        return sample(total, take, self.seed) if take else range(total)
+
+    def taken(self, total: int) -> int | None:
+        """Say how many of all rows to sample; None for all."""
+        return self.take
 
     @property
     def where(self) -> str:
