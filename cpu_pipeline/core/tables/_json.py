@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cpu_pipeline.core import text_files
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.jsonl import json_lines, parse, parse_line
 from cpu_pipeline.core.tables import _json_stream
@@ -37,16 +38,14 @@ def open_json(path: Path, name: str) -> Table:
 
 def _has_lines(path: Path, name: str) -> bool:
     """Say whether each line is an object by itself; one object alone is none of them when its `data` is a list."""
+    begin = next((piece.strip() for _, piece in text_files.pieces(path, name) if piece.strip()), "")
+    if not begin.startswith("{"):
+        return not begin
     try:
         first = [line.strip() for _, line in islice(json_lines(path, name), 2)]
+        return first[0].endswith("}") and (len(first) > 1 or not isinstance(parse(first[0]).get("data"), list))
     except RecipeError:  # a very long line; what else is wrong is found again
         return False
-    if not first:
-        return True
-    if not (first[0].startswith("{") and first[0].endswith("}")):
-        return False
-    try:
-        return len(first) > 1 or not isinstance(parse(first[0]).get("data"), list)
     except ValueError:
         return True
 
