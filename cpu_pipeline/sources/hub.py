@@ -57,7 +57,7 @@ class Hub(Source):
 
     def identity(self, want: Want) -> object:
         """Return repository, commit and what is chosen of it; the endpoint too when it is not the public one."""
-        identity = {"hub": self.hub, "revision": self.revision, "want": want}
+        identity: dict[str, object] = {"hub": self.hub, "revision": self.revision, "want": want}
         if want == "data":
             identity |= {"split": self.split or "", "config": self.config or "", "choice": CHOICE}
         if want == "model":
