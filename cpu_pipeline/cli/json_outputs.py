@@ -91,6 +91,10 @@ class CheckedFile(TypedDict):
     """0 when it is valid."""
     says: list[str]
     """Its problems; empty when it is valid."""
+    outside: list[str]
+    """Paths that lead out of the recipe's folder, and whether they are allowed."""
+    unread: list[str]
+    """Models and rows that were not looked at, each with the reason."""
 
 
 class PublishedOutput(TypedDict):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T", Recipe, Pipeline)
+ALLOW_PATH = "CPU_PIPELINE_ALLOW_PATH"
+"""Variable with directories that every recipe of this user may read."""
 
 
 class RecipeFile(Generic[T]):
@@ -29,10 +32,23 @@ class RecipeFile(Generic[T]):
 
     value: T
 
-    def __init__(self, document: Document, value: T, sets: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        document: Document,
+        value: T,
+        sets: Mapping[str, Mapping[str, Any]] | None = None,
+        allowed: Sequence[Path] | None = None,
+        *,
+        shows_outside: bool = False,
+    ) -> None:
         self.document, self.value = document, value
         self.sets = sets or {}
         """Options of the command line: step id -> option -> value."""
+        self.allowed = allowed_by_environment() if allowed is None else tuple(allowed)
+        """Directories outside its own that the user lets the recipe read."""
+        self.shows_outside = shows_outside
+        """True where a path that the recipe marks with `outside: true` may be planned before the user allows it,
+        because nothing will read it."""
 
     @property
     def path(self) -> Path:
@@ -43,13 +59,25 @@ class RecipeFile(Generic[T]):
         return self.path.stem
 
 
-def load_recipe(path: Path) -> RecipeFile[Recipe]:
+def allowed_by_environment() -> tuple[Path, ...]:
+    """Return the directories of CPU_PIPELINE_ALLOW_PATH, which are separated as those of PATH."""
+    return tuple(Path(text) for text in os.environ.get(ALLOW_PATH, "").split(os.pathsep) if text)
+
+
+def load_recipe(path: Path, allow_paths: Iterable[Path] = (), *, shows_outside: bool = False) -> RecipeFile[Recipe]:
     """Read and check a recipe.
+
+    Args:
+        path: a file, or the bare name of a recipe that the package ships.
+        allow_paths: directories outside its own that it may read, besides those of the environment.
+        shows_outside: let a path that the recipe marks with `outside: true` be planned, because nothing will read it.
 
     Raises:
         RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
     """
-    return recipe_of(read_document(_recipe_path(path)))
+    read = recipe_of(read_document(_recipe_path(path)))
+    allowed = (*read.allowed, *allow_paths)
+    return RecipeFile(read.document, read.value, allowed=allowed, shows_outside=shows_outside)
 
 
 def recipe_of(document: Document) -> RecipeFile[Recipe]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,6 +26,9 @@ class File(Source):
     the directory of the rows' file or one below it; a row names a file by its path from there. A change of any of its
     files causes a new build of the steps that use the rows; hidden files and files of rows do not count."""
 
+    outside: bool = False
+    """Say that the paths are meant to lead out of the recipe's directory; the user confirms it with `--allow-path`."""
+
     def identity(self, want: Want) -> object:
         """Return the digest of the files' names and contents: what `digest_tree` returns for a fetched copy."""
         files = self._files()
@@ -39,6 +42,10 @@ class File(Source):
         """
         files = self._files()
         copy_unchanged(files, out, ", ".join(map(str, files.values())))
+
+    def local_files(self, want: Want, allow: Set[str]) -> Mapping[str, Path]:
+        """List the files."""
+        return self._files()
 
     def _files(self) -> dict[str, Path]:
         paths = (self.file,) if isinstance(self.file, Path) else self.file

@@ -50,6 +50,10 @@ class LabelTask(Task, ABC):
             label = self.labels[label]
         return {"label": label}
 
+    def check_rows(self, rows: Sequence[Row], model: Path) -> None:
+        """Check that the rows' labels are the model's."""
+        check_labels(rows, model)
+
     def decode(
         self, rows: Sequence[Row], features: Sequence[Feature], outputs: Sequence[Arrays], model: Path
     ) -> list[Prediction]:

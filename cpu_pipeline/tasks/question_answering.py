@@ -43,6 +43,7 @@ class QuestionAnswering(Task):
     columns: ClassVar = {"question": True, "context": True, "answers": False}
     metrics = ("f1", "exact_match", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact")
     percent = True
+    gold = "answers"
     pipeline_tag = "question-answering"
 
     @model_validator(mode="after")

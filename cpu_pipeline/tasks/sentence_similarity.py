@@ -33,6 +33,7 @@ class SentenceSimilarity(Task):
     per_token = True
     columns: ClassVar = {"sentence1": True, "sentence2": True, "score": False}
     metrics = ("spearman", "pearson")
+    gold = "score"
     pipeline_tag = "sentence-similarity"
 
     def row(self, raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ GRAPHIC = {
     "formats-of-model", "formats-of-onnx-model", "formats-of-report", "gate-without-bound", "gates-without-bound",
     "long-cycle", "many-misfits", "no-teacher", "pipeline-unknown-step", "reference-missing", "report-as-output",
     "reserved-name", "tune", "two-steps-of-one-name", "unknown-input", "unknown-option-of-recipe", "unknown-output",
-    "unknown-pipeline", "unknown-step", "with-for-unknown-step", "parent-folder", "parent-inside",
+    "unknown-pipeline", "unknown-step", "with-for-unknown-step", "parent-folder",
     "absolute-folder", "absolute-file", "absolute-in-list",
 }  # fmt: skip
 

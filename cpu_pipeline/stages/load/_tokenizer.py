@@ -18,6 +18,8 @@ CONFIG = "tokenizer_config.json"
 
 SETTINGS = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
 """Files of a tokenizer that hold no vocabulary."""
+SMALL = 4 << 20
+"""Bytes of the largest tokenizer.json that is read before the build."""
 
 
 def complete(folder: Path) -> None:
@@ -31,6 +33,19 @@ def complete(folder: Path) -> None:
         _make(folder)
     if (folder / CONFIG).is_file():
         _widen(folder / CONFIG)
+
+
+def precheck(folder: Path) -> None:
+    """Check what can be checked without a library: that there is a tokenizer, and that it fits the model.
+
+    Raises:
+        RecipeError, StageFailed: as `complete` and `check_fit`.
+    """
+    file = folder / FAST
+    if not file.is_file():
+        _vocabulary_files(folder)
+    elif file.stat().st_size <= SMALL:
+        check_fit(folder, read_json(folder / "config.json"))
 
 
 def _widen(path: Path) -> None:
@@ -47,10 +62,15 @@ def _widen(path: Path) -> None:
         write_json(path, {**{key: value for key, value in config.items() if key != gone}, **change})
 
 
-def _make(folder: Path) -> None:
-    vocabulary = [name for name in choose_tokenizer(p.name for p in folder.iterdir()) if name not in SETTINGS]
-    if not vocabulary:
+def _vocabulary_files(folder: Path) -> list[str]:
+    found = [name for name in choose_tokenizer(p.name for p in folder.iterdir()) if name not in SETTINGS]
+    if not found:
         raise RecipeError("the model has no tokenizer; say where one is: `tokenizer: {hub: ..., revision: ...}`")
+    return found
+
+
+def _make(folder: Path) -> None:
+    vocabulary = _vocabulary_files(folder)
     from transformers import AutoTokenizer
 
     try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
-from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import Format, copy_file, is_tokenizer, refuse_pickles
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _configs, _exported, _pickles, _safetensors, _tokenizer
@@ -74,6 +74,19 @@ class LoadModel(Stage):
         _tokenizer.complete(out)
         return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.check_fit(out, config)})
 
+    def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
+        """Screen configurations and the headers of the weights, and compare the tokenizer with the model."""
+        _collect(inputs, out, light=True)
+        if not (out / "config.json").is_file():
+            return
+        yield from _errors(lambda: _configs.screen(out, job.allow))
+        if inputs["files"].format == "part":
+            return
+        if self.format == "hf" and not list(out.glob("pytorch_model*")):
+            yield from _errors(lambda: _screen_weights(out))
+        if not (out / PROCESSOR).is_file() or (out / _tokenizer.FAST).is_file():
+            yield from _errors(lambda: _tokenizer.precheck(out))
+
     def _weights(self, out: Path, job: Job) -> dict[str, Any]:
         if self.format != "hf":
             return _exported.settle(out, self.format)
@@ -84,14 +97,28 @@ class LoadModel(Stage):
         return _screen_weights(out)
 
 
-def _collect(inputs: Inputs, out: Path) -> None:
-    """Copy the model's files and, where a tokenizer is given, its files instead of the model's own."""
+def _errors(check: Callable[[], object]) -> Iterator[PipelineError]:
+    try:
+        check()
+    except PipelineError as error:
+        yield error
+
+
+def _collect(inputs: Inputs, out: Path, *, light: bool = False) -> None:
+    """Copy the model's files and, where a tokenizer is given, its files instead of the model's own.
+
+    `light` copies configurations alone, which are screened in place, and links everything else.
+    """
     other = inputs.get("tokenizer")
     for artifact in filter(None, (inputs["files"], other)):
         for path in sorted(p for p in artifact.path.rglob("*") if p.is_file()):
             name = path.relative_to(artifact.path).as_posix()
             if other is None or is_tokenizer(name) == (artifact is other):
-                copy_file(path, out / name)
+                if light and not (name.endswith(".json") and "config" in path.name):
+                    (out / name).parent.mkdir(parents=True, exist_ok=True)
+                    (out / name).symlink_to(path.resolve())
+                else:
+                    copy_file(path, out / name)
 
 
 def _screen_weights(out: Path) -> dict[str, Any]:
