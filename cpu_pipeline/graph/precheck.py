@@ -7,7 +7,7 @@ configuration and the headers of its files. Nothing is downloaded, and nothing h
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,9 @@ from cpu_pipeline.stages._base import Job
 
 MOST_ROWS = 64 << 20
 """Bytes of a role's files above which the build alone reads them."""
+FETCH = "fetch"
+PART = "part"
+"""Format of files of which not all are on this machine."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class _Precheck:
         if self.cached >= self.plan.nodes.keys():
             return
         for node in self.plan.nodes.values():
-            if node.use == "fetch":
+            if node.use == FETCH:
                 self._gather(node)
             else:
                 self._precheck(node)
@@ -98,35 +101,39 @@ class _Precheck:
         """Bring the files of a source together, as links; a source that is elsewhere gives what is cached of it."""
         stage: Any = node.stage
         if self._is_unconfirmed(node):
-            self.unread.append(f"{node.id.partition(':')[0]} lies outside, and is not allowed yet")
+            self.unread.append(f"{_source_of(node)} lies outside, and is not allowed yet")
             return
         with self._finding(node):
             source = sources.find(stage.source, stage.fields)
             files = source.local_files(stage.want, frozenset(self.plan.context.allow))
             if not files:
-                self.unread.append(f"{node.id.partition(':')[0]} is not on this machine")
+                self.unread.append(f"{_source_of(node)} is not on this machine")
             elif stage.want == "data" and sum(path.stat().st_size for path in files.values()) > MOST_ROWS:
-                self.unread.append(f"{node.id.partition(':')[0]} has more than {MOST_ROWS >> 20} MiB")
+                self.unread.append(f"{_source_of(node)} has more than {MOST_ROWS >> 20} MiB")
             else:
-                self.known[node.id] = self._artifact("part" if source.online else "files")
+                self.known[node.id] = self._artifact(PART if source.online else "files")
                 for name, path in files.items():
                     _bring(path, self.known[node.id].path / name, link=stage.want != "data")
 
     def _is_unconfirmed(self, node: Node) -> bool:
-        return any(not path.allowed and path.where == node.where for path in self.plan.outside)
+        source = _source_of(node)
+        return any(not path.allowed and ".".join(map(str, path.keys[:-1])) == source for path in self.plan.outside)
 
     def _precheck(self, node: Node) -> None:
         """Ask a stage what it would refuse. One that loads needs its files; one that builds has no inputs yet."""
         inputs = {name: self.known[source] for name, source in node.inputs.items() if source in self.known}
-        if node.use.startswith("load.") and node.id not in self.plan.outputs:
-            if any(source not in self.known for source in node.inputs.values()):
+        out = self.scratch
+        if _is_source(node):
+            if len(inputs) < len(node.inputs):
                 return
-            self.known[node.id] = self._artifact("part" if _is_part(inputs.values()) else node.gives)
+            whole = all(artifact.format != PART for artifact in inputs.values())
+            loaded = self._artifact(node.gives if whole else PART)
+            out = loaded.path
         with self._finding(node):
-            job = self._job(node)
-            out = self.known[node.id].path if node.id in self.known else self.scratch
-            for error in node.stage.precheck(inputs, out, job):
+            for error in node.stage.precheck(inputs, out, self._job(node)):
                 self._find(node, error)
+            if _is_source(node):
+                self.known[node.id] = loaded
 
     def _fit(self) -> None:
         """Compare the task with the models, and the rows with the model, once for each."""
@@ -156,8 +163,7 @@ class _Precheck:
         )
 
     def _artifact(self, format: str) -> Artifact:
-        path = self.scratch / str(len(self.known))
-        path.mkdir()
+        path = Path(tempfile.mkdtemp(dir=self.scratch))
         return Artifact(format, path, "", {})
 
     @contextmanager
@@ -169,8 +175,7 @@ class _Precheck:
 
     def _find(self, node: Node, error: PipelineError) -> None:
         if node.id not in self.cached:
-            source = node.use == "fetch" or node.use.startswith("load.")
-            label = node.id.partition(":")[0] if source else node.label
+            label = _source_of(node) if _is_source(node) else node.label
             self.findings.append(Finding(node.where, label, error))
 
 
@@ -183,8 +188,13 @@ def _bring(path: Path, target: Path, *, link: bool) -> None:
         copy_file(path, target)
 
 
-def _is_part(inputs: Iterable[Artifact]) -> bool:
-    return any(artifact.format == "part" for artifact in inputs)
+def _source_of(node: Node) -> str:
+    """Name the recipe's source that a node fetches or loads, such as `data.validation`."""
+    return node.id.partition(":")[0]
+
+
+def _is_source(node: Node) -> bool:
+    return node.use == FETCH or node.use.startswith("load.")
 
 
 def _nothing_built(*_: object) -> NoReturn:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.core.artifact import digest_file, digest_listing
+from cpu_pipeline.core.artifact import digest_listing, digest_resting
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.repo_files import DATA, Want, check_name
 from cpu_pipeline.sources._base import Source
@@ -32,7 +32,7 @@ class File(Source):
     def identity(self, want: Want) -> object:
         """Return the digest of the files' names and contents: what `digest_tree` returns for a fetched copy."""
         files = self._files()
-        return {"file": digest_listing({n: (p.stat().st_size, digest_file(p)) for n, p in files.items()})}
+        return {"file": digest_listing({n: (p.stat().st_size, digest_resting(p)) for n, p in files.items()})}
 
     def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
         """Copy the files.

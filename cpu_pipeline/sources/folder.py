@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.core.artifact import digest_file, digest_listing, digest_tree
+from cpu_pipeline.core.artifact import digest_file, digest_listing, digest_resting, digest_tree
 from cpu_pipeline.core.errors import RecipeError, Refused, StageFailed
 from cpu_pipeline.core.repo_files import (
     Format,
@@ -39,7 +39,9 @@ class Folder(Source):
 
     def identity(self, want: Want) -> object:
         """Return the digest of the wanted files' names and contents: what `digest_tree` returns for a fetched copy."""
-        return {"folder": _digest(self._files(want)), "format": self.format}
+        files = self._files(want)
+        digests = {name: (path.stat().st_size, digest_resting(path)) for name, path in files.items()}
+        return {"folder": digest_listing(digests), "format": self.format}
 
     def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
         """Copy the wanted files.
