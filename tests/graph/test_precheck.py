@@ -149,7 +149,7 @@ def test_what_is_wrong_is_told_with_place_and_exit_code(home: Path, cli: Cli, ma
 @pytest.mark.parametrize(
     ("gate", "code", "text"),
     [
-        (", min_rows: 10, metric: f2", 2, "the task has no metric `f2`; it has: accuracy, f1"),
+        (", min_rows: 10, metric: f2", 2, "the task has no metric `f2`"),
         ("", 3, "step `accuracy` (validate.accuracy): 12 rows, at least 100 asked"),
     ],
 )
