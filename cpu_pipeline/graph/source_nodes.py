@@ -12,7 +12,7 @@ from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
 
-ROWS = ("split", "take", "seed", "columns", "config")
+ROWS = ("split", "take", "without", "seed", "columns", "config")
 """Keys of a data role that say which rows of its files are meant."""
 OUTSIDE = "outside"
 """Key of a source that says that its paths are meant to lead out of the recipe's directory."""

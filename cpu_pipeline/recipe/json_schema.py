@@ -179,7 +179,9 @@ def _source(want: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]
     definition = _model(sources.get(name), definitions)
     if want == "data":
         rows = _model(stages.get("load.rows"), definitions)["properties"]
-        definition["properties"] |= {key: rows[key] for key in ("split", "take", "seed", "columns", "config")}
+        definition["properties"] |= {
+            key: rows[key] for key in ("split", "take", "without", "seed", "columns", "config")
+        }
         definition["properties"].pop("format", None)
     else:
         definition["properties"].pop("split", None)

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 from cpu_pipeline.core.artifact import digest_listing, digest_resting
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.repo_files import DATA, Want, check_name
+from cpu_pipeline.core.repo_files import DATA, Want, check_name, data_kind
 from cpu_pipeline.sources._base import Source
 from cpu_pipeline.sources.folder import copy_unchanged, list_folder
 
 
 class File(Source):
-    """A file of rows on this machine: .jsonl, .csv or .parquet; or a list of them."""
+    """A file of rows on this machine: .jsonl, .json, .csv, .tsv (or these with .gz), .parquet; or a list of them."""
 
     wants: ClassVar[Set[Want]] = frozenset({"data"})
     online: ClassVar[bool] = False
@@ -53,7 +53,7 @@ class File(Source):
             raise RecipeError("file: the list is empty; name at least one file")
         found: dict[str, Path] = {}
         for path in paths:
-            if path.suffix.lower() not in DATA:
+            if not data_kind(path.name):
                 raise RecipeError(f"{path}: rows are read from {', '.join(DATA)} files; convert it to one of them")
             if not path.is_file():
                 raise RecipeError(f"{path}: no such file; paths are relative to the recipe's file")
@@ -71,4 +71,4 @@ class File(Source):
             raise RecipeError(f"media: {media}: it does not lie below the rows' directory, {home.name}; move it there")
         below = media.resolve().relative_to(home)
         names = {(below / name).as_posix(): path for name, path in list_folder(media, deep=True).items()}
-        return {check_name(name): path for name, path in names.items() if Path(name).suffix.lower() not in DATA}
+        return {check_name(name): path for name, path in names.items() if not data_kind(name)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from cpu_pipeline.core.cells import Kind
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.tasks._feature import SHAPES, Feature
 
@@ -54,6 +55,9 @@ class Task(BaseModel, ABC):
     """True when the outputs have a value (or a vector) for each token: shape (batch, sequence, ...)."""
     columns: ClassVar[Mapping[str, bool]]
     """Column of a row -> whether every row must have it. `id` is always one, and is made when it is missing."""
+    kinds: ClassVar[Mapping[str, Kind]] = {}
+    """Column -> what its cells are, where that is not text: `label` (a name or a number, or a list of them), `number`,
+    or `json` (a list, an object, true or false). A cell of a CSV is text until this says otherwise."""
     metrics: ClassVar[tuple[str, ...]]
     """Metrics it reports, the usual one first."""
     gold: ClassVar[str] = "label"

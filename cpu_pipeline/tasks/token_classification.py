@@ -32,6 +32,7 @@ class TokenClassification(Task):
     outputs = ("logits",)
     per_token = True
     columns: ClassVar = {"tokens": True, "tags": False}
+    kinds: ClassVar = {"tokens": "json", "tags": "json"}
     metrics = ("f1", "precision", "recall", "accuracy")
     gold = "tags"
     pipeline_tag = "token-classification"

@@ -12,7 +12,7 @@ from typing import Any
 
 from cpu_pipeline import sources
 from cpu_pipeline.core.errors import RecipeError, Refused
-from cpu_pipeline.core.repo_files import DATA, names_split
+from cpu_pipeline.core.repo_files import DATA, NO_ROWS, data_kind, names_split
 from cpu_pipeline.core.tables import Table, open_table
 from cpu_pipeline.recipe.scaffold.draft import Draft, Entry
 
@@ -144,8 +144,8 @@ def read_rows(name: str) -> RowsFile:
 
 def peek(table: Table) -> list[dict[str, Any]]:
     """Read some rows, spread over the whole file."""
-    step = max(1, table.count // PEEK)
-    return table.take(range(0, table.count, step), table.columns)
+    indices = range(0, table.count, max(1, table.count // PEEK))
+    return [row for _, row in table.read(indices, table.columns)]
 
 
 def split_folder(name: str) -> tuple[Path, Path | None] | None:
@@ -157,7 +157,9 @@ def split_folder(name: str) -> tuple[Path, Path | None] | None:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return None
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in DATA)
+    files = sorted(
+        path for path in folder.iterdir() if path.is_file() and data_kind(path.name) and path.name not in NO_ROWS
+    )
     if not files:
         raise RecipeError(f"{name}: no file of rows ({', '.join(DATA)}) in this folder")
     named = {split: [p for p in files if names_split(p.name, split)] for split in ("validation", "test", "train")}

@@ -164,7 +164,7 @@ def _add_data(draft: Draft, request: Request, config: Mapping[str, Any], rows: S
             rows[0], found[0], draft, request.path, f"{take} rows, spread over the file, that quantization may see",
             **sample,
         )  # fmt: skip
-        more, scored = {"without": sample}, scored - take
+        more, scored = {"without": take, "seed": 0}, scored - take
     elif len(rows) > 1:
         take = min(CALIBRATE, rows[1].table.count)
         about = f"{take} of {rows[1].table.count} rows, that quantization may see"

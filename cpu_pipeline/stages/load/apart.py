@@ -83,5 +83,6 @@ def _check(first: str, one: _Rows, second: str, other: _Rows) -> None:
     if shared:
         raise RecipeError(
             f"data.{first} and data.{second} share {len(shared)} of {len(other.contents)} rows, such as {shared[0]!r}; "
-            f"choose another split, file, `take:` or `seed:` for one of them"
+            f"choose another split, file, `take:` or `seed:` for one of them; of one file, `without: 300` is what "
+            f"`take: 300` leaves"
         )
