@@ -170,7 +170,7 @@ def _add_data(draft: Draft, request: Request, config: Mapping[str, Any], rows: S
         about = f"{take} of {rows[1].table.count} rows, that quantization may see"
         sample = {"take": take, "seed": 0} if take < rows[1].table.count else {}
         draft.data["calibration"] = local.data_entry(rows[1], found[1], draft, request.path, about, **sample)
-    about = f"{scored} rows that only the checks see"
+    about = f"{'the other ' if more else ''}{scored} rows, that only the checks see"
     draft.data["validation"] = local.data_entry(rows[0], found[0], draft, request.path, about, **more)
     _note_version(draft, rows[0].rows, found[0])
     if 0 < scored < FEWEST:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cpu_pipeline.recipe.document import scalar
 
-PLAIN = re.compile(r"[A-Za-z0-9_./~-][A-Za-z0-9_./~ -]*(?<! )")
+PLAIN = re.compile(r"[A-Za-z0-9_./~][A-Za-z0-9_./~ -]*(?<! )")
 """Text that means itself without quotes, also between braces."""
 WIDTH = 72
 """Longest line that has its comment beside it."""

@@ -101,6 +101,8 @@ class LoadRows(Stage):
         if left_out := self._left_out(total):
             reader.leave_out(tables, left_out)
         write_jsonl(out / ROWS, reader.read(tables, picked))
+        if not reader.ids:
+            raise RecipeError(f"{self.where}: without: every other row says what a row that is left out says")
         ids = digest_json(list(reader.ids))
         return RowsFacts(rows=len(reader.ids), total=total, ids=ids, files=chosen, labels=reader.labels)
 
