@@ -130,7 +130,11 @@ def _direction(task: type[Task], metric: str) -> str:
 def list_backends(
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="RECIPE-OR-REPO", help="Say of each way whether it takes this model."),
+        typer.Option(
+            "--model",
+            metavar="RECIPE-OR-MODEL",
+            help="Say of each way whether it takes the model of this recipe, folder or repository.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -177,12 +181,12 @@ def _show_taking(ways: Sequence[BackendSupport], model: Model) -> None:
     """Print one line for each way, and the reasons below."""
     from cpu_pipeline.cli.output import columns
 
-    rows = [("format", f"takes {model.kind}", "works here", "precisions", "made by")]
+    rows = [("format", model.kind, "works", "precisions", "made by")]
     notes = list[str]()
     for way in ways:
         takes, why = way.takes(model)
         works = "no" if way.lacks else "yes"
-        made = way.stages[0] + (f" and {len(way.stages) - 1} more" if way.stages[1:] else "") if way.stages else "-"
+        made = ", ".join([*way.stages[:1], *([f"+{len(way.stages) - 1}"] if way.stages[1:] else [])]) or "-"
         rows.append((way.format, takes, works, ", ".join(way.precisions), made))
         notes += [f"{way.format}: {why}"] if why else []
         notes += [f"{way.format}: lacks {', '.join(way.lacks)}"] if way.lacks else []

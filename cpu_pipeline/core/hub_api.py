@@ -212,8 +212,8 @@ def cached(commit: RepoCommit, file: str) -> Path | None:
 
 def has_cache(commit: RepoCommit) -> bool:
     """Say whether huggingface_hub's cache may hold files of a repository, without importing the library."""
-    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or home / "hub")
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     return (cache.expanduser() / f"{commit.kind}s--{commit.repo.replace('/', '--')}").is_dir()
 
 

@@ -75,6 +75,15 @@ def choose_tokenizer(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if is_tokenizer(name))
 
 
+def format_of(names: Collection[str]) -> Format:
+    """Tell the format of a model by its files; `hf` where nothing tells."""
+    if any(re.fullmatch(r"(model|pytorch_model).*\.(safetensors|bin)(\.index\.json)?", name) for name in names):
+        return "hf"
+    if any(name.endswith(".onnx") for name in names):
+        return "onnx"
+    return "openvino" if any(name.endswith(".xml") for name in names) else "hf"
+
+
 def choose_model(names: Collection[str], format: Format, where: str) -> list[str]:
     """Choose the files of a model in `format`, its tokenizer's included, sorted.
 

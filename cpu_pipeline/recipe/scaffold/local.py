@@ -12,7 +12,7 @@ from typing import Any
 
 from cpu_pipeline import sources
 from cpu_pipeline.core.errors import RecipeError, Refused
-from cpu_pipeline.core.repo_files import DATA, NO_ROWS, data_kind, names_split
+from cpu_pipeline.core.repo_files import DATA, NO_ROWS, data_kind, format_of, names_split
 from cpu_pipeline.core.tables import Table, open_table
 from cpu_pipeline.recipe.scaffold.draft import Draft, Entry
 
@@ -71,7 +71,7 @@ def read_model(name: str) -> ModelFolder:
         hint = "" if name.startswith((".", "/", "~")) else ", and a model on the Hub is owner/name"
         raise RecipeError(f"{name}: no such folder{hint}")
     names = frozenset(p.relative_to(path).as_posix() for depth in ("*", "*/*") for p in path.glob(depth) if p.is_file())
-    format = _format(names)
+    format = format_of(names)
     pickled = False
     try:
         sources.find("folder", {"folder": path, "format": format}).local_files("model", frozenset())
@@ -84,14 +84,6 @@ def read_model(name: str) -> ModelFolder:
     except (ValueError, OSError) as error:
         raise RecipeError(f"{path / 'config.json'}: not a valid JSON file: {error}") from None
     return ModelFolder(path, format, config if isinstance(config, dict) else {}, names, pickled)
-
-
-def _format(names: frozenset[str]) -> str:
-    if any(re.match(r"(model\.safetensors|pytorch_model.*\.bin)", name) for name in names):
-        return "hf"
-    if any(name.endswith(".onnx") for name in names):
-        return "onnx"
-    return "openvino" if any(name.endswith(".xml") for name in names) else "hf"
 
 
 def model_entry(model: ModelFolder, draft_path: Path, outside: list[Path]) -> Entry:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from cpu_pipeline.core import cells
 from cpu_pipeline.core.artifact import canonical, digest_file, digest_json
@@ -68,6 +68,12 @@ class LoadRows(Stage):
     """Seed of the sample."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Column of the task -> what the data calls it."""
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an option that is newer than many a store, where it is not set: keys stay as they were."""
+        options: dict[str, Any] = dump(self)
+        return {key: value for key, value in options.items() if key != "without" or value is not None}
 
     def gives(self) -> str:
         """Return `rows`."""
