@@ -60,8 +60,8 @@ class Task(BaseModel, ABC):
     or `json` (a list, an object, true or false). A cell of a CSV is text until this says otherwise."""
     metrics: ClassVar[tuple[str, ...]]
     """Metrics it reports, the usual one first."""
-    gold: ClassVar[str] = "label"
-    """The column that has the right answer."""
+    gold: ClassVar[str | None] = None
+    """The column that has the right answer, so that rows without one are told before the build; None to leave that."""
     percent: ClassVar[bool] = False
     """True when the field prints its metrics in percent; inside they are fractions all the same."""
     pipeline_tag: ClassVar[str]

@@ -31,6 +31,7 @@ class LabelTask(Task, ABC):
     per_token = False
     kinds: ClassVar = {"label": "label"}
     metrics = ("accuracy", "f1", "matthews")
+    gold = "label"
 
     def label(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Take a raw row's label, a number from 0 or a name of the model's; nothing where it has none.

@@ -102,7 +102,8 @@ class ValidateAccuracy(Gate):
         rows = read_jsonl(job.data["validation"])
         if len(rows) < self.min_rows:
             yield GateFailed(f"{len(rows)} rows, at least {self.min_rows} asked")
-        yield from (unlabelled(row, task.gold) for row in rows[:1] if task.gold not in row)
+        if task.gold is not None and (bare := next((row for row in rows if task.gold not in row), None)) is not None:
+            yield unlabelled(bare, task.gold)
 
     def run(self, inputs: Inputs, out: Path, job: Job) -> AccuracyFacts:
         """Score both sides; keep each row's scores, and every metric with the interval of its difference.
