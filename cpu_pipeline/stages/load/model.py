@@ -46,7 +46,7 @@ class LoadModel(Stage):
     packages: ClassVar[tuple[str, ...]] = ("safetensors", "tokenizers", "torch", "transformers")
     internal: ClassVar[bool] = True
     facts_model: ClassVar = ModelFacts
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     format: Format = "hf"
     """What the model is: `hf`, `onnx` or `openvino`."""
@@ -71,8 +71,7 @@ class LoadModel(Stage):
         config = _configs.read_json(out / "config.json")
         if (out / PROCESSOR).is_file() and not (out / _tokenizer.FAST).is_file():
             return ModelFacts.model_validate({**_kind(config), **weights})  # a model of images or sound reads no text
-        _tokenizer.complete(out)
-        return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.check_fit(out, config)})
+        return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.complete(out, config)})
 
     def _weights(self, out: Path, job: Job) -> dict[str, Any]:
         if self.format != "hf":
