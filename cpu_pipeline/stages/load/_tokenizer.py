@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import choose_tokenizer
-from cpu_pipeline.core.text import one_line
+from cpu_pipeline.stages.load import _encodings
+from cpu_pipeline.stages.load._autotokenizer import CONFIG, FAST, known, load_for_words, load_official, takes_types
 from cpu_pipeline.stages.load._configs import read_json, write_json
+from cpu_pipeline.stages.load._essence import essence
 from cpu_pipeline.tasks._settings import TYPES, settings
-
-FAST = "tokenizer.json"
-CONFIG = "tokenizer_config.json"
 
 SETTINGS = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
 """Files of a tokenizer that hold no vocabulary."""
-
-
-KIND = re.compile(r"\w*(Tokenizer|TokenizerFast|Backend)")
-"""What `tokenizer_class` may name: transformers looks it up among all its classes."""
 
 
 def complete(folder: Path, config: dict[str, Any]) -> dict[str, int]:
@@ -53,6 +44,7 @@ def complete(folder: Path, config: dict[str, Any]) -> dict[str, int]:
     if fast:
         check_fit(before, config)
     official = load_official(folder)
+    words = load_for_words(folder, official)
     if not fast:
         _make(folder, official, vocabulary[0])
     elif official.is_fast:
@@ -61,54 +53,10 @@ def complete(folder: Path, config: dict[str, Any]) -> dict[str, int]:
         _widen(folder / CONFIG)
     _name_settings(folder, official)
     settle_padding(folder, official)
+    _encodings.check(folder, official, words)
     # A class of transformers has special tokens of its own, which a vocabulary without them never gives.
     spare = set(official.all_special_tokens) - (ids_of(before).keys() if fast else set())
     return check_fit(read_json(folder / FAST), config, spare)
-
-
-def load_official(folder: Path) -> Any:
-    """Load the tokenizer of a folder as transformers' AutoTokenizer does.
-
-    Raises:
-        StageFailed: transformers cannot.
-    """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    if not KIND.fullmatch(str(config.get("tokenizer_class") or "Tokenizer")):
-        raise StageFailed(f"{CONFIG}: tokenizer_class {config['tokenizer_class']!r} is none; correct it in the model")
-    classes = [AutoTokenizer] if _known(folder) else [AutoTokenizer, PreTrainedTokenizerFast]
-    for kind in classes:
-        try:
-            with quiet():
-                return kind.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-        except Exception as error:  # tokenizers raises nothing narrower
-            reason = one_line(error)
-    what = "cannot be loaded" if (folder / FAST).is_file() else "no tokenizer.json can be made of it"
-    raise StageFailed(
-        f"{FAST if (folder / FAST).is_file() else 'the tokenizer'}: {what}: {reason}; save it again with transformers"
-    )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' warnings and progress bars from the log of a step."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _known(folder: Path) -> bool:
-    """Say whether transformers knows the kind of model; of any other, the tokenizer's files alone count."""
-    from transformers import CONFIG_MAPPING
-
-    config = folder / "config.json"
-    return config.is_file() and read_json(config).get("model_type") in CONFIG_MAPPING
 
 
 def _agree(file: Path, official: Any) -> None:
@@ -116,41 +64,12 @@ def _agree(file: Path, official: Any) -> None:
     from tokenizers import Tokenizer
 
     there = Tokenizer.from_file(str(file))
-    if _essence(there) == _essence(official):
+    if essence(there) == essence(official):
         return
     written = Tokenizer.from_str(official.to_str())
     written.no_truncation()
     written.no_padding()
     written.save(str(file))
-
-
-def _essence(tokenizer: Any) -> dict[str, Any]:
-    """Take what shapes an encoding of a tokenizer; what has one effect gets one form."""
-    found = json.loads(tokenizer.to_str())
-    model, post = found["model"], found["post_processor"]
-    for key in ("continuing_subword_prefix", "end_of_word_suffix"):
-        if key in model:
-            model[key] = model[key] or None
-    if model.get("unk_token") not in model.get("vocab", ()):
-        model.pop("unk_token", None)
-    if isinstance(post, dict) and post.get("type") == "BertProcessing":
-        found["post_processor"] = _template(*post["cls"], *post["sep"])
-    elif isinstance(post, dict) and post.get("type") == "TemplateProcessing":
-        found["post_processor"] = {key: value for key, value in post.items() if key != "special_tokens"}
-        used = {part["SpecialToken"]["id"] for part in (*post["single"], *post["pair"]) if "SpecialToken" in part}
-        found["post_processor"]["ids"] = {name: post["special_tokens"][name]["ids"] for name in sorted(used)}
-    return {key: found[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model", "post_processor")}
-
-
-def _template(cls: str, cls_id: int, sep: str, sep_id: int) -> dict[str, Any]:
-    """Write BertProcessing as the template that does the same."""
-
-    def special(name: str, kind: int) -> dict[str, Any]:
-        return {"SpecialToken": {"id": name, "type_id": kind}}
-
-    single = [special(cls, 0), {"Sequence": {"id": "A", "type_id": 0}}, special(sep, 0)]
-    pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}, special(sep, 1)]
-    return {"type": "TemplateProcessing", "single": single, "pair": pair, "ids": {cls: [cls_id], sep: [sep_id]}}
 
 
 def _name_settings(folder: Path, official: Any) -> None:
@@ -172,11 +91,9 @@ def _types_matter(folder: Path, official: Any, found: Collection[str]) -> bool:
         return True
     if (TYPES in found) == (TYPES in official.model_input_names):
         return False
-    counted = read_json(folder / "config.json").get("type_vocab_size")
-    if counted is None:
-        return takes(folder, TYPES)
+    counts = "type_vocab_size" in read_json(folder / "config.json")
     pair = official.backend_tokenizer.encode("a", "b") if official.is_fast else None
-    return counted > 1 and (pair is None or any(pair.type_ids)) and takes(folder, TYPES)
+    return takes_types(folder) and not (counts and pair is not None and not any(pair.type_ids))
 
 
 def settle_padding(folder: Path, official: Any) -> None:
@@ -192,7 +109,7 @@ def settle_padding(folder: Path, official: Any) -> None:
 
     said = read_json(folder / "config.json")
     first = (said.get("architectures") or [""])[0]
-    if not str(first).endswith("ForSequenceClassification") or not _known(folder):
+    if not str(first).endswith("ForSequenceClassification") or not known(folder):
         return
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     if getattr(config.get_text_config(), "pad_token_id", None) is not None:
@@ -204,16 +121,6 @@ def settle_padding(folder: Path, official: Any) -> None:
             "on batches needs one; add pad_token_id to the model's config.json"
         )
     write_json(folder / "config.json", {**said, "pad_token_id": number})
-
-
-def takes(folder: Path, name: str) -> bool:
-    """Say whether the model of a folder takes an input of this name; True where transformers does not know it."""
-    from transformers import CONFIG_MAPPING, MODEL_MAPPING
-
-    kind = read_json(folder / "config.json").get("model_type")
-    model = MODEL_MAPPING.get(CONFIG_MAPPING[kind], None) if kind in CONFIG_MAPPING else None
-    first = model[0] if isinstance(model, tuple) else model
-    return first is None or name in inspect.signature(first.forward).parameters
 
 
 def _widen(path: Path) -> None:

@@ -13,6 +13,7 @@ from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import Format, copy_file, is_tokenizer, refuse_pickles
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _configs, _exported, _pickles, _safetensors, _tokenizer
+from cpu_pipeline.stages.load._autotokenizer import FAST
 
 PROCESSOR = "preprocessor_config.json"
 """How a model's images or recordings are prepared."""
@@ -69,7 +70,7 @@ class LoadModel(Stage):
         _configs.screen(out, job.allow)
         weights = self._weights(out, job)
         config = _configs.read_json(out / "config.json")
-        if (out / PROCESSOR).is_file() and not (out / _tokenizer.FAST).is_file():
+        if (out / PROCESSOR).is_file() and not (out / FAST).is_file():
             return ModelFacts.model_validate({**_kind(config), **weights})  # a model of images or sound reads no text
         return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.complete(out, config)})
 
