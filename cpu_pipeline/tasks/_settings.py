@@ -19,12 +19,14 @@ UNLIMITED = 10**20
 
 POSITIONS = ("max_position_embeddings", "n_positions", "max_encoder_position_embeddings")
 """Keys of config.json that say how many tokens the model can take."""
+UNPADDED = frozenset(["convbert", "fnet", "mobilebert", "nystromformer", "xlnet"])
+"""Model types that padding disturbs in spite of the mask: they mix neighbours or all tokens, or read the last one."""
 UNBOUNDED = frozenset(["bloom", "funnel", "longt5", "mpt", "mt5", "t5", "t5gemma", "umt5", "xlnet"])
 """Model types that know distances between tokens alone: none of `POSITIONS` limits them, even where config.json has
 one."""
 OFFSET = frozenset(
-    {"camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta"}
-    | {"roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
+    {"camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet"}
+    | {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
 )
 """Model types that count positions from the padding id + 1, so that they take that many tokens less."""
 
@@ -103,4 +105,5 @@ def positions(model: Path) -> int | None:
     kind = config.get("model_type")
     if limit is None or kind in UNBOUNDED or config.get("position_biased_input") is False:
         return None
-    return int(limit) - int(config.get("pad_token_id") or 0) - 1 if kind in OFFSET else int(limit)
+    padding = 1 if kind == "mpnet" else int(config.get("pad_token_id") or 0)  # MPNet's is fixed in its code
+    return int(limit) - padding - 1 if kind in OFFSET else int(limit)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.tasks._feature import SHAPES, Feature
-from cpu_pipeline.tasks._settings import positions, read_config
+from cpu_pipeline.tasks._settings import UNPADDED, positions, read_config
 
 USUAL = 128
 """Tokens of a sequence whose length is not given."""
@@ -19,7 +19,8 @@ LONGEST = 512
 def tokens(model: Path, shapes: Sequence[tuple[int, int | None]] = SHAPES, seed: int = 0) -> list[list[Feature]]:
     """Draw batches of random tokens that the model in a directory can take, each with its special tokens at the ends.
 
-    Shapes longer than the model's positions are cut; equal arguments give equal batches.
+    Shapes longer than the model's positions are cut; equal arguments give equal batches. All sequences of a batch are
+    of one length for a model that is never padded.
 
     Args:
         model: The directory with config.json and, for the special tokens, tokenizer.json.
@@ -29,12 +30,12 @@ def tokens(model: Path, shapes: Sequence[tuple[int, int | None]] = SHAPES, seed:
     config = read_config(model)
     rng = random.Random(seed)
     first, last = _ends(model, config)
-    longest = positions(model) or LONGEST
+    longest, equal = positions(model) or LONGEST, config.get("model_type") in UNPADDED
     segments = config.get("type_vocab_size", 1) > 1
     batches = []
     for size, wanted in shapes:
         top = max(3, min(wanted or USUAL, longest))
-        lengths = [top, *(rng.randint(3, top) for _ in range(size - 1))]
+        lengths = [top, *(top if equal else rng.randint(3, top) for _ in range(size - 1))]
         rng.shuffle(lengths)
         batches.append([_feature(rng, length, first, last, config["vocab_size"], segments) for length in lengths])
     return batches

@@ -13,7 +13,7 @@ from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.model_io import InputKind
 from cpu_pipeline.tasks._feature import Feature
 from cpu_pipeline.tasks._files import read_json
-from cpu_pipeline.tasks._settings import TYPES, input_names
+from cpu_pipeline.tasks._settings import TYPES, UNPADDED, input_names
 from cpu_pipeline.tasks._settings import positions as positions
 from cpu_pipeline.tasks._settings import read_config as read_config
 from cpu_pipeline.tasks._settings import settings as settings
@@ -25,15 +25,13 @@ CHUNK = 1000
 def token_kinds(model: Path) -> dict[str, InputKind]:
     """List what the tokens of a text become for the model in a directory (see `Task.input_kinds`).
 
-    Ids are padded with the padding token of config.json, or 0 where it names none. A model whose tokenizer gives no
-    mask, or whose head reads the last token wherever it is (XLNet's), is not padded: its texts share a batch with
-    others of their length alone.
+    Ids are padded with the padding token of config.json, or 0 where it names none. A model that padding disturbs is
+    never padded: its texts share a batch with others of their length alone.
     """
     config = read_config(model)
     number = config.get("pad_token_id")
     padding = number if isinstance(number, int) and number >= 0 else 0
-    rigid = "attention_mask" not in settings(model).model_input_names or config.get("summary_type") == "last"
-    if rigid:
+    if config.get("model_type") in UNPADDED:
         return {name: InputKind(fill=None) for name in input_names(model)}
     return {name: InputKind(fill=padding if name == "input_ids" else 0) for name in input_names(model)}
 

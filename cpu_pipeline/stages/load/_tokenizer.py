@@ -87,13 +87,7 @@ def _name_settings(folder: Path, official: Any) -> None:
 
 def _types_matter(folder: Path, official: Any, found: Collection[str]) -> bool:
     """Say whether the settings must name what the tokenizer gives, for they would seem to give something else."""
-    if ("attention_mask" in found) != ("attention_mask" in official.model_input_names):
-        return True
-    if (TYPES in found) == (TYPES in official.model_input_names):
-        return False
-    counts = "type_vocab_size" in read_json(folder / "config.json")
-    pair = official.backend_tokenizer.encode("a", "b") if official.is_fast else None
-    return takes_types(folder) and not (counts and pair is not None and not any(pair.type_ids))
+    return (TYPES in found) != (TYPES in official.model_input_names) and takes_types(folder)
 
 
 def settle_padding(folder: Path, official: Any) -> None:

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.core.repo_files import Format, copy_file, is_tokenizer, refuse_pickles
+from cpu_pipeline.core.repo_files import Format, refuse_pickles
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
-from cpu_pipeline.stages.load import _configs, _exported, _pickles, _safetensors, _tokenizer
+from cpu_pipeline.stages.load import _configs, _exported, _files, _pickles, _safetensors, _tokenizer
 from cpu_pipeline.stages.load._autotokenizer import FAST
 
 PROCESSOR = "preprocessor_config.json"
@@ -64,7 +64,7 @@ class LoadModel(Stage):
             RecipeError: files are missing, or the tokenizer is of another model.
             StageFailed: a file is not valid.
         """
-        _collect(inputs, out)
+        _files.collect(inputs["files"], inputs.get("tokenizer"), out)
         if not (out / "config.json").is_file():
             raise RecipeError("the model has no config.json; name a folder or repository that holds a model")
         _configs.screen(out, job.allow)
@@ -82,16 +82,6 @@ class LoadModel(Stage):
             refuse_pickles(pickled, job.allow, "the model")
             _pickles.convert(out)
         return _screen_weights(out)
-
-
-def _collect(inputs: Inputs, out: Path) -> None:
-    """Copy the model's files and, where a tokenizer is given, its files instead of the model's own."""
-    other = inputs.get("tokenizer")
-    for artifact in filter(None, (inputs["files"], other)):
-        for path in sorted(p for p in artifact.path.rglob("*") if p.is_file()):
-            name = path.relative_to(artifact.path).as_posix()
-            if other is None or is_tokenizer(name) == (artifact is other):
-                copy_file(path, out / name)
 
 
 def _screen_weights(out: Path) -> dict[str, Any]:
