@@ -58,7 +58,8 @@ class SentenceSimilarity(Task):
             chunk = rows[first : first + _tokens.CHUNK]
             texts = [row[name] for row in chunk for name in ("sentence1", "sentence2")]
             encoded = tokenizer.encode_batch([text.lower() if pooling.lower else text for text in texts])
-            features += [Feature(first + i // 2, _tokens.inputs(encoding)) for i, encoding in enumerate(encoded)]
+            features += [Feature(first + i // 2, _tokens.inputs(encoding, model)) for i, encoding in enumerate(encoded)]
+        _tokens.check_filled(rows, features)
         return features
 
     def decode(

@@ -78,7 +78,7 @@ class TokenClassification(Task):
         import numpy as np
 
         self.check_rows(rows, model)
-        tokenizer = _tokens.tokenizer(model, self.max_seq_length, prefix_space=True)
+        tokenizer = _tokens.tokenizer(model, _tokens.longest(self, model), prefix_space=True)
         features = []
         for first in range(0, len(rows), _tokens.CHUNK):
             words = [row["tokens"] for row in rows[first : first + _tokens.CHUNK]]
@@ -87,7 +87,8 @@ class TokenClassification(Task):
                 for position, word in reversed(list(enumerate(encoding.word_ids))):
                     if word is not None:
                         positions[word] = position
-                features.append(Feature(number, _tokens.inputs(encoding), positions))
+                features.append(Feature(number, _tokens.inputs(encoding, model), positions))
+        _tokens.check_filled(rows, features)
         return features
 
     def decode(
