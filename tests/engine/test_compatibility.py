@@ -22,16 +22,21 @@ import yaml
 from cpu_pipeline import api
 from cpu_pipeline.core import host
 from cpu_pipeline.core.errors import Stale
-from cpu_pipeline.engine import build, keys, packages, preview
+from cpu_pipeline.engine import keys, packages, preview
 from cpu_pipeline.engine.executors._base import Handle, StepRequest
 from cpu_pipeline.engine.executors.local import LocalExecutor
 from cpu_pipeline.engine.keys import walk
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.release import lockfile
-from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
+from cpu_pipeline.stages.export.onnx import ExportOnnx
 from cpu_pipeline.store.local import Store
+from cpu_pipeline.store.record import StoredArtifact
 
 WRITTEN = Path(__file__).parent / "compatibility"
+AGAIN = ("data.calibration", "data.validation")
+"""Nodes that are built again because versions were raised since (CHANGELOG.md, Caches): text-classification is 2."""
+LATER = ("data", "predict:int8", "predict:model", "int8", "same", "accuracy", "speed")
+"""Nodes that read those: their keys are not known before."""
 LOCK: Mapping[str, Any] = yaml.safe_load((WRITTEN / "toy.lock").read_text(encoding="utf-8"))
 
 
@@ -96,28 +101,29 @@ def not_found(plan: Plan, store: Store) -> list[str]:
     return [visit.node.id for visit in walk(plan, lambda _, key: store.find(key)) if visit.artifact is None]
 
 
-def test_every_record_is_read_and_every_key_is_the_same(plan: Plan, store: Store) -> None:
-    visits = list(walk(plan, lambda _, key: store.find(key)))
-    for node, keyed, found in visits:
-        assert keyed is not None and found is not None, f"{node.id}: no record has its key"
-        assert keyed.ingredients == found.record.ingredients and node.fits(found)  # type: ignore[attr-defined]
-        assert store.check(found)
-        assert store.last(f"toy/{node.id}") == found.record  # type: ignore[attr-defined]
-    assert sorted({keyed.key for _, keyed, _ in visits if keyed is not None}) == store.keys()
+def test_every_record_is_read_and_every_other_key_is_the_same(plan: Plan, store: Store) -> None:
+    visits = {visit.node.id: visit for visit in walk(plan, lambda _, key: store.find(key))}
+    assert {*AGAIN, *LATER} == set(not_found(plan, store))
+    for name, (node, keyed, found) in visits.items():
+        record = store.last(f"toy/{name}")
+        assert record is not None
+        stored = StoredArtifact.of(record, store.path_of(record.object))
+        assert node.fits(stored) and store.check(stored)
+        if name not in (*AGAIN, *LATER):
+            assert keyed is not None and found is not None and found.record == record  # type: ignore[attr-defined]
+            assert keyed.ingredients == record.ingredients
+    assert [visits[name].keyed is None for name in LATER] == [True] * len(LATER)
 
 
-def test_a_plan_says_that_everything_is_cached(plan: Plan, store: Store) -> None:
-    assert {seen.node.id: seen.state for seen in preview.look(plan, store)} == dict.fromkeys(plan.nodes, "cached")
+def test_a_plan_says_what_is_cached_and_why_the_rest_is_not(plan: Plan, store: Store) -> None:
+    seen = {seen.node.id: seen for seen in preview.look(plan, store)}
+    assert {name for name, one in seen.items() if one.state == "cached"} == plan.nodes.keys() - {*AGAIN, *LATER}
+    assert all("task.version: 1 → 2" in seen[name].why for name in AGAIN)
 
 
-def test_a_build_runs_nothing_and_makes_the_same_lock(plan: Plan, store: Store) -> None:
-    built = build.build(plan, store, executor=NothingRuns())
-    assert built.passed and built.made == [] and list(built.artifacts) == list(built.records)
-    assert lockfile.dump(lockfile.make_lock(built, store)) == (WRITTEN / "toy.lock").read_text(encoding="utf-8")
-
-
-def test_the_lock_is_fresh(plan: Plan, home: Path) -> None:
-    assert api.check_lock(plan) == home / "toy.lock"
+def test_the_lock_is_read_and_says_what_changed(plan: Plan) -> None:
+    with pytest.raises(Stale, match=r"steps\.int8\.key"):
+        api.check_lock(plan)
 
 
 def test_another_version_of_a_package_would_be_seen(plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,14 +131,14 @@ def test_another_version_of_a_package_would_be_seen(plan: Plan, store: Store, mo
     monkeypatch.setattr(
         keys, "installed", lambda name, environment="default": "0" if name == "onnx" else before(name, environment)
     )
-    assert not_found(plan, store)[:2] == ["float", "int8"]
+    assert "float" in not_found(plan, store)
     with pytest.raises(Stale, match="onnx"):
         api.check_lock(plan)
 
 
 def test_another_dump_of_an_option_would_be_seen(plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    dump = QuantizeOnnx.model_dump
-    monkeypatch.setattr(QuantizeOnnx, "model_dump", lambda self, **how: {**dump(self, **how), "new": None})
-    assert not_found(plan, store)[0] == "int8"
-    with pytest.raises(Stale, match=r"steps\.int8\.key"):
+    dump = ExportOnnx.model_dump
+    monkeypatch.setattr(ExportOnnx, "model_dump", lambda self, **how: {**dump(self, **how), "new": None})
+    assert "float" in not_found(plan, store)
+    with pytest.raises(Stale, match=r"steps\.float\.key"):
         api.check_lock(plan)
