@@ -139,8 +139,8 @@ class Planner:
     def _check_task(self, task: Task | None, made: Mapping[str, Stage]) -> None:
         """Check that options of the steps fit the task, such as the metric of a gate."""
         for number, step in enumerate(self.steps):
-            for says in made[step.id].misfits(task) if task is not None and step.id in made else ():
-                option = says.partition(":")[0]
+            for misfit in made[step.id].misfits(task) if task is not None and step.id in made else ():
+                option, _, says = misfit.partition(": ")
                 if option in self.value.options.get(step.id, {}):
                     self.problems.in_recipe(("with", step.id, option), f"{step.use}: {says}")
                 else:

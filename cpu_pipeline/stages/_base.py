@@ -199,7 +199,7 @@ class Stage(BaseModel, ABC):
         return frozenset()
 
     def misfits(self, task: Task) -> list[str]:
-        """Say what of the options does not fit the recipe's task; then nothing is built."""
+        """Say what does not fit the recipe's task, each as `option: what is wrong`; then nothing is built."""
         return []
 
     def identity(self, source: FindSource) -> object:

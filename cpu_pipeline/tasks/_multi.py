@@ -141,22 +141,21 @@ def choice(limits: Sequence[float]) -> Callable[[np.ndarray[Any, Any]], Any]:
     return choose
 
 
-def score(rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
+def score(rows: Sequence[Row], predictions: Mapping[str, Prediction], vector: bool | None) -> Score:
     """Compare sets of labels, and the order in which scores put the rows; a row without an answer has no label.
+
+    Predictions made elsewhere may have no scores, and spell names in another way.
 
     Raises:
         RecipeError: a row has no labels, or they are numbers and the predictions tell no names.
     """
     names = next((list(p["scores"]) for p in predictions.values() if p.get("scores")), [])
+    golds = [_gold(row, predictions.get(row["id"], {}), names, vector) for row in rows]
+    spelled = names or sorted({name for gold in golds for name in gold})
     scored = []
-    for row in rows:
-        if "label" not in row:
-            raise _tokens.unlabelled(row, "label")
+    for row, gold in zip(rows, golds, strict=True):
         prediction = predictions.get(row["id"], {})
-        gold = prediction["gold"] if "gold" in prediction else _named(row, names)
-        found = prediction.get("labels")
-        if found is not None and not (isinstance(found, list) and all(isinstance(name, str) for name in found)):
-            raise RecipeError(f"prediction {row['id']}: `labels` is {found!r}, not a list of names")
+        found = _found(prediction, spelled)
         right = found is not None and set(found) == set(gold)
         entry = {"id": row["id"], "gold": sorted(gold), "predicted": sorted(found or ()), "exact_match": float(right)}
         scored.append({**entry, "scores": prediction.get("scores")})
@@ -172,8 +171,22 @@ def score(rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
     )
 
 
-def _named(row: Row, names: Sequence[str]) -> list[str]:
-    """List the names of a row's labels, of which the predictions do not tell how the model calls them."""
+def _found(prediction: Prediction, names: Sequence[str]) -> list[str] | None:
+    """List the labels of a prediction; None where there is none."""
+    found = prediction.get("labels")
+    if found is None:
+        return None
+    if not (isinstance(found, list) and all(isinstance(name, str) for name in found)):
+        raise RecipeError(f"prediction {prediction['id']}: `labels` is {found!r}, not a list of names")
+    return [match(name, names) or name for name in found]
+
+
+def _gold(row: Row, prediction: Prediction, names: Sequence[str], vector: bool | None) -> list[str]:
+    """List the names of a row's labels, as its prediction tells them, or as they fit the names of others."""
+    if "label" not in row:
+        raise _tokens.unlabelled(row, "label")
+    if "gold" in prediction:
+        return list(prediction["gold"])
     said = row["label"] if isinstance(row["label"], list) else [row["label"]]
     if all(isinstance(entry, str) for entry in said):
         return [match(entry, names) or entry for entry in said]
@@ -181,7 +194,7 @@ def _named(row: Row, names: Sequence[str]) -> list[str]:
         raise RecipeError(
             f"row {row['id']}: labels are numbers, and no prediction has `scores` that name them; write names"
         )
-    return chosen(row, Names(tuple(names), True, {}), None)
+    return chosen(row, Names(tuple(names), True, {}), vector)
 
 
 class Table:

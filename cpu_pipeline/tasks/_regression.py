@@ -153,4 +153,4 @@ def correlation(pairs: np.ndarray[Any, Any], metric: str) -> float:
     centred = pairs - pairs.mean(axis=0)
     # Not by a product of matrices: its sums are those of a BLAS, and follow the number of threads.
     both, one, other = ((centred[:, i] * centred[:, j]).sum() for i, j in ((0, 1), (0, 0), (1, 1)))
-    return float(both / (math.sqrt(one) * math.sqrt(other)))
+    return float(both / (math.sqrt(one * other)))

@@ -214,7 +214,7 @@ class TextClassification(LabelTask):
         kind = self.kind or _kind_of_answers(rows, predictions)
         if kind == "regression":
             return _regression.score(rows, predictions)
-        return _multi.score(rows, predictions) if kind == "multi" else self.score_labels(rows, predictions)
+        return _multi.score(rows, predictions, self.vector) if kind == "multi" else self.score_labels(rows, predictions)
 
     def packed(self, rows: Sequence[Mapping[str, Any]]) -> Any:
         """Bring sets of labels into arrays; resampling is slow without."""
