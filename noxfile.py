@@ -64,6 +64,7 @@ SUITES = {  # the longest first, so that two at a time end together
     "reproducible": Suite("reproducible", environments=True),
     "compiled": Suite("compiled"),
     "remotes": Suite("remotes"),
+    "fidelity": Suite("fidelity"),
     "cpp": Suite("cpp"),
     "schedulers": Suite("schedulers"),
     "media": Suite("media", times=True),

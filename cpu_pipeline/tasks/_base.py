@@ -78,6 +78,15 @@ class Task(BaseModel, ABC):
             ValueError: says what is wrong with it.
         """
 
+    def check_model(self, model: Path) -> None:
+        """Refuse a model whose directory asks for something that this task does not do, before anything is built.
+
+        By default nothing is refused.
+
+        Raises:
+            RecipeError: says which setting of which file, and what to do.
+        """
+
     @abstractmethod
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
         """Make features of rows with the tokenizer or processor in the model's directory; cut, but do not pad."""

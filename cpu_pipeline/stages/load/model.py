@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.core.repo_files import Format, copy_file, is_tokenizer, refuse_pickles
+from cpu_pipeline.core.repo_files import PICKLE, Format, copy_file, is_tokenizer, refuse_pickles
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _configs, _exported, _pickles, _safetensors, _tokenizer
 
@@ -75,13 +75,15 @@ class LoadModel(Stage):
         return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.check_fit(out, config)})
 
     def _weights(self, out: Path, job: Job) -> dict[str, Any]:
-        if self.format != "hf":
-            return _exported.settle(out, self.format)
-        pickled = sorted(p.name for p in out.iterdir() if re.fullmatch(r"pytorch_model.*\.bin(\.index\.json)?", p.name))
-        if pickled:
-            refuse_pickles(pickled, job.allow, "the model")
-            _pickles.convert(out)
-        return _screen_weights(out)
+        pickled = [p for p in (q.relative_to(out) for q in out.rglob("*")) if PICKLE.fullmatch(p.as_posix())]
+        refuse_pickles([p.as_posix() for p in pickled], job.allow, "the model")
+        for folder in sorted({path.parent for path in pickled}):
+            _pickles.convert(out / folder)
+        if self.format == "hf":
+            return _screen_weights(out)
+        for module in sorted(out.glob("*/model.safetensors")):
+            _safetensors.screen(module)
+        return _exported.settle(out, self.format)
 
 
 def _collect(inputs: Inputs, out: Path) -> None:
