@@ -182,6 +182,8 @@ def _check_complete(path: Path, auto_class: str, head: Head | None, report: dict
 def usage(folder: str, head: Head | None) -> str:
     """Write how to load the checkpoint with transformers."""
     name = head.auto_class if head is not None else "AutoModel"
+    if hasattr(head, "embed"):
+        return _usage.sentence_transformers(folder, head)
     if getattr(head, "files", ()):
         return f"""
 import torch

@@ -29,6 +29,8 @@ OWN = "sentence_transformers."
 """Where the classes live that are known; any other is code that comes with the model."""
 WEIGHTS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
+FILES = {"Pooling": ("config.json",), "Dense": ("config.json", WEIGHTS), "LayerNorm": ("config.json", WEIGHTS)}
+"""Class of a module -> the files that it has."""
 KNOWN = "Transformer, Pooling, Dense, LayerNorm, Normalize and Dropout"
 WHY = {
     "Router": "it treats queries and documents differently: save the route that you need as a model of its own",
@@ -92,8 +94,12 @@ class Normalize:
             features[self.target] = values / np.maximum(lengths, 1e-12)
 
 
-def read(model: Path) -> tuple[Module, ...]:
+def read(model: Path, *, whole: bool = True) -> tuple[Module, ...]:
     """Read modules.json and what it points at: what is applied to the transformer's last layer, in order.
+
+    Args:
+        model: The model's folder.
+        whole: Whether every file must be there; otherwise a module without its own is left out.
 
     Raises:
         RecipeError: a module or one of its settings is not supported, or a file is missing; says what to do.
@@ -105,6 +111,8 @@ def read(model: Path) -> tuple[Module, ...]:
         if kind == "Transformer":
             if path != PurePosixPath():
                 raise RecipeError(f"{MODULES}: the transformer is in the folder {path}, not at the top; {HINT}")
+        elif not whole and not all((model / path / name).is_file() for name in FILES.get(kind, ())):
+            written.add(SENTENCE)
         elif kind != "Dropout":
             module = READERS[kind](model / path)
             _check_order(module, kind, written)

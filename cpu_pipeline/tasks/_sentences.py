@@ -70,8 +70,12 @@ class Sentences:
         return features[SENTENCE][: self.truncate_dim]
 
 
-def read(model: Path) -> Sentences:
+def read(model: Path, *, whole: bool = True) -> Sentences:
     """Read the folder of a model.
+
+    Args:
+        model: The folder.
+        whole: Whether every file must be there; otherwise modules without theirs are left out.
 
     Raises:
         RecipeError: it asks for something that is not supported, or a file is missing or broken; says what to do.
@@ -94,7 +98,7 @@ def read(model: Path) -> Sentences:
     similarity = main.get("similarity_fn_name") or "cosine"
     return Sentences(
         _transformer.read(model),
-        _modules.read(model),
+        _modules.read(model, whole=whole),
         prompts,
         prompts[name] if name else "",
         similarity if similarity in SIMILARITIES else "cosine",  # as sentence-transformers, which skips `maxsim`

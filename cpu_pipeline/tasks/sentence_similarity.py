@@ -61,12 +61,15 @@ class SentenceSimilarity(Task):
         return {**row, "score": float(score)}
 
     def check_model(self, model: Path) -> None:
-        """Read all that the model's folder says of sentences, so that what is not supported is refused at once.
+        """Read what the model's folder says of sentences, so that what is not supported is refused at once.
+
+        Files that are not there yet are left out; `encode` needs every one.
 
         Raises:
             RecipeError: it asks for something that is not supported, or the options for a prompt that it has not.
         """
-        self._texts(_sentences.read(model))
+        super().check_model(model)
+        self._texts(_sentences.read(model, whole=False))
 
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
         """Tokenise each sentence after its prompt: two features for each row, one after the other.
@@ -91,6 +94,19 @@ class SentenceSimilarity(Task):
                 features.append(Feature(number, _tokens.inputs(encoding), skip[name]))
         return features
 
+    def embed(self, feature: Feature, vectors: Any, model: Path) -> Any:
+        """Make a sentence's embedding as the model's folder says.
+
+        Args:
+            feature: The sentence, as `encode` gives it.
+            vectors: The model's last layer for it: floats of shape (tokens, size), without padding.
+            model: The model's folder.
+
+        Returns:
+            A float64 array of one axis.
+        """
+        return _sentences.read(model).embed(vectors, feature.extra)
+
     def decode(
         self, rows: Sequence[Row], features: Sequence[Feature], outputs: Sequence[Arrays], model: Path
     ) -> list[Prediction]:
@@ -102,7 +118,7 @@ class SentenceSimilarity(Task):
         kind = self.similarity or sentences.similarity
         predictions: list[Prediction] = []
         for row, numbers in zip(rows, _tokens.by_row(features, len(rows)), strict=True):
-            first, second = (sentences.embed(outputs[i]["last_hidden_state"], features[i].extra or 0) for i in numbers)
+            first, second = (sentences.embed(outputs[i]["last_hidden_state"], features[i].extra) for i in numbers)
             value = _sentences.compare(kind, first, second)
             known = math.isfinite(value)
             predictions.append({"id": row["id"], kind: value} if known else {"id": row["id"], kind: None, "nan": True})

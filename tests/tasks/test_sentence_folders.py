@@ -441,3 +441,13 @@ def test_models_whose_encoder_alone_is_run_are_refused(model: Path) -> None:
 
 def test_every_mode_has_its_pool() -> None:
     assert set(POOLS) == set(MODES) == set(FLAGS.values())
+
+
+def test_a_folder_that_is_not_whole_yet_is_read_as_far_as_it_goes(model: Path) -> None:
+    followed_by(model, "Dense", None)
+    assert len(_sentences.read(model, whole=False).modules) == 1
+    (model / "1_Pooling" / "config.json").unlink()
+    assert _sentences.read(model, whole=False).modules == ()
+    modules(model, ("Transformer", ""), ("Pooling", "1_Pooling"), ("CNN", "2_CNN"))
+    with pytest.raises(RecipeError, match="module 2 is a CNN"):
+        _sentences.read(model, whole=False)
