@@ -29,7 +29,7 @@ class SentenceSimilarity(Task):
     """Embed two sentences and compare them, as sentence-transformers does with the same folder."""
 
     max_seq_length: int | None = Field(default=None, ge=8)
-    """Tokens to use of each sentence, the prompt's included; by default what the model's folder says, as
+    """Tokens to use of each sentence, the prompt's included; by default the limit of the model's folder, as
     sentence-transformers reads it."""
     prompt: Prompt | None = None
     """What goes before each sentence: the name of a prompt in config_sentence_transformers.json, such as `query`, or a
