@@ -50,18 +50,17 @@ class Dense:
     activation: str
     residual: Array | bool
     """What is added: False nothing, True the input, or the input through these weights."""
-    source: str
-    target: str
+    name: str
+    """What it replaces."""
     where: str
 
     def __call__(self, features: Features, prompt: int) -> None:
-        """Write `target` from `source`."""
-        values = _taken(features, self.source, self.weight.shape[1], self.where)
+        values = _taken(features, self.name, self.weight.shape[1], self.where)
         found = values @ self.weight.T
         found = ACTIVATIONS[self.activation](found if self.bias is None else found + self.bias)
         if self.residual is not False:
             found = found + (values if self.residual is True else values @ self.residual.T)
-        features[self.target] = found
+        features[self.name] = found
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,16 @@ class LayerNorm:
 class Normalize:
     """Scale to length 1."""
 
-    source: str = SENTENCE
-    target: str = SENTENCE
+    name: str = SENTENCE
+    """What it scales; nothing where that is not there yet."""
 
     def __call__(self, features: Features, prompt: int) -> None:
         import numpy as np
 
-        if self.source in features:
-            values = features[self.source]
+        if self.name in features:
+            values = features[self.name]
             lengths = np.linalg.norm(values, axis=-1, keepdims=True)
-            features[self.target] = values / np.maximum(lengths, 1e-12)
+            features[self.name] = values / np.maximum(lengths, 1e-12)
 
 
 def read(model: Path, *, whole: bool = True) -> tuple[Module, ...]:
@@ -113,7 +112,7 @@ def read(model: Path, *, whole: bool = True) -> tuple[Module, ...]:
                 raise RecipeError(f"{MODULES}: the transformer is in the folder {path}, not at the top; {HINT}")
         elif not whole and not all((model / path / name).is_file() for name in FILES.get(kind, ())):
             written.add(SENTENCE)
-        elif kind != "Dropout":
+        else:
             module = READERS[kind](model / path)
             _check_order(module, kind, written)
             modules.append(module)
@@ -142,7 +141,7 @@ def _kind(entry: Mapping[str, Any], number: int) -> str:
             f"{MODULES}: the module {where or number} is code that comes with the model, which is never run here; "
             f"choose a model of {KNOWN}"
         )
-    known = {"Transformer"} if number == 0 else {*READERS, "Dropout"}
+    known = {"Transformer"} if number == 0 else {*READERS}
     if kind not in known:
         why = WHY.get(kind, f"choose a model of {KNOWN}, with one Transformer, the first")
         raise RecipeError(f"{MODULES}: module {number} is a {kind}, which is not supported: {why}")
@@ -157,11 +156,11 @@ def _inside(path: str) -> PurePosixPath:
 
 
 def _check_order(module: Module, kind: str, written: set[str]) -> None:
-    source = getattr(module, "source", SENTENCE if kind == "LayerNorm" else TOKENS)
-    if source not in written and kind != "Normalize":
+    name = getattr(module, "name", SENTENCE)
+    if kind == "Pooling":
+        written.add(name)
+    elif name not in written and kind != "Normalize":
         raise RecipeError(f"{MODULES}: {kind} comes before Pooling, and there is no sentence's vector yet; {HINT}")
-    if source in written:
-        written.add(getattr(module, "target", SENTENCE))
 
 
 def _pooled(folder: Path) -> Module:
@@ -173,13 +172,13 @@ def _dense(folder: Path) -> Module:
     where = f"{folder.name}/config.json"
     config = read_json(folder / "config.json", f"{MODULES} names {where}")
     activation = str(config.get("activation_function", "torch.nn.Tanh"))
-    name = activation.rpartition(".")[2]
-    if not activation.startswith("torch.nn.") or name not in ACTIVATIONS:
+    function = activation.rpartition(".")[2]
+    if not activation.startswith("torch.nn.") or function not in ACTIVATIONS:
         raise RecipeError(
             f"{where}: the activation function {activation} is not known here; known are, of torch.nn, "
             f"{', '.join(ACTIVATIONS)}; choose a model that uses one of them"
         )
-    source, target = _names(config, where)
+    name = _name(config, where)
     residual = bool(config.get("use_residual", False))
     through = residual and config.get("in_features") != config.get("out_features")
     names = ["linear.weight", *(["linear.bias"] if config.get("bias", True) else []), *["residual.weight"] * through]
@@ -189,7 +188,7 @@ def _dense(folder: Path) -> Module:
         if weights[key].shape != shape:
             raise RecipeError(f"{where}: out_features and in_features are not the shape of {key}; {HINT}")
     more = weights["residual.weight"] if through else residual
-    return Dense(weights["linear.weight"], weights.get("linear.bias"), name, more, source, target, folder.name)
+    return Dense(weights["linear.weight"], weights.get("linear.bias"), function, more, name, folder.name)
 
 
 def _layer_norm(folder: Path) -> Module:
@@ -200,18 +199,23 @@ def _layer_norm(folder: Path) -> Module:
 
 def _normalize(folder: Path) -> Module:
     file = folder / "config.json"
-    source, target = _names(read_json(file, HINT) if file.is_file() else {}, f"{folder.name}/config.json")
-    return Normalize(source, target)
+    return Normalize(_name(read_json(file, HINT) if file.is_file() else {}, f"{folder.name}/config.json"))
 
 
-def _names(config: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """Read what a module takes and where it puts its result."""
+def _dropout(folder: Path) -> Module:
+    return lambda features, prompt: None  # nothing is dropped outside of training
+
+
+def _name(config: Mapping[str, Any], where: str) -> str:
+    """Read what a module takes and replaces: the token vectors, or the sentence's."""
     source = config.get("module_input_name") or SENTENCE
     target = config.get("module_output_name") or source
-    for name in (source, target):
-        if name not in (TOKENS, SENTENCE):
-            raise RecipeError(f"{where}: the module reads or writes {name!r}; {TOKENS} and {SENTENCE} are known here")
-    return source, target
+    if source not in (TOKENS, SENTENCE) or source != target:
+        raise RecipeError(
+            f"{where}: the module reads {source} and writes {target}; it must replace {TOKENS} or {SENTENCE}; "
+            f"choose a model whose modules do"
+        )
+    return str(source)
 
 
 def _tensors(folder: Path, names: Sequence[str]) -> Mapping[str, Array]:
@@ -243,5 +247,6 @@ READERS: Mapping[str, Callable[[Path], Module]] = {
     "Dense": _dense,
     "LayerNorm": _layer_norm,
     "Normalize": _normalize,
+    "Dropout": _dropout,
 }
 """Class of a module -> how its folder is read."""

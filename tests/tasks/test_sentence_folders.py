@@ -259,7 +259,8 @@ DENSE = {"in_features": 2, "out_features": 3, "bias": False, "activation_functio
         ({"activation_function": "torch.nn.functional.gelu"}, "torch.nn.functional.gelu"),
         ({"bias": True}, "2_Dense/model.safetensors: it holds linear.weight, not linear.weight, linear.bias"),
         ({"in_features": 4}, "not the shape of linear.weight"),
-        ({"module_input_name": "all_layer_embeddings"}, "'all_layer_embeddings'"),
+        ({"module_input_name": "all_layer_embeddings"}, "reads all_layer_embeddings and writes all_layer_embeddings"),
+        ({"module_input_name": "token_embeddings", "module_output_name": "sentence_embedding"}, "it must replace"),
     ],
 )  # fmt: skip
 def test_a_dense_layer_that_is_not_known_is_refused(model: Path, change: Any, says: str) -> None:

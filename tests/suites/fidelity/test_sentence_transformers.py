@@ -19,17 +19,13 @@ import torch
 from sentence_models import KINDS, body
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
+from suites.fidelity.embedding import TOLERANCE, ours
 
-from cpu_pipeline import tasks
-from cpu_pipeline.backends import hf
-from cpu_pipeline.runtime.batching import answer
 from cpu_pipeline.tasks import _sentences
 from cpu_pipeline.tasks._activations import ACTIVATIONS
 from cpu_pipeline.tasks._transformer import ALIASES
 
 SIZE = 32
-TOLERANCE = 2e-5
-"""Largest difference of a number, as a part of the vector's largest."""
 MODES = Pooling.POOLING_MODES
 TEXTS = (
     "red house",
@@ -58,20 +54,6 @@ def save(out: Path, kind: str, modules: Sequence[Any], **settings: Any) -> Path:
                 parameter.copy_(torch.randn(parameter.shape) * 0.5)
     model.save(str(out), create_model_card=False)
     return out
-
-
-def ours(folder: Path, texts: Sequence[str], **options: Any) -> np.ndarray:
-    """Embed texts as a build does: encoded, run in batches, pooled."""
-    task = tasks.get("sentence-similarity")(**options)
-    task.check_model(folder)
-    rows = [{"id": str(i), "sentence1": text, "sentence2": "red"} for i, text in enumerate(texts)]
-    features = task.encode(rows, folder)
-    answers = answer(hf.load(folder, task, 1), features, task, task.input_kinds(folder), 4)
-    sentences = _sentences.read(folder)
-    vectors = [
-        sentences.embed(out["last_hidden_state"], feature.extra) for feature, out in zip(features, answers, strict=True)
-    ]
-    return np.stack(vectors[::2])
 
 
 def theirs(folder: Path, texts: Sequence[str], **options: Any) -> np.ndarray:
