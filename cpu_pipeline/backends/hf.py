@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cpu_pipeline.backends import _usage
 from cpu_pipeline.backends._base import MEDIA, TESTED
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
-from cpu_pipeline.core.model_io import TOKENS
+from cpu_pipeline.core.model_io import TOKENS, shapes
 from cpu_pipeline.core.text import one_line
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def checkpoint(path: Path, head: Head | None) -> Any:
 
     auto_class = head.auto_class if head else "AutoModel"
     try:
-        auto_class = _class(path, head)
+        auto_class = class_for(path, head)
         try:
             model, report = load("sdpa")
         except ValueError:  # an architecture without it; any other trouble shows again
@@ -92,7 +92,7 @@ def checkpoint(path: Path, head: Head | None) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _class(path: Path, head: Head | None) -> str:
+def class_for(path: Path, head: Head | None) -> str:
     """Name transformers' class: of a model in ENCODERS the encoder alone, where only its last layer is read."""
     name = head.auto_class if head else "AutoModel"
     if name != "AutoModel" or head is None or set(head.outputs) != {"last_hidden_state"}:
@@ -106,12 +106,14 @@ def _class(path: Path, head: Head | None) -> str:
 def inputs_of(model: Any, names: Iterable[str] = TOKENS) -> tuple[str, ...]:
     """Name what the model takes of `names`, which a task gives (see `Task.input_kinds`); by default tokens.
 
+    It takes what its `forward` names; token types only where its configuration does not say that there is but one.
+
     Raises:
         StageFailed: its main input is not among them.
     """
     takes = inspect.signature(model.forward).parameters
-    segments = getattr(model.config, "type_vocab_size", 2) > 1
-    found = tuple(name for name in names if name in takes and (name != "token_type_ids" or segments))
+    segments = getattr(model.config, "type_vocab_size", None)
+    found = tuple(n for n in names if n in takes and (n != "token_type_ids" or segments is None or segments > 1))
     main = getattr(model, "main_input_name", "input_ids")
     if main not in found:
         raise StageFailed(f"{type(model).__name__} takes {main}, and only {', '.join(names)} can be given to it here")
@@ -148,12 +150,20 @@ class Eager:
 
         Returns:
             float32 arrays, the batch first.
+
+        Raises:
+            StageFailed: the model does not take this batch.
         """
         import torch
 
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        with torch.inference_mode():
-            answer = self.model(**{name: _cast(value, self.model) for name, value in tensors.items()})
+        try:
+            with torch.inference_mode():
+                answer = self.model(**{name: _cast(value, self.model) for name, value in tensors.items()})
+        except (ValueError, IndexError) as error:
+            raise StageFailed(
+                f"{type(self.model).__name__} does not run on a batch with {shapes(arrays)}: {one_line(error)}"
+            ) from error
         return {name: value.float().numpy() for name, value in outputs_of(answer, self._outputs).items()}
 
 

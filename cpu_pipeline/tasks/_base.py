@@ -94,12 +94,12 @@ class Task(BaseModel, ABC):
     def input_kinds(self, model: Path) -> Mapping[str, InputKind]:
         """List what `encode` gives for the model in a directory, in the order in which exported models take it.
 
-        By default tokens: int64, right-padded, ids with the padding id of config.json (0 where it names none).
+        By default tokens: int64, right-padded, ids with the padding id of config.json (0 where it names none). Models
+        that padding would disturb are never padded.
         """
-        from cpu_pipeline.core.model_io import TOKENS, InputKind
-        from cpu_pipeline.tasks._tokens import pad_id
+        from cpu_pipeline.tasks._tokens import token_kinds
 
-        return {**TOKENS, "input_ids": InputKind(fill=pad_id(model))}
+        return token_kinds(model)
 
     def examples(
         self, model: Path, shapes: Sequence[tuple[int, int | None]] | None = None, seed: int = 0

@@ -69,7 +69,7 @@ class SentenceSimilarity(Task):
             RecipeError: it asks for something that is not supported, or the options for a prompt that it has not.
         """
         super().check_model(model)
-        self._texts(_sentences.read(model, whole=False))
+        self.before(_sentences.read(model, whole=False))
 
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
         """Tokenise each sentence after its prompt: two features for each row, one after the other.
@@ -78,7 +78,7 @@ class SentenceSimilarity(Task):
             RecipeError: a sentence has no token, so that there is nothing to embed; names the row.
         """
         sentences = _sentences.read(model)
-        before = self._texts(sentences)
+        before = self.before(sentences)
         limit = self.max_seq_length or sentences.transformer.max_length or UNLIMITED
         tokenizer = _sentences.tokenizer(model, limit, sentences.transformer)
         skip = {name: _sentences.prompt_tokens(tokenizer, text, sentences) for name, text in before.items()}
@@ -91,7 +91,7 @@ class SentenceSimilarity(Task):
             for (number, row, name), encoding in zip(places, encoded, strict=True):
                 if not encoding.ids:
                     raise _empty(row, name)
-                features.append(Feature(number, _tokens.inputs(encoding), skip[name]))
+                features.append(Feature(number, _tokens.inputs(encoding, model), skip[name]))
         return features
 
     def embed(self, feature: Feature, vectors: Any, model: Path) -> Any:
@@ -154,8 +154,12 @@ class SentenceSimilarity(Task):
         covariance = centred.T @ centred
         return float(covariance[0, 1] / math.sqrt(covariance[0, 0] * covariance[1, 1]))
 
-    def _texts(self, sentences: Sentences) -> dict[str, str]:
-        """Return what goes before the sentence of each column."""
+    def before(self, sentences: Sentences) -> dict[Column, str]:
+        """Return what goes before the sentence of each column.
+
+        Raises:
+            RecipeError: the model has no such prompt.
+        """
         return {name: _chosen(self.prompts.get(name) or self.prompt, sentences) for name in COLUMNS}
 
 

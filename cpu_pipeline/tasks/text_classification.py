@@ -36,14 +36,15 @@ class TextClassification(LabelTask):
         """Tokenise each row into one feature.
 
         Raises:
-            RecipeError: a row's label is not one of the model's.
+            RecipeError: a row's label is not one of the model's, or it has no token.
         """
         check_labels(rows, model)
-        tokenizer = _tokens.tokenizer(model, self.max_seq_length)
+        tokenizer = _tokens.tokenizer(model, _tokens.longest(self, model))
         features = []
         for first in range(0, len(rows), _tokens.CHUNK):
             chunk = rows[first : first + _tokens.CHUNK]
             texts = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for row in chunk]
             encoded = enumerate(tokenizer.encode_batch(texts), first)
-            features += [Feature(number, _tokens.inputs(encoding)) for number, encoding in encoded]
+            features += [Feature(number, _tokens.inputs(encoding, model)) for number, encoding in encoded]
+        _tokens.check_filled(rows, features)
         return features

@@ -72,7 +72,7 @@ class TokenClassification(Task):
             raise RecipeError(
                 f"the rows' tags ({', '.join(sorted(met))}) and the model's ({', '.join(sorted(known))}) share nothing"
             )
-        tokenizer = _tokens.tokenizer(model, self.max_seq_length, prefix_space=True)
+        tokenizer = _tokens.tokenizer(model, _tokens.longest(self, model), prefix_space=True)
         features = []
         for first in range(0, len(rows), _tokens.CHUNK):
             words = [row["tokens"] for row in rows[first : first + _tokens.CHUNK]]
@@ -81,7 +81,8 @@ class TokenClassification(Task):
                 for position, word in reversed(list(enumerate(encoding.word_ids))):
                     if word is not None:
                         positions[word] = position
-                features.append(Feature(number, _tokens.inputs(encoding), positions))
+                features.append(Feature(number, _tokens.inputs(encoding, model), positions))
+        _tokens.check_filled(rows, features)
         return features
 
     def decode(

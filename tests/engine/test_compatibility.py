@@ -28,10 +28,14 @@ from cpu_pipeline.engine.executors.local import LocalExecutor
 from cpu_pipeline.engine.keys import walk
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.release import lockfile
+from cpu_pipeline.stages._base import Stage
+from cpu_pipeline.stages.load.model import LoadModel
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
 from cpu_pipeline.store.local import Store
 
 WRITTEN = Path(__file__).parent / "compatibility"
+RAISED: Mapping[type[Stage], int] = {LoadModel: 2}
+"""Stage whose version was raised since, rightly -> the version that wrote the store."""
 LOCK: Mapping[str, Any] = yaml.safe_load((WRITTEN / "toy.lock").read_text(encoding="utf-8"))
 
 
@@ -59,7 +63,9 @@ def records(home: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def machine(records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend the packages and the machine that the records and the lock name."""
+    """Pretend the packages, the machine and the raised versions that the records and the lock name."""
+    for stage, version in RAISED.items():
+        monkeypatch.setattr(stage, "version", version)
     asked = [record["ingredients"] for record in records]
     parts = [*asked, *(part for fields in asked for part in (*fields["backends"].values(), fields["task"]) if part)]
     versions = {"cpu-pipeline": LOCK["made_with"]["cpu-pipeline"]}
@@ -136,3 +142,11 @@ def test_another_dump_of_an_option_would_be_seen(plan: Plan, store: Store, monke
     assert not_found(plan, store)[0] == "int8"
     with pytest.raises(Stale, match=r"steps\.int8\.key"):
         api.check_lock(plan)
+
+
+def test_after_a_raised_version_only_its_stage_runs_again(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LoadModel, "version", RAISED[LoadModel] + 1)
+    built = build.build(plan, store, executor=LocalExecutor())
+    assert built.passed and built.made == ["model"]
