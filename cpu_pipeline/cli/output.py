@@ -13,7 +13,7 @@ from dataclasses import is_dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from cpu_pipeline.core.errors import PipelineError
+from cpu_pipeline.core.errors import Interrupted, PipelineError
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -53,8 +53,9 @@ def fail(error: PipelineError, as_json: bool = False) -> int:
         payload: ErrorOutput = {"error": type(error).__name__, "exit_code": error.exit_code, "says": str(error)}
         with patient(sys.stdout):
             print(json.dumps(payload, ensure_ascii=False))
+    what = "" if isinstance(error, Interrupted) else "error: "
     with patient(sys.stderr):
-        print(plain(f"{type(error).__name__}: {error}"), file=sys.stderr)
+        print(plain(f"{what}{error}"), file=sys.stderr)
     return error.exit_code
 
 

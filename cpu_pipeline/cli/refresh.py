@@ -116,7 +116,7 @@ def _summarize(results: Sequence[Refreshed]) -> None:
 def _print(result: Refreshed, *, errors_alone: bool) -> None:
     from cpu_pipeline.cli.output import patient, plain
 
-    lines = [f"{result.error}: {result.says}"] if result.exit_code else []
+    lines = [f"error: {result.says}"] if result.exit_code else []
     if not errors_alone and result.outcome != "refused":
         lines += [] if result.exit_code else [f"{result.outcome}  {result.recipe}: {result.says}"]
         lines += [f"  because {cause}" for cause in result.causes]

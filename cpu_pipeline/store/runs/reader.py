@@ -17,6 +17,8 @@ from cpu_pipeline.store.local import Store
 
 RUN_FORMAT = 1
 FOLDER, RUN, EVENTS, LOCK = "runs", "run.json", "events.jsonl", "alive.lock"
+INTERRUPTED = (129, 130, 143)
+"""Exit codes of the signals that end a command."""
 _ID = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}")
 
 RunState = Literal["done", "failed", "interrupted", "died", "running", "unreadable"]
@@ -113,7 +115,7 @@ def _ended(name: str, record: Mapping[str, Any] | None) -> RunEntry:
     if record is None:
         return _entry(name, {}, "unreadable", f"its {RUN} can't be read")
     code = record.get("exit_code")
-    outcome: RunState = "done" if code == 0 else "interrupted" if code in (130, 143) else "failed"
+    outcome: RunState = "done" if code == 0 else "interrupted" if code in INTERRUPTED else "failed"
     error = record.get("error")
     message = str((error if isinstance(error, Mapping) else record).get("says", "")) if code != 0 else ""
     return _entry(name, record, outcome, message.strip().partition("\n")[0])
