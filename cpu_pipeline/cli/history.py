@@ -66,8 +66,8 @@ def rollback(
 ) -> None:
     """Put an earlier version back into service; `refresh` does not promote again what that takes out."""
     from cpu_pipeline import api
-    from cpu_pipeline.cli.output import Progress
     from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.cli.progress import Progress
 
     with Progress(quiet=as_json) as tell:
         before, after = api.rollback(name, version, out, store=store, tell=tell)

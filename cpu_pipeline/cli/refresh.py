@@ -47,7 +47,8 @@ def refresh(
     GITHUB_STEP_SUMMARY names. With --json stderr has errors alone.
     """
     from cpu_pipeline.cli._each_recipe import each_recipe
-    from cpu_pipeline.cli.output import Progress, patient
+    from cpu_pipeline.cli.output import patient
+    from cpu_pipeline.cli.progress import Progress
     from cpu_pipeline.refresh import outcome, reconcile
 
     triggers = _triggers(only)

@@ -42,6 +42,8 @@ class GateFailed(PipelineError):
     """Everything was built, but a check failed, so nothing is published."""
 
     exit_code = 3
+    report: str | None = None
+    """Path of the report on it, where one was written."""
 
 
 class BackendMissing(PipelineError):

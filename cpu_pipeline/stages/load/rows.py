@@ -84,7 +84,8 @@ class LoadRows(Stage):
             raise RecipeError(f"{self._where}: {', '.join(chosen)}: no rows; name data that has some")
         if self.take and self.take > total:
             raise RecipeError(f"{self._where}: take: {self.take}, but there are {total} rows; take fewer")
-        picked = sample(total, self.take, self.seed) if self.take else range(total)
+        take = self.taken(total)
+        picked = sample(total, take, self.seed) if take else range(total)
         rows = self._rows(tables, picked, job.task, _media.Carrier(home, out))
         if any("id" not in self._columns_of(table, job.task) for table in tables):
             origin = digest_json({name: digest_file(home / name) for name in chosen})
@@ -98,6 +99,10 @@ class LoadRows(Stage):
         }
         ids = digest_json([row["id"] for row in rows])
         return RowsFacts(rows=len(rows), total=total, ids=ids, files=chosen, labels=labels)
+
+    def taken(self, total: int) -> int | None:
+        """Say how many of all rows to sample; None for all."""
+        return self.take
 
     @property
     def _where(self) -> str:

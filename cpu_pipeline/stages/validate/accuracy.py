@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -88,6 +89,7 @@ class ValidateAccuracy(Gate):
     reads: ClassVar = frozenset({"task", "data.validation"})
     packages: ClassVar = ("numpy", "scipy")
     bounds: ClassVar = frozenset({"max_drop", "at_least"})
+    remedies: ClassVar = ("max_drop", "at_least", "min_rows")
     unkeyed: ClassVar = frozenset({"metric", "max_drop", "drop", "at_least", "min_rows"})
 
     def run(self, inputs: Inputs, out: Path, job: Job) -> AccuracyFacts:
@@ -123,6 +125,10 @@ class ValidateAccuracy(Gate):
             low=found.low,
             high=found.high,
         )
+
+    def trial(self, rows: int) -> Self:
+        """Ask for no more rows than a trial has."""
+        return self.model_copy(update={"min_rows": min(self.min_rows, rows)})
 
     def judge(self, facts: AccuracyFacts) -> list[Verdict]:
         """Judge the number of rows, that each has a finite answer on both sides, and the metric."""
@@ -172,6 +178,21 @@ class ValidateAccuracy(Gate):
         }
         return [Table("metric", rows), Note(f"{facts.rows} rows; metrics are fractions.")]
 
+    def losses(self, report: Path, task: Task | None) -> tuple[Sequence[str], int]:
+        """Return the rows whose own metric fell, the most first; a correlation has none of a row: what moved most."""
+        if task is None:
+            return (), 0
+        lines = read_jsonl(report / SCORES)
+        lost = {str(line["id"]): _loss(line["candidate"], line["reference"], task) for line in lines}
+        worst = sorted((name for name, loss in lost.items() if loss > 0), key=lambda name: (-lost[name], name))
+        return worst, len(lines)
+
+    def headline(self, facts: AccuracyFacts) -> str:
+        """Write the metric of both sides."""
+        name = self.metric or facts.metric
+        found = facts.metrics.get(name)
+        return f"{name} {_shown(found.candidate)} of {_shown(found.reference)}" if found is not None else ""
+
     def cells(self, facts: AccuracyFacts, side: str) -> Sequence[Cell]:
         """Return one side's metric, the candidate's with the interval of its difference."""
         name = self.metric or facts.metric
@@ -203,6 +224,36 @@ class ValidateAccuracy(Gate):
             theirs - ours,
             bound,
         )
+
+
+def _loss(candidate: Mapping[str, Any], reference: Mapping[str, Any], task: Task) -> float:
+    """Say by how much one row is worse: in the first metric that differs, of this row alone."""
+    if candidate == reference:
+        return 0.0
+    known = False
+    for metric in task.metrics:
+        ours, theirs = (_of_one_row(task, side, metric) for side in (candidate, reference))
+        if ours is None or theirs is None:
+            continue
+        known = True
+        if ours != theirs:
+            return theirs - ours
+    return 0.0 if known else _moved(candidate, reference)
+
+
+def _of_one_row(task: Task, scores: Mapping[str, Any], metric: str) -> float | None:
+    """Compute a metric of one row; None where one row has none, as in a correlation."""
+    try:
+        value = task.aggregate([scores], metric)
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _moved(candidate: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
+    """Add up how far the numbers of two scores are apart."""
+    pairs = ((value, reference.get(key)) for key, value in candidate.items())
+    return sum(abs(a - b) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float))
 
 
 def _at_least(name: str, value: float | None, bound: float) -> Verdict:
