@@ -118,6 +118,8 @@ def status(
 
 
 def _row(entry: RunEntry) -> tuple[str, ...]:
+    from cpu_pipeline.refresh.status import report_of
+
     code = f" ({entry.exit_code})" if entry.exit_code else ""
     return (
         entry.id,
@@ -126,7 +128,7 @@ def _row(entry: RunEntry) -> tuple[str, ...]:
         entry.name,
         entry.outcome + code,
         entry.version or "-",
-        entry.says[:200],
+        entry.says[:200] + report_of(entry),
     )
 
 

@@ -132,7 +132,7 @@ def clock(seconds: float) -> str:
 
 def _written(event: Event, ends: float | None, now: float) -> str:
     """Write an event as a line."""
-    if event.what in ("passed", "FAILED"):
+    if event.what in ("passed", "FAILED", "tracing"):
         return "\n".join(f"{event.what:9} {event.node}: {says}" for says in event.why)
     why = ""
     if event.why:

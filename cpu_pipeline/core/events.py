@@ -13,8 +13,8 @@ class Event:
     node: str
     """The node's id, or another subject such as "environment `ipex`"."""
     what: str
-    """cached, creating (an environment), building, progress, waiting, built, passed, FAILED (a gate), failed (a step),
-    skipped or warning."""
+    """cached, creating (an environment), building, progress, waiting, built, passed, FAILED (a gate), tracing (which
+    step lost what a gate asks for), failed (a step), skipped or warning."""
     why: tuple[str, ...] = ()
     """Reasons or details, a line each."""
     seconds: float = 0.0

@@ -36,6 +36,8 @@ class Trace:
     """The step that lost it; None where that is not known."""
     says: str = ""
     """How that is known, or why it is not."""
+    reference_fails: bool = False
+    """Whether the reference itself does not pass the gate: no step lost it."""
     judged: Mapping[str, str] = field(default_factory=dict)
     """Step that was judged by the same gate -> what the gate says of it."""
 

@@ -59,11 +59,13 @@ def _by(verdict: Verdict) -> float | None:
 def _advice(built: BuildResult, gate: str, found: Trace) -> Iterator[Advice]:
     """Name the options of the step that lost it, or of the last that may have, and of the gate itself."""
     nodes = built.plan.nodes
-    suspects = [found.step] if found.step else list(reversed(found.steps))
+    suspects = [found.step] if found.step else [] if found.reference_fails else list(reversed(found.steps))
     for name in (*suspects, gate):
         stage = nodes[name].stage
         documented = field_docs.fields(type(stage)) if stage.remedies else {}
         for option in stage.remedies:
+            if name == gate and getattr(stage, option) is None:
+                continue  # a bound that is not set fails nothing
             yield Advice(name, option, getattr(stage, option), documented.get(option, ""))
 
 

@@ -44,7 +44,7 @@ def _way(plan: Plan, gate: str) -> list[str]:
     step = _model(plan, node.inputs.get("candidate") or next(iter(node.inputs.values())))
     reference = _model(plan, node.inputs["reference"]) if "reference" in node.inputs else None
     way = [step]
-    while (before := next(iter(plan.nodes[step].inputs.values()), None)) is not None:
+    while step != reference and (before := next(iter(plan.nodes[step].inputs.values()), None)) is not None:
         if before == reference or plan.nodes[before].gives in NOT_MODELS:
             break
         way.insert(0, step := before)
@@ -88,9 +88,11 @@ class _Search:
             good, bad = (middle, bad) if passed else (good, middle)
         step = self.steps[bad]
         if bad == 0 and self._reference_fails():
-            return Trace(self.steps, says="the reference itself does not pass the gate", judged=self.judged)
+            return Trace(
+                self.steps, says="the reference itself does not pass the gate", judged=self.judged, reference_fails=True
+            )
         before = f"`{self.steps[bad - 1]}` still passes the gate" if bad else "the reference passes the gate"
-        return Trace(self.steps, step, f"{before}, `{step}` does not", self.judged)
+        return Trace(self.steps, step, f"{before}, `{step}` does not", judged=self.judged)
 
     def _reference_fails(self) -> bool:
         """Judge the reference as its own candidate, where its predictions are there already."""
@@ -103,6 +105,7 @@ class _Search:
         node = self.plan.nodes[self.gate]
         nodes = dict(self.plan.nodes)
         nodes[name] = replace(node, id=name, inputs={**node.inputs, "candidate": self._input(nodes, step)})
+        self.builder.tell(Event(self.gate, "tracing", (f"does `{step}` pass?",)))
         built = self.builder.build(replace(self.plan, nodes=nodes).until(name), tell=self._tell)
         if name not in built.verdicts:
             return None
@@ -122,7 +125,7 @@ class _Search:
         return name
 
     def _tell(self, event: Event) -> None:
-        if event.node not in self.plan.nodes and event.what != "cached":
+        if event.what in ("waiting", "progress", "warning"):
             self.builder.tell(event)
 
 

@@ -56,6 +56,8 @@ class RunEntry:
     """True when there were changes that it was not to react to (`--only`)."""
     says: str
     """The first line of its error."""
+    report: str | None = None
+    """Directory of the report on the gates that failed, where one was written."""
 
 
 def folders(store: Store) -> list[str]:
@@ -141,6 +143,7 @@ def _entry(name: str, record: Mapping[str, Any], outcome: RunState, message: str
         bool(record.get("puts_out", record.get("command") != "lock")),
         bool(refresh.get("ignored")) if isinstance(refresh := record.get("refresh"), Mapping) else False,
         message,
+        text("report"),
     )
 
 
