@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.core.artifact import digest_file, digest_listing
+from cpu_pipeline.core.artifact import digest_listing, digest_resting
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.repo_files import DATA, Want, check_name, data_kind
 from cpu_pipeline.sources._base import Source
@@ -26,10 +26,13 @@ class File(Source):
     the directory of the rows' file or one below it; a row names a file by its path from there. A change of any of its
     files causes a new build of the steps that use the rows; hidden files and files of rows do not count."""
 
+    outside: bool = False
+    """Say that the paths are meant to lead out of the recipe's directory; the user confirms it with `--allow-path`."""
+
     def identity(self, want: Want) -> object:
         """Return the digest of the files' names and contents: what `digest_tree` returns for a fetched copy."""
         files = self._files()
-        return {"file": digest_listing({n: (p.stat().st_size, digest_file(p)) for n, p in files.items()})}
+        return {"file": digest_listing({n: (p.stat().st_size, digest_resting(p)) for n, p in files.items()})}
 
     def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
         """Copy the files.
@@ -39,6 +42,10 @@ class File(Source):
         """
         files = self._files()
         copy_unchanged(files, out, ", ".join(map(str, files.values())))
+
+    def local_files(self, want: Want, allow: Set[str]) -> Mapping[str, Path]:
+        """List the files."""
+        return self._files()
 
     def _files(self) -> dict[str, Path]:
         paths = (self.file,) if isinstance(self.file, Path) else self.file

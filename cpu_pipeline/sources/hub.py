@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -43,6 +43,7 @@ class Hub(Source):
     wants: ClassVar[Set[Want]] = frozenset({"model", "tokenizer", "data"})
     online: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("huggingface_hub",)
+    version: ClassVar[int] = 2
 
     hub: Name
     """The repository, as OWNER/NAME."""
@@ -86,6 +87,12 @@ class Hub(Source):
             check_name(name)
         for name in self._choose(want, listing, allow, str(commit)):
             _bring(commit, name, listing[name], out / name, reachable)
+
+    def local_files(self, want: Want, allow: Set[str]) -> Mapping[str, Path]:
+        """List the configuration of a model, where huggingface_hub's cache has it."""
+        commit = RepoCommit(self.hub, want, self.revision)
+        found = hub_api.cached(commit, FIRST["model"]) if want == "model" and hub_api.has_cache(commit) else None
+        return {} if found is None else {FIRST["model"]: found}
 
     def _choose(self, want: Want, listing: hub_api.Listing, allow: Set[str], where: str) -> list[str]:
         if want == "data":

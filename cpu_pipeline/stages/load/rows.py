@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from cpu_pipeline.core import cells
 from cpu_pipeline.core.artifact import canonical, digest_file, digest_json
-from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import ROWS, write_jsonl
 from cpu_pipeline.core.repo_files import INFOS, data_kind
 from cpu_pipeline.core.tables import Table, open_table
@@ -61,14 +61,28 @@ class LoadRows(Stage):
     """Configuration of the data set, when it has several."""
     take: int | None = Field(default=None, gt=0)
     """How many rows to sample; all when not given."""
+    without: int | None = Field(default=None, gt=0)
+    """Leave out the rows that `take` of this number picks with the same seed, and those that say the same: the rest of
+    a file of which another role has that sample."""
     seed: int = 0
     """Seed of the sample."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Column of the task -> what the data calls it."""
 
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an option that is newer than many a store, where it is not set: keys stay as they were."""
+        options: dict[str, Any] = dump(self)
+        return {key: value for key, value in options.items() if key != "without" or value is not None}
+
     def gives(self) -> str:
         """Return `rows`."""
         return "rows"
+
+    def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
+        """Do the work: it is cheap."""
+        self.run(inputs, out, job)
+        return ()
 
     def run(self, inputs: Inputs, out: Path, job: Job) -> RowsFacts:
         """Write rows.jsonl, in the order of the data.
@@ -90,17 +104,28 @@ class LoadRows(Stage):
             (out / ORIGIN).write_text(canonical({"files": origin}) + "\n", encoding="utf-8")
         described = _cards.class_names(home, self.config) if self.split else {}
         reader = _Rows(self, job.task, described, _media.Carrier(home, out))
+        if left_out := self._left_out(total):
+            reader.leave_out(tables, left_out)
         write_jsonl(out / ROWS, reader.read(tables, picked))
+        if not reader.ids:
+            raise RecipeError(f"{self.where}: without: every other row says what a row that is left out says")
         ids = digest_json(list(reader.ids))
-        return RowsFacts(rows=len(picked), total=total, ids=ids, files=chosen, labels=reader.labels)
+        return RowsFacts(rows=len(reader.ids), total=total, ids=ids, files=chosen, labels=reader.labels)
 
     def _pick(self, total: int, chosen: Sequence[str]) -> Sequence[int]:
         if not total:
             raise RecipeError(f"{self.where}: {', '.join(chosen)}: no rows; name data that has some")
         if self.take and self.take > total:
             raise RecipeError(f"{self.where}: take: {self.take}, but there are {total} rows; take fewer")
-        take = self.taken(total)
-        return sample(total, take, self.seed) if take else range(total)
+        left_out = set(self._left_out(total))
+        rest = [index for index in range(total) if index not in left_out] if left_out else range(total)
+        if not rest or (self.take and self.take > len(rest)):
+            raise RecipeError(f"{self.where}: without: {self.without} leaves {len(rest)} rows; leave out fewer")
+        take = self.taken(len(rest))
+        return [rest[index] for index in sample(len(rest), take, self.seed)] if take else rest
+
+    def _left_out(self, total: int) -> list[int]:
+        return sample(total, min(self.without, total), self.seed) if self.without else []
 
     def taken(self, total: int) -> int | None:
         """Say how many of all rows to sample; None for all."""
@@ -156,6 +181,13 @@ class _Rows:
         """Id of each row -> its place."""
         self.labels: dict[str, list[str]] = {}
         """Column of the task -> names of its class numbers."""
+        self._unwanted = set[str]()
+        """What rows must not say."""
+
+    def leave_out(self, tables: Sequence[Table], indices: Sequence[int]) -> None:
+        """Leave out what says the same as these rows, from now on."""
+        self._unwanted = {_content(row) for row in self.read(tables, indices)}
+        self.ids.clear()
 
     def read(self, tables: Sequence[Table], picked: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Read the rows with these numbers, counted over all files."""
@@ -177,6 +209,8 @@ class _Rows:
             renamed = {key: raw[name] for key, name in names_of.items() if name in raw}
             generated = f"{stage.split or Path(table.name).stem}-{(start if stage.split else 0) + index}"
             row = self._row(renamed, generated, where, Path(table.name).parent, labels)
+            if self._unwanted and _content(row) in self._unwanted:
+                continue
             if row["id"] in self.ids:
                 raise RecipeError(
                     f"{where}: the id {row['id']!r} is also that of {self.ids[row['id']]}; "
@@ -213,6 +247,10 @@ class _Rows:
             if not empty and not unlabelled:
                 names = () if self._numbered else labels.get(column, ())
                 yield column, cells.read(column, value, kind, names, numbered=self._numbered)
+
+
+def _content(row: Mapping[str, Any]) -> str:
+    return canonical({key: value for key, value in row.items() if key != "id"})
 
 
 def sample(total: int, take: int, seed: int) -> list[int]:
