@@ -15,7 +15,7 @@ from cpu_pipeline.core import cells
 from cpu_pipeline.core.artifact import canonical, digest_file, digest_json
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import ROWS, write_jsonl
-from cpu_pipeline.core.repo_files import INFOS, data_kind
+from cpu_pipeline.core.repo_files import INFOS, ORDER, data_kind
 from cpu_pipeline.core.tables import Table, open_table
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _cards, _media, _splits
@@ -96,6 +96,8 @@ class LoadRows(Stage):
         home = inputs["files"].path
         names = [p.relative_to(home).as_posix() for p in home.rglob("*") if data_kind(p.name) and p.name != INFOS]
         chosen = _splits.choose(names, home / "README.md", self.config, self.split, self.where)
+        if (home / ORDER).is_file():
+            chosen.sort(key=json.loads((home / ORDER).read_text(encoding="utf-8")).index)
         tables = [open_table(home / name, name) for name in chosen]
         total = sum(table.count for table in tables)
         picked = self._pick(total, chosen)
