@@ -160,8 +160,7 @@ class LoadRows(Stage):
                 taken = set(self.columns.values()) | {c for c in known if c not in self.columns}
                 free = [c for c in table.columns if c not in taken] or list(table.columns)
                 names = ", ".join(c if len(c) <= LONGEST_NAME else c[:LONGEST_NAME] + "…" for c in table.columns)
-                head = "; the first line must name the columns" if data_kind(table.name) in (".csv", ".tsv") else ""
-                head = head if known.keys().isdisjoint(table.columns) else ""
+                head = " in its first line" if data_kind(table.name) in (".csv", ".tsv") else ""
                 close = get_close_matches(name, free, 1, 0.5) or get_close_matches(column, free, 1, 0.5)
                 raise RecipeError(
                     f"{self.where}: {table.name}: no column {name!r}; it has {names}{head}; "
