@@ -44,7 +44,7 @@ class TextClassification(LabelTask):
     vector: bool | None = None
     """Of kind multi: whether lists of numbers have 0 or 1 for each output; needed where both readings are possible."""
     activation: _regression.Activation | None = None
-    """Of kind regression: what the model's number goes through; by default as config.json of a cross-encoder says."""
+    """Of kind regression: what the model's number goes through; by default that of a cross-encoder's config.json."""
     max_seq_length: int = Field(default=128, ge=8)
     """Tokens to use of each row; of a pair the longer sentence is cut first."""
 
