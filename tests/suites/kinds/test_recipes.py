@@ -36,8 +36,14 @@ stages:
   - {{id: openvino-int8, use: quantize.openvino, from: {{model: openvino}}}}
   - {{id: agreement, use: validate.agreement, from: {{candidate: int8, reference: model}}, with: {{{agreement}}}}}
   - {{id: int8-right, use: validate.accuracy, from: {{candidate: int8, reference: model}}, with: {{{right}}}}}
-  - {{id: openvino-right, use: validate.accuracy, from: {{candidate: openvino-int8, reference: model}}, with: {{{right}}}}}
-  - {{id: usual, use: validate.accuracy, from: {{candidate: int8, reference: model}}, with: {{max_drop: 0.2, drop: relative}}}}
+  - id: openvino-right
+    use: validate.accuracy
+    from: {{candidate: openvino-int8, reference: model}}
+    with: {{{right}}}
+  - id: usual
+    use: validate.accuracy
+    from: {{candidate: int8, reference: model}}
+    with: {{max_drop: 0.2, drop: relative}}
 {more}outputs: [int8, openvino-int8]
 """
 BROKEN = (
@@ -152,7 +158,8 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         with (home / f"{role}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "text", "label"])
-            writer.writerows([f"{role}-{i}", text, kind.label(one)] for i, (text, one) in enumerate(zip(texts, logits)))
+            cells = zip(texts, map(kind.label, logits), strict=True)
+            writer.writerows([f"{role}-{i}", *both] for i, both in enumerate(cells))
     made = Project(home, kind, logits)
     made.write()
     done = made.run("run", "recipe.yaml", "--store", "store")
