@@ -66,6 +66,7 @@ SUITES = {  # the longest first, so that two at a time end together
     "remotes": Suite("remotes"),
     "cpp": Suite("cpp"),
     "kinds": Suite("kinds"),
+    "fidelity": Suite("fidelity"),
     "schedulers": Suite("schedulers"),
     "media": Suite("media", times=True),
     "docs": Suite("docs", times=True),

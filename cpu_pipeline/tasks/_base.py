@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from cpu_pipeline.core.cells import Kind
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.tasks._feature import SHAPES, Feature
 
@@ -59,10 +60,15 @@ class Task(BaseModel, ABC):
     """True when the outputs have a value (or a vector) for each token: shape (batch, sequence, ...)."""
     columns: ClassVar[Mapping[str, bool]]
     """Column of a row -> whether every row must have it. `id` is always one, and is made when it is missing."""
+    kinds: ClassVar[Mapping[str, Kind]] = {}
+    """Column -> what its cells are, where that is not text: `label` (a name or a number, or a list of them), `number`,
+    or `json` (a list, an object, true or false). A cell of a CSV is text until this says otherwise."""
     metrics: ClassVar[tuple[str, ...]]
     """Metrics it can report, the usual one first; `metrics_of` says which it does."""
     lower_is_better: ClassVar[Set[str]] = frozenset()
     """Metrics that measure an error, from 0 up; of all others more is better, and 1 the most."""
+    gold: ClassVar[str | None] = None
+    """The column that has the right answer, so that rows without one are told before the build; None to leave that."""
     percent: ClassVar[bool] = False
     """True when the field prints its metrics in percent; inside they are fractions all the same."""
     pipeline_tag: ClassVar[str]
@@ -100,22 +106,6 @@ class Task(BaseModel, ABC):
         """Say whether it may report a metric, as far as its options tell."""
         return name in self.metrics_of()
 
-    def check_model(self, model: Path) -> None:
-        """Check that the model in a directory fits the task and its options, by its configuration alone.
-
-        Raises:
-            RecipeError: it does not.
-        """
-        return
-
-    def check_rows(self, rows: Sequence[Row], model: Path) -> None:
-        """Check that rows fit the model in a directory: their labels are its labels. `encode` calls it.
-
-        Raises:
-            RecipeError: a row does not.
-        """
-        return
-
     def choice(self, model: Path) -> Callable[[Any], Any] | None:
         """Return what says which answer an output chooses; by default the position of the largest value of each vector.
 
@@ -135,15 +125,39 @@ class Task(BaseModel, ABC):
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
         """Make features of rows with the tokenizer or processor in the model's directory; cut, but do not pad."""
 
+    def check_model(self, model: Path) -> None:
+        """Check that the model in a directory fits the task and its options, by its configuration alone.
+
+        Raises:
+            RecipeError: the model has the head of another task, or takes fewer tokens than the task feeds it.
+        """
+        from cpu_pipeline.tasks import _head
+
+        _head.check(self.auto_class, self._asked_length(), model)
+
+    def _asked_length(self) -> int | None:
+        """Return the tokens that the recipe asks for; None where the default holds, which the model's limits cut."""
+        option = type(self).model_fields.get("max_seq_length")
+        asked: int | None = getattr(self, "max_seq_length", None)
+        return None if option is None or asked == option.default else asked
+
+    def check_rows(self, rows: Sequence[Row], model: Path) -> None:
+        """Check that rows fit the model in a directory: their labels are its labels. `encode` calls it.
+
+        Raises:
+            RecipeError: a row does not.
+        """
+        return
+
     def input_kinds(self, model: Path) -> Mapping[str, InputKind]:
         """List what `encode` gives for the model in a directory, in the order in which exported models take it.
 
-        By default tokens: int64, right-padded, ids with the padding id of config.json (0 where it names none).
+        By default tokens: int64, right-padded, ids with the padding id of config.json (0 where it names none). Models
+        that padding would disturb are never padded.
         """
-        from cpu_pipeline.core.model_io import TOKENS, InputKind
-        from cpu_pipeline.tasks._tokens import pad_id
+        from cpu_pipeline.tasks._tokens import token_kinds
 
-        return {**TOKENS, "input_ids": InputKind(fill=pad_id(model))}
+        return token_kinds(model)
 
     def examples(
         self, model: Path, shapes: Sequence[tuple[int, int | None]] | None = None, seed: int = 0

@@ -34,7 +34,9 @@ class LabelTask(Task, ABC):
 
     outputs = ("logits",)
     per_token = False
+    kinds: ClassVar = {"label": "label"}
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "matthews")
+    gold = "label"
 
     def label(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Take a raw row's label, a number from 0 or a name; nothing where it has none.
@@ -65,6 +67,11 @@ class LabelTask(Task, ABC):
         return self.labels[label]
 
     def check_model(self, model: Path) -> None:
+        """Check the model's head, that it has labels to choose from, and the one that `positive` names."""
+        super().check_model(model)
+        self.check_names(model)
+
+    def check_names(self, model: Path) -> None:
         """Check that the model has labels to choose from, and the one that `positive` names.
 
         Raises:
@@ -86,7 +93,7 @@ class LabelTask(Task, ABC):
         Raises:
             RecipeError: one is not.
         """
-        self.check_model(model)
+        self.check_names(model)
         names = Names.read(model, self.labels)
         for row in rows:
             if "label" in row and names.resolve(row["label"]) is None:

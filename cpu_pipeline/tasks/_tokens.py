@@ -7,33 +7,33 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.model_io import InputKind
 from cpu_pipeline.tasks._feature import Feature
 from cpu_pipeline.tasks._files import read_json
+from cpu_pipeline.tasks._settings import TYPES, UNPADDED, input_names
+from cpu_pipeline.tasks._settings import positions as positions
+from cpu_pipeline.tasks._settings import read_config as read_config
+from cpu_pipeline.tasks._settings import settings as settings
 
 CHUNK = 1000
 """Rows tokenised at once; bounds what the tokenizer holds."""
 
-ABSOLUTE = {"albert", "bert", "camembert", "distilbert", "electra", "mobilebert", "mpnet", "roberta", "xlm-roberta"}
-"""Model types whose `max_position_embeddings` is a hard limit on the length."""
-OFFSET = {"camembert", "mpnet", "roberta", "xlm-roberta"}
-"""Those of them that count positions from the padding id + 1, so that they take that many tokens less."""
 
+def token_kinds(model: Path) -> dict[str, InputKind]:
+    """List what the tokens of a text become for the model in a directory (see `Task.input_kinds`).
 
-def read_config(model: Path) -> dict[str, Any]:
-    """Read config.json of a model's directory.
-
-    Raises:
-        RecipeError: it is missing or not JSON.
+    Ids are padded with the padding token of config.json, or 0 where it names none. A model that padding disturbs is
+    never padded: its texts share a batch with others of their length alone.
     """
-    config: dict[str, Any] = read_json(model / "config.json", "a model's directory needs one")
-    return config
-
-
-def pad_id(model: Path) -> int:
-    """Read the padding token's id from a model directory's config.json; 0 where it names none."""
-    number = read_config(model).get("pad_token_id")
-    return number if isinstance(number, int) and number >= 0 else 0
+    config = read_config(model)
+    number = config.get("pad_token_id")
+    padding = number if isinstance(number, int) and number >= 0 else 0
+    if config.get("model_type") in UNPADDED:
+        return {name: InputKind(fill=None) for name in input_names(model)}
+    return {name: InputKind(fill=padding if name == "input_ids" else 0) for name in input_names(model)}
 
 
 def labels(model: Path) -> list[str]:
@@ -44,7 +44,11 @@ def labels(model: Path) -> list[str]:
     Raises:
         RecipeError: id2label does not name the outputs 0, 1, 2, ..., or label2id says otherwise.
     """
-    config = read_config(model)
+    return label_names(read_config(model))
+
+
+def label_names(config: Mapping[str, Any]) -> list[str]:
+    """List what `labels` does, of the contents of config.json."""
     names, numbers = config.get("id2label"), config.get("label2id") or {}
     if not names:
         found = default_labels(config.get("num_labels") or 2)
@@ -79,25 +83,33 @@ def _agreed(names: list[str], numbers: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def positions(model: Path) -> int | None:
-    """Return how many tokens the model can take at most; None where its config.json does not limit it."""
-    config = read_config(model)
-    if config.get("model_type") not in ABSOLUTE or not isinstance(config.get("max_position_embeddings"), int):
-        return None
-    limit = int(config["max_position_embeddings"])
-    return limit - int(config.get("pad_token_id") or 0) - 1 if config["model_type"] in OFFSET else limit
+def longest(task: BaseModel, model: Path) -> int:
+    """Say how many tokens a task keeps of each row, from its option `max_seq_length`.
+
+    What the recipe sets holds. The option's default is cut to what the tokenizer (`model_max_length`) and the model's
+    positions allow.
+    """
+    asked: int = task.max_seq_length  # type: ignore[attr-defined]  # the tasks that ask have it
+    if asked != type(task).model_fields["max_seq_length"].default:
+        return asked
+    return min(filter(None, (asked, settings(model).model_max_length, positions(model))))
+
+
+Cut = Literal["longest_first", "only_first", "only_second"]
+"""Which sequence of a pair is cut."""
 
 
 def tokenizer(
     model: Path,
     max_length: int,
-    strategy: Literal["longest_first", "only_second"] = "longest_first",
+    strategy: Cut = "longest_first",
     stride: int = 0,
     prefix_space: bool = False,
 ) -> Any:
     """Load the tokenizer of a model's directory, cut at `max_length` tokens and unpadded, whatever its file sets.
 
-    It is loaded once per directory and set anew on each call, so use it before asking for another.
+    It cuts at the side that its settings name, and encodes as AutoTokenizer does (`load.model` sees to that). It is
+    loaded once per directory and set anew on each call, so use it before asking for another.
 
     Args:
         model: The directory with tokenizer.json and config.json.
@@ -116,7 +128,9 @@ def tokenizer(
         )
     file = model / "tokenizer.json"
     found = _load(file, file.stat().st_mtime_ns if file.is_file() else 0, prefix_space)
-    found.enable_truncation(max_length, stride=stride, strategy=strategy, direction="right")
+    said = settings(model)
+    found.encode_special_tokens = said.split_special_tokens
+    found.enable_truncation(max_length, stride=stride, strategy=strategy, direction=said.truncation_side)
     found.no_padding()
     return found
 
@@ -132,13 +146,28 @@ def _load(file: Path, stamp: int, prefix_space: bool) -> Any:
     return found
 
 
-def inputs(encoding: Any) -> dict[str, list[int]]:
-    """Take the model's inputs from one encoding."""
-    return {
-        "input_ids": encoding.ids,
-        "attention_mask": encoding.attention_mask,
-        "token_type_ids": encoding.type_ids,
-    }
+def inputs(encoding: Any, model: Path) -> dict[str, list[int]]:
+    """Take the model's inputs from one encoding.
+
+    A tokenizer that does not give token types leaves them to the model, for which they are then 0.
+    """
+    types = encoding.type_ids if TYPES in settings(model).model_input_names else [0] * len(encoding.ids)
+    given = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask, TYPES: types}
+    return {name: given[name] for name in input_names(model)}
+
+
+def check_filled(rows: Sequence[Mapping[str, Any]], features: Sequence[Feature]) -> None:
+    """Check that every feature has a token: a model can answer nothing to none.
+
+    Raises:
+        RecipeError: one is empty; names its row.
+    """
+    empty = next((feature for feature in features if not feature.length), None)
+    if empty is not None:
+        raise RecipeError(
+            f"row {rows[empty.row]['id']}: its text is empty, and the tokenizer adds no special tokens, so that the "
+            "model would read nothing; remove the row, or give it a text"
+        )
 
 
 def by_row(features: Sequence[Feature], count: int) -> list[list[int]]:

@@ -42,8 +42,10 @@ class QuestionAnswering(Task):
     outputs = ("start_logits", "end_logits")
     per_token = True
     columns: ClassVar = {"question": True, "context": True, "answers": False}
+    kinds: ClassVar = {"answers": "json"}
     metrics = ("f1", "exact_match", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact")
     percent = True
+    gold = "answers"
     pipeline_tag = "question-answering"
 
     @model_validator(mode="after")
@@ -68,25 +70,32 @@ class QuestionAnswering(Task):
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
         """Tokenise question and passage in overlapping windows.
 
-        Questions are stripped, and cut to a quarter of max_seq_length. `extra` is an int32 array of shape (tokens, 2):
-        first and last+1 character of each token of the passage, -1 for every other token.
+        Questions are stripped, and cut to a quarter of the length. Where the tokenizer pads on the left, the passage
+        comes first, as in transformers' run_qa. `extra` is an int32 array of shape (tokens, 2): first and last+1
+        character of each token of the passage, -1 for every other token.
+
+        Raises:
+            RecipeError: the model takes fewer tokens than max_seq_length.
         """
         import numpy as np
 
-        tokenizer = _tokens.tokenizer(model, self.max_seq_length, "only_second", self.doc_stride)
-        questions = _cut(tokenizer, [row["question"].strip() for row in rows], self.max_seq_length // 4)
-        tokenizer = _tokens.tokenizer(model, self.max_seq_length, "only_second", self.doc_stride)
+        length = _tokens.longest(self, model)
+        first = _tokens.settings(model).padding_side == "left"
+        cut: _tokens.Cut = "only_first" if first else "only_second"
+        questions = _cut(_tokens.tokenizer(model, length), [row["question"].strip() for row in rows], length // 4)
+        tokenizer = _tokens.tokenizer(model, length, cut, min(self.doc_stride, length // 2))
         features = []
-        for first in range(0, len(rows), _tokens.CHUNK):
-            chunk = range(first, min(first + _tokens.CHUNK, len(rows)))
-            for number, whole in zip(
-                chunk, tokenizer.encode_batch([(questions[i], rows[i]["context"]) for i in chunk]), strict=True
-            ):
+        for start in range(0, len(rows), _tokens.CHUNK):
+            chunk = range(start, min(start + _tokens.CHUNK, len(rows)))
+            pairs = [(questions[i], rows[i]["context"]) for i in chunk]
+            encoded = tokenizer.encode_batch([pair[::-1] for pair in pairs] if first else pairs)
+            for number, whole in zip(chunk, encoded, strict=True):
                 for window in (whole, *whole.overflowing):
-                    passage = np.array([sequence == 1 for sequence in window.sequence_ids])
+                    passage = np.array([sequence == (0 if first else 1) for sequence in window.sequence_ids], bool)
                     spans = np.array(window.offsets, dtype=np.int32).reshape(-1, 2)
                     extra = np.where(passage[:, None], spans, np.int32(-1))
-                    features.append(Feature(number, _tokens.inputs(window), extra))
+                    features.append(Feature(number, _tokens.inputs(window, model), extra))
+        _tokens.check_filled(rows, features)
         return features
 
     def decode(

@@ -130,13 +130,13 @@ class TextClassification(LabelTask):
             )
         return self.label(raw)
 
-    def check_model(self, model: Path) -> None:
-        """Check that the model's head and its labels fit the options."""
+    def check_names(self, model: Path) -> None:
+        """Check that the number and the names of the model's outputs fit the options."""
         kind = self.kind_of(model)
         if kind == "regression":
             self._applied(model)
         elif kind == "single":
-            super().check_model(model)
+            super().check_names(model)
         else:
             names = Names.read(model, self.labels)
             if twice := duplicates(names.own):
@@ -145,7 +145,7 @@ class TextClassification(LabelTask):
 
     def check_rows(self, rows: Sequence[Row], model: Path) -> None:
         """Check that the rows' labels are the model's, and of its kind."""
-        self.check_model(model)
+        self.check_names(model)
         kind = self.kind_of(model)
         labelled = [row for row in rows if "label" in row]
         if kind == "multi":
@@ -162,16 +162,17 @@ class TextClassification(LabelTask):
         """Tokenise each row into one feature.
 
         Raises:
-            RecipeError: a row's label is not one of the model's, or of another kind.
+            RecipeError: a row's label is not one of the model's, or of another kind, or it has no token.
         """
         self.check_rows(rows, model)
-        tokenizer = _tokens.tokenizer(model, self.max_seq_length)
+        tokenizer = _tokens.tokenizer(model, _tokens.longest(self, model))
         features = []
         for first in range(0, len(rows), _tokens.CHUNK):
             chunk = rows[first : first + _tokens.CHUNK]
             texts = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for row in chunk]
             encoded = enumerate(tokenizer.encode_batch(texts), first)
-            features += [Feature(number, _tokens.inputs(encoding)) for number, encoding in encoded]
+            features += [Feature(number, _tokens.inputs(encoding, model)) for number, encoding in encoded]
+        _tokens.check_filled(rows, features)
         return features
 
     def choice(self, model: Path) -> Callable[[Any], Any] | None:

@@ -38,7 +38,9 @@ class TokenClassification(Task):
     outputs = ("logits",)
     per_token = True
     columns: ClassVar = {"tokens": True, "tags": False}
+    kinds: ClassVar = {"tokens": "json", "tags": "json"}
     metrics = ("f1", "precision", "recall", "accuracy")
+    gold = "tags"
     pipeline_tag = "token-classification"
 
     def row(self, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,6 +74,7 @@ class TokenClassification(Task):
         Raises:
             RecipeError: they are not.
         """
+        super().check_model(model)
         self._schemes(Names.read(model, self.labels).own, "the model's outputs")
 
     def _schemes(self, tags: Sequence[str], whose: str) -> tuple[_tags.Scheme, ...]:
@@ -124,7 +127,7 @@ class TokenClassification(Task):
         import numpy as np
 
         self.check_rows(rows, model)
-        tokenizer = _tokens.tokenizer(model, self.max_seq_length, prefix_space=True)
+        tokenizer = _tokens.tokenizer(model, _tokens.longest(self, model), prefix_space=True)
         features = []
         for first in range(0, len(rows), _tokens.CHUNK):
             words = [row["tokens"] for row in rows[first : first + _tokens.CHUNK]]
@@ -133,7 +136,8 @@ class TokenClassification(Task):
                 for position, word in reversed(list(enumerate(encoding.word_ids))):
                     if word is not None:
                         positions[word] = position
-                features.append(Feature(number, _tokens.inputs(encoding), positions))
+                features.append(Feature(number, _tokens.inputs(encoding, model), positions))
+        _tokens.check_filled(rows, features)
         return features
 
     def decode(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.artifact import canonical
+from cpu_pipeline.core.errors import GateFailed, PipelineError, RecipeError
 from cpu_pipeline.core.figures import Cell, Note, Quantity, Table, number
 from cpu_pipeline.core.jsonl import PREDICTIONS, SCORES, read_jsonl, write_jsonl
 from cpu_pipeline.core.text import did_you_mean
@@ -16,6 +18,7 @@ from cpu_pipeline.runtime.intervals import paired_difference
 from cpu_pipeline.stages._base import Count, Facts, Figure, Inputs, Job, Verdict
 from cpu_pipeline.stages.validate._gate import SIDES, Gate, Side, task_of
 from cpu_pipeline.tasks._base import Score, Task
+from cpu_pipeline.tasks._tokens import unlabelled
 
 SUCCESSOR = 0.01
 """Share of the metric by which an artifact may fall behind the one in service, where the gate allows no drop itself."""
@@ -99,6 +102,7 @@ class ValidateAccuracy(Gate):
     packages: ClassVar = ("numpy", "scipy")
     version: ClassVar = 2
     bounds: ClassVar = frozenset({"max_drop", "at_least", "at_most"})
+    remedies: ClassVar = ("max_drop", "at_least", "at_most", "min_rows")
     unkeyed: ClassVar = frozenset({*bounds, "metric", "drop", "min_rows"})
 
     @model_validator(mode="after")
@@ -107,12 +111,12 @@ class ValidateAccuracy(Gate):
             raise ValueError("at_most: name the `metric` that it bounds, an error such as mse")
         return self
 
-    def misfits(self, task: Task) -> list[str]:
-        """Say whether the task has the metric, and whether the bounds fit the metric's direction."""
+    def misfits(self, task: Task, model: Path | None = None) -> list[str]:
+        """Say whether the task has the metric with this model, and whether the bounds fit the metric's direction."""
         if self.metric is None:
             return []
-        if not task.has_metric(self.metric):
-            known = task.metrics_of()
+        known = task.metrics_of(model)
+        if not (task.has_metric(self.metric) if model is None else self.metric in known):
             near = did_you_mean(self.metric, known)
             return [f"metric: the task has no metric `{self.metric}`{near}; it has: {', '.join(known)}"]
         return self._misplaced(self.metric, self.metric in task.lower_is_better)
@@ -122,6 +126,19 @@ class ValidateAccuracy(Gate):
         if lower:
             return [] if self.at_least is None else [f"at_least: {name} is an error, less is better; use `at_most`"]
         return [] if self.at_most is None else [f"at_most: of {name} more is better; use `at_least`"]
+
+    def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
+        """Tell too few rows, rows without the right answer, and rows that all have one."""
+        task = task_of(job, "accuracy")
+        if "validation" not in job.data:
+            return
+        rows = read_jsonl(job.data["validation"])
+        if len(rows) < self.min_rows:
+            yield GateFailed(f"{len(rows)} rows, at least {self.min_rows} asked")
+        if task.gold is not None and (bare := next((row for row in rows if task.gold not in row), None)) is not None:
+            yield unlabelled(bare, task.gold)
+        elif task.gold is not None and len(rows) > 1 and len({canonical(row[task.gold]) for row in rows}) == 1:
+            yield _constant_rows(len(rows), f"{task.gold} {rows[0][task.gold]}")
 
     def run(self, inputs: Inputs, out: Path, job: Job) -> AccuracyFacts:
         """Score both sides; keep each row's scores, and every metric with the interval of its difference.
@@ -141,10 +158,7 @@ class ValidateAccuracy(Gate):
             counts[side] = AnswerCounts.model_validate({**_counted(rows, predictions), **scores[side].counts})
         ours, theirs = scores["candidate"], scores["reference"]
         if same := ours.constant.get("rows"):
-            raise RecipeError(
-                f"data.validation: all {len(rows)} rows have {same}: no metric tells a good model from one that always "
-                "says so; take rows that differ, or name the column that has the right answers (`columns:`)"
-            )
+            raise _constant_rows(len(rows), same)
         write_jsonl(out / SCORES, (_line(c, r) for c, r in zip(ours.rows, theirs.rows, strict=True)))
         return AccuracyFacts(
             rows=len(rows),
@@ -173,6 +187,10 @@ class ValidateAccuracy(Gate):
             high=found.high,
             better="lower" if name in task.lower_is_better else "higher",
         )
+
+    def trial(self, rows: int) -> Self:
+        """Ask for no number of rows: a trial has few, and proves nothing."""
+        return self.model_copy(update={"min_rows": 1})
 
     def judge(self, facts: AccuracyFacts) -> list[Verdict]:
         """Judge the number of rows, that each has a finite answer on both sides, and the metric."""
@@ -230,6 +248,21 @@ class ValidateAccuracy(Gate):
         about = f"{facts.rows} rows; metrics are fractions.{less}"
         return [Table("metric", rows), *([Note(facts.about)] if facts.about else []), Note(about)]
 
+    def losses(self, report: Path, task: Task | None) -> tuple[Sequence[str], int]:
+        """Return the rows whose own metric fell, the most first; a correlation has none of a row: what moved most."""
+        if task is None:
+            return (), 0
+        lines = read_jsonl(report / SCORES)
+        lost = {str(line["id"]): _loss(line["candidate"], line["reference"], task) for line in lines}
+        worst = sorted((name for name, loss in lost.items() if loss > 0), key=lambda name: (-lost[name], name))
+        return worst, len(lines)
+
+    def headline(self, facts: AccuracyFacts) -> str:
+        """Write the metric of both sides."""
+        name = self.metric or facts.metric
+        found = facts.metrics.get(name)
+        return f"{name} {_shown(found.candidate)} of {_shown(found.reference)}" if found is not None else ""
+
     def cells(self, facts: AccuracyFacts, side: str) -> Sequence[Cell]:
         """Return one side's metric, the candidate's with the interval of its difference."""
         name = self.metric or facts.metric
@@ -282,6 +315,43 @@ def _constant(facts: AccuracyFacts) -> Verdict:
         f"the reference gives {facts.constant} to all {facts.rows} rows: comparing with it shows nothing; "
         "look at the reference, the task's options and the rows, or compare with another reference",
     )
+
+
+def _constant_rows(count: int, same: str) -> RecipeError:
+    return RecipeError(
+        f"data.validation: all {count} rows have {same}: no metric tells a good model from one that always answers so; "
+        "take rows that differ, or name the column that has the right answers (`columns:`)"
+    )
+
+
+def _loss(candidate: Mapping[str, Any], reference: Mapping[str, Any], task: Task) -> float:
+    """Say by how much one row is worse: in the first metric that differs, of this row alone."""
+    if candidate == reference:
+        return 0.0
+    known = False
+    for metric in task.metrics:
+        ours, theirs = (_of_one_row(task, side, metric) for side in (candidate, reference))
+        if ours is None or theirs is None:
+            continue
+        known = True
+        if ours != theirs:
+            return ours - theirs if metric in task.lower_is_better else theirs - ours
+    return 0.0 if known else _moved(candidate, reference)
+
+
+def _of_one_row(task: Task, scores: Mapping[str, Any], metric: str) -> float | None:
+    """Compute a metric of one row; None where one row has none, as in a correlation."""
+    try:
+        value = task.aggregate([scores], metric)
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _moved(candidate: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
+    """Add up how far the numbers of two scores are apart."""
+    pairs = ((value, reference.get(key)) for key, value in candidate.items())
+    return sum(abs(a - b) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float))
 
 
 def _at_least(name: str, value: float | None, bound: float) -> Verdict:
