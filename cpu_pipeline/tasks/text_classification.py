@@ -151,7 +151,7 @@ class TextClassification(LabelTask):
         if kind == "multi":
             names = Names.read(model, self.labels)
             for row in labelled:
-                _multi.chosen(row, names, self.vector)
+                _multi.chosen(row, names, self.vector, labelled)
             return
         for row in labelled:
             _fits_kind(row, kind, model)

@@ -123,6 +123,11 @@ def one_label(home: Path) -> Path:
     return recipe(home)
 
 
+def gap(home: Path) -> Path:
+    edit_config(home, id2label={"0": "bad", "2": "good"}, label2id={})
+    return recipe(home)
+
+
 def other_kind(home: Path) -> Path:
     return recipe(home, gate=", min_rows: 10, metric: mse")
 
@@ -141,6 +146,7 @@ WRONG: dict[Callable[[Path], Path], tuple[int, str, str]] = {
     other_head: (2, ":1:1: ", "BertForTokenClassification, and this task needs one `...ForSequenceClassification`"),
     few_positions: (2, ":1:1: ", "max_seq_length is 100, but the model has 64 positions; lower it"),
     one_label: (2, ":8:6: ", "data.validation: all 12 rows have label bad: no metric tells a good model from one that"),
+    gap: (2, ":1:1: ", "id2label names the outputs 0, 2; 2 outputs are 0 to 1"),
     other_kind: (2, ":8:6: ", "the task has no metric `mse`; it has: accuracy, f1, matthews"),
 }
 
