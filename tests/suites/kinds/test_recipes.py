@@ -226,7 +226,7 @@ def test_a_candidate_that_is_broken_is_caught(project: Project) -> None:
     finally:
         project.write()
     assert done.returncode == 3, done.stdout + done.stderr
-    assert f"GateFailed: step `broken`: {project.kind.metric} " in done.stderr
+    assert f"step `broken`: {project.kind.metric} " in done.stderr
     assert (project.home / "artifacts" / "recipe" / "latest").resolve() == before
 
 
