@@ -37,8 +37,8 @@ class TextClassification(LabelTask):
     """Choose one label, or any number of labels, for a sentence or a pair, or give it a number."""
 
     kind: Kind | None = None
-    """What an answer is: one label, any number of labels (multi), or a number (regression). By default that of
-    config.json: its problem_type, else regression for one output, else one label."""
+    """What an answer is: one label, any number of labels (multi), or a number (regression). By default the
+    problem_type of config.json, else regression for one output, else one label."""
     threshold: _multi.Threshold = 0.5
     """Of kind multi: least score (sigmoid) of a label that is chosen; one number, one for each output, or by label."""
     vector: bool | None = None
