@@ -9,6 +9,7 @@ from pathlib import Path
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
+from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.tasks._base import Task
@@ -71,6 +72,22 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Outside:
+    """A path of a recipe that leads out of the recipe's directory."""
+
+    keys: Keys
+    """Where the recipe has it."""
+    where: str
+    """`file:line:column` of it."""
+    written: str
+    """The path as the recipe writes it."""
+    path: Path
+    """Where it leads, without links."""
+    allowed: bool
+    """Whether the user allows it; else it may be shown, and not read."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """Nodes in an order that respects every edge, and the outputs."""
 
@@ -88,6 +105,16 @@ class Plan:
     """What stages can read of the recipe."""
     resolved: Recipe
     """The recipe with the steps of its pipeline as `stages`, the options of `with:` and --set merged into them."""
+    outside: tuple[Outside, ...] = ()
+    """The paths that lead out of the recipe's directory."""
+    withheld: Withheld | None = None
+    """Why its outputs are never put into service; None where they are once every gate passed."""
+    remembered_as: str = ""
+    """Name under which the store remembers how its steps were built last; the recipe's when empty."""
+
+    def label(self, node_id: str) -> str:
+        """Name a step for the store's memory of what was built last, and in what time."""
+        return f"{self.remembered_as or self.name}/{node_id}"
 
     def formats(self, node: Node) -> dict[str, str]:
         """Return the format of each of the node's inputs."""
@@ -121,6 +148,18 @@ class Plan:
             if name in wanted
         }
         return replace(self, nodes=nodes, outputs=())
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """Why what a plan builds is never put into service, and where it goes instead."""
+
+    reasons: tuple[str, ...]
+    """One at least, each a clause about the build: `it is a trial on ...`."""
+    folder: str
+    """Below `artifacts/NAME`."""
+    besides: tuple[str, ...] = ()
+    """Steps whose artifacts go there, though they are no models."""
 
 
 @dataclass(frozen=True)

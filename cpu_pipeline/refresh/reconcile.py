@@ -23,7 +23,9 @@ from cpu_pipeline.refresh.drift import DriftReport, find_drift
 from cpu_pipeline.refresh.outcome import Refreshed, begin, failed, rests
 from cpu_pipeline.release import candidate, lockfile, publish, versions
 from cpu_pipeline.release.candidate import Builder, Candidate
+from cpu_pipeline.release.failures.write import write_failure
 from cpu_pipeline.release.standing import Overtaken
+from cpu_pipeline.release.tree import REPORT
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs import recorder
@@ -39,6 +41,7 @@ def refresh(
     out: Path,
     *,
     only: Collection[Trigger] = (),
+    allow_paths: Collection[Path] = (),
     jobs: int = 1,
     create_envs: bool = False,
     dry_run: bool = False,
@@ -51,6 +54,7 @@ def refresh(
         store: where built steps are cached.
         out: the directory of `NAME/<version>/` and `NAME/latest`.
         only: react to these triggers alone.
+        allow_paths: directories outside its own that the recipe may read.
         jobs: how many steps may run at once.
         create_envs: create the environments that steps need and that do not exist.
         dry_run: report what would be done, and do nothing.
@@ -61,7 +65,7 @@ def refresh(
         PipelineError: a dry run can't find out what changed; the disk is too full to begin.
     """
     if dry_run:
-        return _preview(find_drift(path, out, only), store)
+        return _preview(find_drift(path, out, only, allow_paths), store)
     with recorder.recording(store, "refresh", path.stem, path, tell) as run:
         run.note(out=str(out.absolute()))
         begun: Refreshed | None = None
@@ -71,7 +75,7 @@ def refresh(
             with store.lock(digest_json(["refresh", str(path.resolve())])), leased(store) as lease:
                 builder = Builder(store, lease, _both(tell, run.tell), jobs)
                 for left in reversed(range(TRIES)):
-                    reconciler = Reconciler(find_drift(path, out, only), builder, out, run)
+                    reconciler = Reconciler(find_drift(path, out, only, allow_paths), builder, out, run)
                     begun = reconciler.result
                     try:
                         result = reconciler.reconcile(create_envs=create_envs)
@@ -210,6 +214,7 @@ class Reconciler:
         decision = decide(judged.verdicts, self.standing, found.manifest, measured(found.built.plan))
         if decision.action == "refuse":
             self._refuse(decision)
+            self._report(judged)
             return
         lock = lockfile.make_lock(found.built, self.builder.store)
         self.standing.require_unmoved()  # the decision compares with what was in service when this refresh began
@@ -230,6 +235,14 @@ class Reconciler:
         lines += [f"  because {cause}" for cause in result.causes]
         lines += [f"  {gate}: {figure}" for gate, figures in result.changes.items() for figure in figures]
         result.says = "\n".join(lines)
+
+    def _report(self, judged: _Judged) -> None:
+        """Write why, beside the versions."""
+        built = judged.candidate.built
+        folder = write_failure(built, judged.verdicts, self.builder, self.out, self.run.id)
+        self.run.note(report=str(folder.absolute()))
+        self.result.report = str(folder / REPORT)
+        self.result.says += f"\n  report: {self.result.report}"
 
     def _hold(self, decision: Decision) -> None:
         result, [rejected] = self.result, decision.reasons

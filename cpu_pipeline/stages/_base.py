@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from cpu_pipeline.core.artifact import Artifact, canonical
 
 if TYPE_CHECKING:
     from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.errors import PipelineError
     from cpu_pipeline.core.figures import Cell, Note, Table
     from cpu_pipeline.core.model_io import Arrays
     from cpu_pipeline.sources._base import Source
@@ -28,6 +29,7 @@ __all__ = [
     "Figure",
     "Inputs",
     "Job",
+    "Progress",
     "Role",
     "Stage",
     "Timer",
@@ -49,6 +51,16 @@ Host = Literal["none", "isa", "machine"]
 
 FindSource = Callable[[str, Mapping[str, object]], "Source"]
 """Make a source of its name and fields."""
+
+
+class Progress(Protocol):
+    """Takes how far a step is; may be called often."""
+
+    def __call__(self, what: str, done: int = 0, total: int = 0) -> None: ...
+
+
+def _nobody(what: str, done: int = 0, total: int = 0) -> None:
+    """Tell nobody."""
 
 
 def _finite(value: object) -> object:
@@ -119,6 +131,8 @@ class Job:
     isa: tuple[str, ...] = ()
     """Instruction sets to build for: the recipe's target, or this machine's (see `host.isa`)."""
     allow: Set[str] = frozenset()
+    progress: Progress = _nobody
+    """Tells who waits how far the step is: what it does, how much is done, and of how much (0: not known)."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,8 @@ class Stage(BaseModel, ABC):
     else why not, in one sentence for people."""
     unkeyed: ClassVar[Set[str]] = frozenset()
     """Options that `judge` uses and `run` does not."""
+    remedies: ClassVar[tuple[str, ...]] = ()
+    """Options to change when a gate fails because of this step, the first to try first; reports name them."""
 
     @abstractmethod
     def gives(self) -> str:
@@ -198,9 +214,25 @@ class Stage(BaseModel, ABC):
         """Name the formats whose backends `run` loads, given each input's format."""
         return frozenset()
 
+    def misfits(self, task: Task) -> list[str]:
+        """Say what does not fit the recipe's task, each as `option: what is wrong`; then nothing is built."""
+        return []
+
     def identity(self, source: FindSource) -> object:
         """Return outside state that the options point at (such as a local folder's digest), for the key."""
         return None
+
+    def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
+        """Tell what `run` or `judge` would refuse, as far as that is known before anything is built.
+
+        `check` and `run` ask it of every step at once. It imports nothing heavy, and may raise an error as well.
+
+        Args:
+            inputs: of a stage that loads, its files (of a model, links to them); of others, what was loaded.
+            out: a directory that is thrown away: where a stage that loads writes what it would give.
+            job: the task and the rows that could be read; nothing can be loaded.
+        """
+        return ()
 
     @abstractmethod
     def run(self, inputs: Inputs, out: Path, job: Job) -> Facts | Mapping[str, Any]:
@@ -222,6 +254,10 @@ class Stage(BaseModel, ABC):
         if cls.facts_model is None:
             return stored
         return cls.facts_model.model_validate_json(canonical(stored), strict=True)
+
+    def trial(self, rows: int) -> Self:
+        """Return the stage with the least work that shows whether it works, for data of at most `rows` rows."""
+        return self
 
     # What follows reads facts: an instance of the stage's own `facts_model`. A stage narrows the type of `facts` to it.
 
@@ -247,6 +283,19 @@ class Stage(BaseModel, ABC):
     def details(self, facts: Any) -> Sequence[Table | Note]:
         """Return what the report shows beside the verdicts: what was measured, and what a reader must know of it."""
         return []
+
+    def losses(self, report: Path, task: Task | None) -> tuple[Sequence[str], int]:
+        """Return the ids of the rows that the candidate answers worse, the worst first, and how many were compared.
+
+        Args:
+            report: the directory that `run` filled.
+            task: the recipe's task.
+        """
+        return (), 0
+
+    def headline(self, facts: Any) -> str:
+        """Write what was measured of the candidate beside the reference, in a few words for a table."""
+        return ""
 
     def cells(self, facts: Any, side: str) -> Sequence[Cell]:
         """Return figures about the input called `side`, for the report's table of all models."""
