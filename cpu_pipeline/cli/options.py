@@ -28,6 +28,14 @@ Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="STEP.OPTION=VALUE", help="Set one option; may be repeated.")
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="STEP", help="Stop at this step; nothing is published.")]
+AllowPaths = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--allow-path", metavar="DIR",
+        help="Let the recipe read this directory or file outside its own folder; may be repeated "
+        "[env: CPU_PIPELINE_ALLOW_PATH].",
+    ),
+]  # fmt: skip
 
 
 def open_store(path: Path | None, remote: str | None = None) -> Store:

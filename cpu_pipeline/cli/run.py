@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cpu_pipeline.cli.options import (
+    AllowPaths,
     Json,
     Recipes,
     RemoteOption,
@@ -36,6 +37,7 @@ def run(
     jobs: Annotated[int, typer.Option(min=1, help="How many steps may run at once.")] = 1,
     until: Until = None,
     sets: Sets = None,
+    allow_paths: AllowPaths = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Go on with the next recipe when one fails.")
     ] = False,
@@ -67,9 +69,10 @@ def run(
         raise RecipeError("--locked builds the whole recipe; leave out --until")
     require_own_names(recipes)
     options = parse_sets(sets)
-    # Every recipe is read before the first is built: a typo in the last one costs nothing.
-    planned = [api.plan(api.load_recipe(recipe, options), until) for recipe in recipes]
+    # Every recipe is read and checked before the first is built: a mistake in the last one costs nothing.
+    planned = [api.plan(api.load_recipe(recipe, options, allow_paths=allow_paths or ()), until) for recipe in recipes]
     opened = open_store(store, store_remote)
+    api.precheck(planned, opened)
     if rebuild:
         return _rebuild(planned, opened, jobs=jobs, create_envs=create_envs, locked=locked, as_json=as_json)
     results: list[RunOutput | FailedRun] = []

@@ -16,8 +16,16 @@ from cpu_pipeline.core.errors import RecipeError, Refused
 Format = Literal["hf", "onnx", "openvino"]
 """The format of a model at its source."""
 
-DATA = (".parquet", ".csv", ".jsonl")
-"""Endings of files that hold rows."""
+DATA = (".parquet", ".jsonl", ".ndjson", ".csv", ".tsv", ".json")
+"""Endings of files that hold rows; those of text may have `.gz` behind them."""
+
+NO_ROWS = frozenset(
+    {"config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "package.json", "state.json"}
+)
+"""JSON files of a data set's repository that hold no rows."""
+
+INFOS = "dataset_infos.json"
+"""Where older data sets describe their columns; newer ones do so in the header of README.md."""
 
 TOKENIZER = frozenset(
     {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
@@ -65,6 +73,15 @@ def is_tokenizer(name: str) -> bool:
 def choose_tokenizer(names: Iterable[str]) -> list[str]:
     """Choose the files of the tokenizer, sorted."""
     return sorted(name for name in names if is_tokenizer(name))
+
+
+def format_of(names: Collection[str]) -> Format:
+    """Tell the format of a model by its files; `hf` where nothing tells."""
+    if any(re.fullmatch(r"(model|pytorch_model).*\.(safetensors|bin)(\.index\.json)?", name) for name in names):
+        return "hf"
+    if any(name.endswith(".onnx") for name in names):
+        return "onnx"
+    return "openvino" if any(name.endswith(".xml") for name in names) else "hf"
 
 
 def choose_model(names: Collection[str], format: Format, where: str) -> list[str]:
@@ -147,6 +164,14 @@ def refuse_pickles(names: Iterable[str], allow: Collection[str], where: str) -> 
         )
 
 
+def data_kind(name: str) -> str | None:
+    """Return the ending in `DATA` that tells how to read a file of rows, without `.gz`; None for any other file."""
+    plain = name.lower()
+    if plain.endswith(".gz") and not plain.endswith(".parquet.gz"):
+        plain = plain.removesuffix(".gz")
+    return next((ending for ending in DATA if plain.endswith(ending)), None)
+
+
 def names_split(name: str, split: str) -> bool:
     """Say whether a file's name has the split (or a word that stands for it) between separators."""
     words = SPLITS.get(split.lower(), (split,))
@@ -154,7 +179,7 @@ def names_split(name: str, split: str) -> bool:
 
 
 def choose_data(names: Collection[str], split: str, config: str | None, where: str) -> list[str]:
-    """Choose README.md and every file that may contain the split, sorted.
+    """Choose every file that may contain the split, and those that describe the data set, sorted.
 
     Args:
         names: the files of the directory or repository.
@@ -165,17 +190,30 @@ def choose_data(names: Collection[str], split: str, config: str | None, where: s
     README.md's header tells which of them do, and `load.rows` reads it offline; rather too many files are chosen.
 
     Raises:
-        RecipeError: no file is .parquet, .csv or .jsonl.
+        RecipeError: no file holds rows that can be read.
     """
-    files = sorted(n for n in names if n.lower().endswith(DATA) and not n.startswith("."))
+    files = sorted(n for n in names if data_kind(n) and not n.startswith(".") and PurePosixPath(n).name not in NO_ROWS)
     if not files:
-        raise RecipeError(f"{where}: no {', '.join(DATA)} file; name a data set that is stored as such files")
+        raise _no_data(names, where)
     if config:
         files = [n for n in files if config in re.split(r"[/.]", n) or names_split(n, config)] or files
     named = [n for n in files if names_split(n, split)]
     nameless = [n for n in files if not any(names_split(n, other) for other in SPLITS)]
-    readme = [n for n in names if n == "README.md"]
-    return sorted(readme + (named or nameless or files))
+    about = [n for n in names if n in ("README.md", INFOS)]
+    return sorted(about + (named or nameless or files))
+
+
+def _no_data(names: Collection[str], where: str) -> RecipeError:
+    scripts = sorted(n for n in names if "/" not in n and n.endswith(".py"))
+    if not scripts:
+        return RecipeError(
+            f"{where}: no file of rows ({', '.join(DATA)}); name a data set that is stored as such files"
+        )
+    return RecipeError(
+        f"{where}: its rows come from a script, {scripts[0]}, and scripts of data sets are not run; the Hub keeps most "
+        f"such data sets as Parquet, too: name the commit that "
+        f"`cpu-pipeline pin --data OWNER/NAME refs/convert/parquet` prints as `revision:`"
+    )
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
+from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.tasks._base import Task
@@ -71,6 +72,22 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Outside:
+    """A path of a recipe that leads out of the recipe's directory."""
+
+    keys: Keys
+    """Where the recipe has it."""
+    where: str
+    """`file:line:column` of it."""
+    written: str
+    """The path as the recipe writes it."""
+    path: Path
+    """Where it leads, without links."""
+    allowed: bool
+    """Whether the user allows it; else it may be shown, and not read."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """Nodes in an order that respects every edge, and the outputs."""
 
@@ -88,6 +105,8 @@ class Plan:
     """What stages can read of the recipe."""
     resolved: Recipe
     """The recipe with the steps of its pipeline as `stages`, the options of `with:` and --set merged into them."""
+    outside: tuple[Outside, ...] = ()
+    """The paths that lead out of the recipe's directory."""
 
     def formats(self, node: Node) -> dict[str, str]:
         """Return the format of each of the node's inputs."""

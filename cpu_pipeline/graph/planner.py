@@ -81,7 +81,7 @@ class Planner:
         self._check_schedule()
         self._check_names()
         task = self._task()
-        nodes = source_nodes(self.recipe)
+        nodes, outside = source_nodes(self.recipe)
         made = {
             step.id: stage
             for number, step in enumerate(self.steps)
@@ -95,7 +95,7 @@ class Planner:
         outputs = self._outputs(nodes)
         self.problems.raise_all()
         recipe, context = self.recipe, self._context(task)
-        plan = Plan(recipe.name, recipe.path, self.value, nodes, outputs, context, self._resolved())
+        plan = Plan(recipe.name, recipe.path, self.value, nodes, outputs, context, self._resolved(), outside)
         return plan if until is None else plan.until(until)
 
     def _check_schedule(self) -> None:

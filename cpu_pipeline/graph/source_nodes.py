@@ -6,27 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from cpu_pipeline import sources, stages
-from cpu_pipeline.graph.paths import below_recipe
-from cpu_pipeline.graph.plan import APART, FIDELITY, Node
+from cpu_pipeline.graph.paths import resolve_path
+from cpu_pipeline.graph.plan import APART, FIDELITY, Node, Outside
 from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
 
-ROWS = ("split", "take", "seed", "columns", "config")
+ROWS = ("split", "take", "without", "seed", "columns", "config")
 """Keys of a data role that say which rows of its files are meant."""
+OUTSIDE = "outside"
+"""Key of a source that says that its paths are meant to lead out of the recipe's directory."""
 
 
-def source_nodes(recipe: RecipeFile[Recipe]) -> dict[str, Node]:
-    """Make the nodes of a recipe's sources.
+def source_nodes(recipe: RecipeFile[Recipe]) -> tuple[dict[str, Node], tuple[Outside, ...]]:
+    """Make the nodes of a recipe's sources; return them with the paths that lead out of the recipe's directory.
 
     Raises:
-        Refused: a path leads out of the recipe's directory.
+        Refused: a path leads out of the recipe's directory, and the user does not allow it.
     """
     builder = _SourceNodes(recipe)
     builder.add_models()
     builder.add_data()
     builder.add_fidelity()
-    return builder.nodes
+    return builder.nodes, tuple(builder.outside)
 
 
 class _SourceNodes:
@@ -35,6 +37,7 @@ class _SourceNodes:
     def __init__(self, recipe: RecipeFile[Recipe]) -> None:
         self.recipe, self.value = recipe, recipe.value
         self.nodes: dict[str, Node] = {}
+        self.outside: list[Outside] = []
 
     def add_models(self) -> None:
         if self.value.tokenizer is not None:
@@ -83,7 +86,9 @@ class _SourceNodes:
         fields = dict(source)
         for key in sources.get(use).path_fields():
             if key in fields:
-                fields[key] = below_recipe(fields[key], (*keys, key), self.recipe)
+                fields[key] = resolve_path(
+                    fields[key], (*keys, key), self.recipe, outside=source.get(OUTSIDE) is True, found=self.outside
+                )
         fields |= {key: value for key, value in (rows or {}).items() if key in sources.get(use).model_fields}
         stage = stages.get("fetch")(**{"source": use, "fields": fields, "want": want})
         for node in self.nodes.values():

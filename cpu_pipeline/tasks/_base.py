@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from cpu_pipeline.core.cells import Kind
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.tasks._feature import SHAPES, Feature
 
@@ -54,8 +55,13 @@ class Task(BaseModel, ABC):
     """True when the outputs have a value (or a vector) for each token: shape (batch, sequence, ...)."""
     columns: ClassVar[Mapping[str, bool]]
     """Column of a row -> whether every row must have it. `id` is always one, and is made when it is missing."""
+    kinds: ClassVar[Mapping[str, Kind]] = {}
+    """Column -> what its cells are, where that is not text: `label` (a name or a number, or a list of them), `number`,
+    or `json` (a list, an object, true or false). A cell of a CSV is text until this says otherwise."""
     metrics: ClassVar[tuple[str, ...]]
     """Metrics it reports, the usual one first."""
+    gold: ClassVar[str | None] = None
+    """The column that has the right answer, so that rows without one are told before the build; None to leave that."""
     percent: ClassVar[bool] = False
     """True when the field prints its metrics in percent; inside they are fractions all the same."""
     pipeline_tag: ClassVar[str]
@@ -81,6 +87,24 @@ class Task(BaseModel, ABC):
     @abstractmethod
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
         """Make features of rows with the tokenizer or processor in the model's directory; cut, but do not pad."""
+
+    def check_model(self, model: Path) -> None:
+        """Check what config.json of a model's directory says against this task, before anything is loaded.
+
+        Raises:
+            RecipeError: the model has the head of another task, or takes fewer tokens than the task feeds it.
+        """
+        from cpu_pipeline.tasks import _head
+
+        _head.check(self.auto_class, getattr(self, "max_seq_length", None), model)
+
+    def check_rows(self, rows: Sequence[Row], model: Path) -> None:
+        """Check rows against config.json of a model's directory: labels that it has; imports nothing heavy.
+
+        Raises:
+            RecipeError: they do not fit.
+        """
+        return
 
     def input_kinds(self, model: Path) -> Mapping[str, InputKind]:
         """List what `encode` gives for the model in a directory, in the order in which exported models take it.

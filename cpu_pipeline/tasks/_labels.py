@@ -7,7 +7,7 @@ from abc import ABC
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.tasks import _tokens
@@ -29,7 +29,9 @@ class LabelTask(Task, ABC):
 
     outputs = ("logits",)
     per_token = False
+    kinds: ClassVar = {"label": "label"}
     metrics = ("accuracy", "f1", "matthews")
+    gold = "label"
 
     def label(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Take a raw row's label, a number from 0 or a name of the model's; nothing where it has none.
@@ -50,6 +52,10 @@ class LabelTask(Task, ABC):
             label = self.labels[label]
         return {"label": label}
 
+    def check_rows(self, rows: Sequence[Row], model: Path) -> None:
+        """Check that the rows' labels are the model's."""
+        check_labels(rows, model)
+
     def decode(
         self, rows: Sequence[Row], features: Sequence[Feature], outputs: Sequence[Arrays], model: Path
     ) -> list[Prediction]:
@@ -65,6 +71,8 @@ class LabelTask(Task, ABC):
                 best = int(np.argmax(logits))
                 share = 1 / float(np.exp(logits - logits[best]).sum())
                 prediction = {"id": prediction["id"], "label": best, "name": names[best], "score": round(share, 6)}
+            if (gold := meant(rows[feature.row].get("label"), names)) != rows[feature.row].get("label"):
+                prediction["gold"] = gold
             predictions.append(prediction)
         return predictions
 
@@ -75,7 +83,9 @@ class LabelTask(Task, ABC):
         for row in rows:
             if "label" not in row:
                 raise _tokens.unlabelled(row, "label")
-            gold, predicted = row["label"], _predicted(row, predictions.get(row["id"], {}))
+            prediction = predictions.get(row["id"], {})
+            gold = prediction.get("gold", row["label"])
+            predicted = _predicted({**row, "label": gold}, prediction)
             entry = {"id": row["id"], "gold": gold, "predicted": predicted, "accuracy": float(gold == predicted)}
             if self.average == "binary":
                 positive = self._positive(type(gold), names)
@@ -126,8 +136,14 @@ def check_labels(rows: Sequence[Row], model: Path) -> None:
         _check_label(row, names)
 
 
+def meant(label: Any, names: Sequence[str]) -> Any:
+    """Say what a label is: a name of the model's first, then a number that is written as text."""
+    digits = isinstance(label, str) and label not in names and label.isascii() and label.isdecimal()
+    return int(label) if digits else label
+
+
 def _check_label(row: Row, names: Sequence[str]) -> None:
-    label = row.get("label")
+    label = meant(row.get("label"), names)
     if isinstance(label, str) and label not in names:
         raise RecipeError(f"row {row['id']}: label {label!r} is not one of the model's: {', '.join(names)}")
     if isinstance(label, int) and label >= len(names):

@@ -41,8 +41,10 @@ class QuestionAnswering(Task):
     outputs = ("start_logits", "end_logits")
     per_token = True
     columns: ClassVar = {"question": True, "context": True, "answers": False}
+    kinds: ClassVar = {"answers": "json"}
     metrics = ("f1", "exact_match", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact")
     percent = True
+    gold = "answers"
     pipeline_tag = "question-answering"
 
     @model_validator(mode="after")

@@ -32,7 +32,9 @@ class SentenceSimilarity(Task):
     outputs = ("last_hidden_state",)
     per_token = True
     columns: ClassVar = {"sentence1": True, "sentence2": True, "score": False}
+    kinds: ClassVar = {"score": "number"}
     metrics = ("spearman", "pearson")
+    gold = "score"
     pipeline_tag = "sentence-similarity"
 
     def row(self, raw: Mapping[str, Any]) -> dict[str, Any]:

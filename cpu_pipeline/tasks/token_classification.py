@@ -32,7 +32,9 @@ class TokenClassification(Task):
     outputs = ("logits",)
     per_token = True
     columns: ClassVar = {"tokens": True, "tags": False}
+    kinds: ClassVar = {"tokens": "json", "tags": "json"}
     metrics = ("f1", "precision", "recall", "accuracy")
+    gold = "tags"
     pipeline_tag = "token-classification"
 
     def row(self, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +60,15 @@ class TokenClassification(Task):
             raise ValueError(f"tag {tag} has no name in the task's {len(self.labels)} `labels`")
         return self.labels[tag]
 
+    def check_rows(self, rows: Sequence[Row], model: Path) -> None:
+        """Check that at least one tag of the rows is a tag of the model's."""
+        known = set(_tokens.labels(model))
+        met = {tag for row in rows for tag in row.get("tags", ())} - {OUTSIDE}
+        if met and not met & known:
+            raise RecipeError(
+                f"the rows' tags ({', '.join(sorted(met))}) and the model's ({', '.join(sorted(known))}) share nothing"
+            )
+
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
         """Tokenise the words; `extra` has, for each word, the position of its first token, or -1 where it was cut.
 
@@ -66,12 +77,7 @@ class TokenClassification(Task):
         """
         import numpy as np
 
-        known = set(_tokens.labels(model))
-        met = {tag for row in rows for tag in row.get("tags", ())} - {OUTSIDE}
-        if met and not met & known:
-            raise RecipeError(
-                f"the rows' tags ({', '.join(sorted(met))}) and the model's ({', '.join(sorted(known))}) share nothing"
-            )
+        self.check_rows(rows, model)
         tokenizer = _tokens.tokenizer(model, _tokens.longest(self, model), prefix_space=True)
         features = []
         for first in range(0, len(rows), _tokens.CHUNK):

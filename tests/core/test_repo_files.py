@@ -13,6 +13,7 @@ from cpu_pipeline.core.repo_files import (
     choose_model,
     choose_tokenizer,
     copy_file,
+    data_kind,
     refuse_pickles,
 )
 
@@ -126,6 +127,7 @@ def test_a_tokenizer_is_its_files_alone() -> None:
         (["rows.jsonl"], "train", None, ["rows.jsonl"]),
         (["train.csv", "test.csv"], "other", None, ["test.csv", "train.csv"]),
         (["constraints.csv", "train.csv"], "train", None, ["train.csv"]),
+        (["a.py", "dataset_infos.json", "train.json.gz"], "train", None, ["dataset_infos.json", "train.json.gz"]),
         (
             ["validation_matched-0.parquet", "train-0.parquet"],
             "validation_matched",
@@ -139,8 +141,26 @@ def test_data_files_of_a_split(names: list[str], split: str, config: str | None,
 
 
 def test_a_data_set_without_data_files_is_named() -> None:
-    with pytest.raises(RecipeError, match=r"no \.parquet"):
-        choose_data(["README.md", "squad.py"], "train", None, "d")
+    with pytest.raises(RecipeError, match=r"d: no file of rows \(\.parquet, "):
+        choose_data(["README.md", "rows.arrow", "dataset_infos.json", "sub/squad.py"], "train", None, "d")
+
+
+def test_a_data_set_of_a_script_is_refused_with_the_way_out() -> None:
+    with pytest.raises(RecipeError, match=r"a script, squad\.py, .* `cpu-pipeline pin --data .* refs/convert/parquet`"):
+        choose_data(["README.md", "squad.py", "dataset_infos.json"], "train", None, "d")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.CSV", ".csv"), ("a.jsonl.gz", ".jsonl"), ("a.json", ".json"), ("a.tsv.gz", ".tsv"), ("a.parquet", ".parquet")],
+)
+def test_kinds_of_data_files(name: str, kind: str) -> None:
+    assert data_kind(name) == kind
+
+
+@pytest.mark.parametrize("name", ["a.parquet.gz", "a.txt", "a.gz", "a.csv.zip", "csv", "a.jsonl.zst"])
+def test_other_files_hold_no_rows(name: str) -> None:
+    assert data_kind(name) is None
 
 
 def test_a_copy_is_no_link(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_problems_of_recipe_and_pipeline_are_told_together(plan: Planner) -> Non
     assert any("ours.yaml:4:6: stages.1.id: two steps are called `float`" in line for line in lines)
 
 
-@pytest.mark.parametrize("written", ["../model", "/model", "a/../../model", "a/../b"])
+@pytest.mark.parametrize("written", ["../model", "/model", "a/../../model", "~/model"])
 def test_paths_stay_below_the_recipe(plan: Planner, written: str) -> None:
     with pytest.raises(Refused, match=r"toy\.yaml:1:9: model\.folder: "):
         plan(HEAD.replace("folder: model", f"folder: {written}") + "stages:\n  - {id: float, use: export.onnx}\n")

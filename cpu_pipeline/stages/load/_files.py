@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -22,12 +23,27 @@ def collect(files: Artifact, tokenizer: Artifact | None, out: Path, weights: boo
         out: the directory to fill.
         weights: whether checkpoints' weights go with them.
     """
+    for name, path in _chosen(files, tokenizer):
+        if weights or not (is_weights(name) or any(fnmatchcase(path.name, each) for each in PICKLED)):
+            copy_file(path, out / name)
+
+
+def link(files: Artifact, tokenizer: Artifact | None, out: Path) -> None:
+    """Link what `collect` copies; configurations alone are copied, for they are screened in place."""
+    for name, path in _chosen(files, tokenizer):
+        if name.endswith(".json") and "config" in path.name:
+            copy_file(path, out / name)
+        else:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).symlink_to(path.resolve())
+
+
+def _chosen(files: Artifact, tokenizer: Artifact | None) -> Iterator[tuple[str, Path]]:
     for artifact in filter(None, (files, tokenizer)):
         for path in sorted(p for p in artifact.path.rglob("*") if p.is_file()):
             name = path.relative_to(artifact.path).as_posix()
-            wanted = weights or not (is_weights(name) or any(fnmatchcase(path.name, each) for each in PICKLED))
-            if wanted and (tokenizer is None or is_tokenizer(name) == (artifact is tokenizer)):
-                copy_file(path, out / name)
+            if tokenizer is None or is_tokenizer(name) == (artifact is tokenizer):
+                yield name, path
 
 
 def is_weights(name: str) -> bool:

@@ -18,6 +18,8 @@ from cpu_pipeline.tasks._settings import TYPES, settings
 
 SETTINGS = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
 """Files of a tokenizer that hold no vocabulary."""
+SMALL = 4 << 20
+"""Bytes of the largest tokenizer.json that is read before the build."""
 
 
 def complete(folder: Path, config: dict[str, Any]) -> dict[str, int]:
@@ -37,9 +39,7 @@ def complete(folder: Path, config: dict[str, Any]) -> dict[str, int]:
         StageFailed: transformers cannot load them, or cannot make a tokenizer.json of them.
     """
     fast = (folder / FAST).is_file()
-    vocabulary = [name for name in choose_tokenizer(p.name for p in folder.iterdir()) if name not in SETTINGS]
-    if not vocabulary:
-        raise RecipeError("the model has no tokenizer; say where one is: `tokenizer: {hub: ..., revision: ...}`")
+    vocabulary = _vocabulary_files(folder)
     before = read_json(folder / FAST) if fast else {}
     if fast:
         check_fit(before, config)
@@ -117,6 +117,19 @@ def settle_padding(folder: Path, official: Any) -> None:
     write_json(folder / "config.json", {**said, "pad_token_id": number})
 
 
+def precheck(folder: Path) -> None:
+    """Check what can be checked without a library: that there is a tokenizer, and that it fits the model.
+
+    Raises:
+        RecipeError, StageFailed: as `complete` and `check_fit`.
+    """
+    file = folder / FAST
+    if not file.is_file():
+        _vocabulary_files(folder)
+    elif file.stat().st_size <= SMALL:
+        check_fit(read_json(file), read_json(folder / "config.json"))
+
+
 def _widen(path: Path) -> None:
     """Spell what transformers 5 alone understands as version 4 does; 5 reads both, and Optimum still needs 4."""
     config = read_json(path)
@@ -129,6 +142,13 @@ def _widen(path: Path) -> None:
     if change:
         gone = "extra_special_tokens" if "additional_special_tokens" in change else ""
         write_json(path, {**{key: value for key, value in config.items() if key != gone}, **change})
+
+
+def _vocabulary_files(folder: Path) -> list[str]:
+    found = [name for name in choose_tokenizer(p.name for p in folder.iterdir()) if name not in SETTINGS]
+    if not found:
+        raise RecipeError("the model has no tokenizer; say where one is: `tokenizer: {hub: ..., revision: ...}`")
+    return found
 
 
 def _make(folder: Path, official: Any, vocabulary: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
-from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import Format, refuse_pickles
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _configs, _exported, _files, _pickles, _safetensors, _tokenizer
@@ -74,6 +74,19 @@ class LoadModel(Stage):
             return ModelFacts.model_validate({**_kind(config), **weights})  # a model of images or sound reads no text
         return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.complete(out, config)})
 
+    def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
+        """Screen configurations and the headers of the weights, and compare the tokenizer with the model."""
+        _files.link(inputs["files"], inputs.get("tokenizer"), out)
+        if not (out / "config.json").is_file():
+            return
+        yield from _errors(lambda: _configs.screen(out, job.allow))
+        if inputs["files"].format == "part":
+            return
+        if self.format == "hf" and not list(out.glob("pytorch_model*")):
+            yield from _errors(lambda: _screen_weights(out))
+        if not (out / PROCESSOR).is_file() or (out / FAST).is_file():
+            yield from _errors(lambda: _tokenizer.precheck(out))
+
     def _weights(self, out: Path, job: Job) -> dict[str, Any]:
         if self.format != "hf":
             return _exported.settle(out, self.format)
@@ -82,6 +95,13 @@ class LoadModel(Stage):
             refuse_pickles(pickled, job.allow, "the model")
             _pickles.convert(out)
         return _screen_weights(out)
+
+
+def _errors(check: Callable[[], object]) -> Iterator[PipelineError]:
+    try:
+        check()
+    except PipelineError as error:
+        yield error
 
 
 def _screen_weights(out: Path) -> dict[str, Any]:

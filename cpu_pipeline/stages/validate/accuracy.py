@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field
 
-from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.errors import GateFailed, PipelineError, RecipeError
 from cpu_pipeline.core.figures import Cell, Note, Quantity, Table, number
 from cpu_pipeline.core.jsonl import PREDICTIONS, SCORES, read_jsonl, write_jsonl
+from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.runtime.intervals import paired_difference
 from cpu_pipeline.stages._base import Count, Facts, Figure, Inputs, Job, Verdict
 from cpu_pipeline.stages.validate._gate import SIDES, Gate, Side, task_of
 from cpu_pipeline.tasks._base import Score, Task
+from cpu_pipeline.tasks._tokens import unlabelled
 
 SUCCESSOR = 0.01
 """Share of the metric by which an artifact may fall behind the one in service, where the gate allows no drop itself."""
@@ -90,6 +92,19 @@ class ValidateAccuracy(Gate):
     bounds: ClassVar = frozenset({"max_drop", "at_least"})
     unkeyed: ClassVar = frozenset({"metric", "max_drop", "drop", "at_least", "min_rows"})
 
+    def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
+        """Tell a metric that the task does not have, too few rows, and rows without the right answer."""
+        task = task_of(job, "accuracy")
+        if self.metric is not None and self.metric not in task.metrics:
+            yield RecipeError(_no_metric(self.metric, task))
+        if "validation" not in job.data:
+            return
+        rows = read_jsonl(job.data["validation"])
+        if len(rows) < self.min_rows:
+            yield GateFailed(f"{len(rows)} rows, at least {self.min_rows} asked")
+        if task.gold is not None and (bare := next((row for row in rows if task.gold not in row), None)) is not None:
+            yield unlabelled(bare, task.gold)
+
     def run(self, inputs: Inputs, out: Path, job: Job) -> AccuracyFacts:
         """Score both sides; keep each row's scores, and every metric with the interval of its difference.
 
@@ -98,7 +113,7 @@ class ValidateAccuracy(Gate):
         """
         task = task_of(job, "accuracy")
         if self.metric is not None and self.metric not in task.metrics:
-            raise RecipeError(f"the task has no metric `{self.metric}`; it has: {', '.join(task.metrics)}")
+            raise RecipeError(_no_metric(self.metric, task))
         rows = read_jsonl(job.data["validation"])
         scores: dict[Side, Score] = {}
         for side in SIDES:
@@ -203,6 +218,10 @@ class ValidateAccuracy(Gate):
             theirs - ours,
             bound,
         )
+
+
+def _no_metric(metric: str, task: Task) -> str:
+    return f"the task has no metric `{metric}`{did_you_mean(metric, task.metrics)}; it has: {', '.join(task.metrics)}"
 
 
 def _at_least(name: str, value: float | None, bound: float) -> Verdict:
