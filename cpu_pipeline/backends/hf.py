@@ -22,6 +22,8 @@ ENVIRONMENT = "default"
 PRECISIONS = ("float32",)
 ARCHITECTURES = TESTED | MEDIA
 ONLY = False
+ENCODERS = frozenset({"mt5", "t5", "umt5"})
+"""`model_type`s of an encoder with a decoder, whose encoder embeds a text, as sentence-transformers loads them."""
 STATUS = "torch and transformers, pinned and current; what everything else is compared with"
 
 
@@ -57,7 +59,6 @@ def checkpoint(path: Path, head: Head | None) -> Any:
     except ImportError as error:
         raise BackendMissing(f"{path}: loading a checkpoint needs torch and transformers: {error}") from error
 
-    auto_class = head.auto_class if head else "AutoModel"
     transformers.utils.logging.disable_progress_bar()
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
@@ -74,7 +75,9 @@ def checkpoint(path: Path, head: Head | None) -> Any:
             output_loading_info=True,
         )
 
+    auto_class = head.auto_class if head else "AutoModel"
     try:
+        auto_class = _class(path, head)
         try:
             model, report = load("sdpa")
         except ValueError:  # an architecture without it; any other trouble shows again
@@ -87,6 +90,17 @@ def checkpoint(path: Path, head: Head | None) -> Any:
         transformers.utils.logging.set_verbosity(before)
     _check_complete(path, auto_class, head, report)
     return model.eval().requires_grad_(False)
+
+
+def _class(path: Path, head: Head | None) -> str:
+    """Name transformers' class: of a model in ENCODERS the encoder alone, where only its last layer is read."""
+    name = head.auto_class if head else "AutoModel"
+    if name != "AutoModel" or head is None or set(head.outputs) != {"last_hidden_state"}:
+        return name
+    from transformers import PreTrainedConfig
+
+    config, _ = PreTrainedConfig.get_config_dict(path, local_files_only=True)
+    return "AutoModelForTextEncoding" if config.get("model_type") in ENCODERS else name
 
 
 def inputs_of(model: Any, names: Iterable[str] = TOKENS) -> tuple[str, ...]:
@@ -178,6 +192,8 @@ def _check_complete(path: Path, auto_class: str, head: Head | None, report: dict
 def usage(folder: str, head: Head | None) -> str:
     """Write how to load the checkpoint with transformers."""
     name = head.auto_class if head is not None else "AutoModel"
+    if hasattr(head, "embed"):
+        return _usage.sentence_transformers(folder, head)
     if getattr(head, "files", ()):
         return f"""
 import torch

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
-from cpu_pipeline.core.repo_files import Format, refuse_pickles
+from cpu_pipeline.core.repo_files import PICKLE, Format, refuse_pickles
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _configs, _exported, _files, _pickles, _safetensors, _tokenizer
 from cpu_pipeline.stages.load._autotokenizer import FAST
@@ -88,13 +88,15 @@ class LoadModel(Stage):
             yield from _errors(lambda: _tokenizer.precheck(out))
 
     def _weights(self, out: Path, job: Job) -> dict[str, Any]:
-        if self.format != "hf":
-            return _exported.settle(out, self.format)
-        pickled = sorted(p.name for p in out.iterdir() if re.fullmatch(r"pytorch_model.*\.bin(\.index\.json)?", p.name))
-        if pickled:
-            refuse_pickles(pickled, job.allow, "the model")
-            _pickles.convert(out)
-        return _screen_weights(out)
+        pickled = [p for p in (q.relative_to(out) for q in out.rglob("*")) if PICKLE.fullmatch(p.as_posix())]
+        refuse_pickles([p.as_posix() for p in pickled], job.allow, "the model")
+        for folder in sorted({path.parent for path in pickled}):
+            _pickles.convert(out / folder)
+        if self.format == "hf":
+            return _screen_weights(out)
+        for module in sorted(out.glob("*/model.safetensors")):
+            _safetensors.screen(module)
+        return _exported.settle(out, self.format)
 
 
 def _errors(check: Callable[[], object]) -> Iterator[PipelineError]:

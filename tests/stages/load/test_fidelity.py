@@ -192,7 +192,7 @@ def test_padding_that_disturbs_is_named(tmp_path: Path, monkeypatch: pytest.Monk
          for tag in p["tags"]]}, "the tag of word 0 is '.*', and '.*' with transformers"),
         ("question-answering", QuestionAnswering, lambda p: {**p, "prediction_text": "elsewhere"},
          "the answer is 'elsewhere', and '.*' with transformers"),
-        ("sentence-similarity", None, lambda p: {**p, "cosine": p["cosine"] - 0.1}, "the cosine is"),
+        ("sentence-similarity", None, lambda p: {**p, "cosine": p["cosine"] - 0.1}, "cosine is"),
     ],
 )  # fmt: skip
 def test_wrong_post_processing_is_named(
@@ -242,7 +242,5 @@ def test_a_row_that_transformers_cannot_answer_is_named(pair: Any, tmp_path: Pat
         raise ValueError("no answer")
 
     monkeypatch.setattr(fidelity, "_load", lambda *_: type("Model", (), {"forward": refuse, "__call__": refuse})())
-    with pytest.raises(
-        RecipeError, match=r"row '0-0' of data.validation: transformers itself cannot answer it"
-    ):
+    with pytest.raises(RecipeError, match=r"row '0-0' of data.validation: transformers itself cannot answer it"):
         check(original, loaded, "text-classification", tmp_path, validation=rows)
