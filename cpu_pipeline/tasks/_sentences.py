@@ -145,10 +145,10 @@ def tokenizer(model: Path, limit: int, transformer: Transformer) -> Any:
         RecipeError: there is none, or the model takes fewer tokens.
     """
     found = _tokens.tokenizer(model, limit)
-    return _lowering(found) if transformer.lower else found
+    return lowering(found) if transformer.lower else found
 
 
-def _lowering(tokenizer: Any) -> Any:
+def lowering(tokenizer: Any) -> Any:
     """Copy a tokenizer, with a step before its others that lowers a text; special tokens in it are found before."""
     from tokenizers import Tokenizer, normalizers
 
