@@ -6,13 +6,11 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.core.text import did_you_mean
-from cpu_pipeline.engine import rebuild as rebuilding
-from cpu_pipeline.engine.rebuild import Compared
 from cpu_pipeline.engine.result import BuildResult, repaired
 from cpu_pipeline.graph import planner, variants
 from cpu_pipeline.graph.plan import Plan
@@ -20,13 +18,16 @@ from cpu_pipeline.graph.sets import apply_sets
 from cpu_pipeline.recipe import document, reader
 from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
-from cpu_pipeline.refresh import upstream
 from cpu_pipeline.release import candidate, lockfile, publish, versions
 from cpu_pipeline.release.candidate import Builder
 from cpu_pipeline.release.settle import Release
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store, default_root
 from cpu_pipeline.store.runs import recorder
+
+if TYPE_CHECKING:
+    from cpu_pipeline.engine.rebuild import Compared
+    from cpu_pipeline.refresh import upstream
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,8 @@ def rebuild(
         PipelineError: a step failed, in either build.
         Stale: the plan or the cached build differs from the recipe's lock.
     """
+    from cpu_pipeline.engine import rebuild as rebuilding
+
     opened = _opened(store)
     require_locked = _lock_check(planned, locked)
     if create_envs:
@@ -286,6 +289,8 @@ class Upgrade:
         Raises:
             RecipeError: it names other revisions or repositories by now; it is left as it is.
         """
+        from cpu_pipeline.refresh import upstream
+
         upstream.rewrite(self.recipe.path, self.moves)
 
 
@@ -296,6 +301,8 @@ def upgrade(loaded: RecipeFile[Recipe]) -> Upgrade | None:
         RecipeError: the recipe follows no branch, or one that is not there.
         TryAgain: the Hub does not answer.
     """
+    from cpu_pipeline.refresh import upstream
+
     if loaded.value.refresh is None or loaded.value.refresh.follow is None:
         raise RecipeError(f"{loaded.path}: it follows no branch; say which: `refresh: {{follow: main}}`")
     found = upstream.moves(loaded, {"model", "data"})

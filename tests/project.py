@@ -171,7 +171,7 @@ def plugin_installed(version: int = 1) -> Iterator[None]:
     from cpu_pipeline.recipe import reader
 
     def forget() -> None:
-        registry.entry_points.cache_clear()
+        registry.added_entry_points.cache_clear()
         reader.the_schema.cache_clear()
         for kind in (backends, sources, stages, tasks):
             for known in (value for value in vars(kind).values() if isinstance(value, registry.Registry)):
