@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.core.text import did_you_mean
+from cpu_pipeline.engine import preview
 from cpu_pipeline.engine.result import BuildResult, repaired
 from cpu_pipeline.graph import planner, variants
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.graph.sets import apply_sets
-from cpu_pipeline.recipe import document, reader
+from cpu_pipeline.recipe import reader
 from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.release import candidate, lockfile, publish, versions
@@ -27,6 +28,7 @@ from cpu_pipeline.store.runs import recorder
 
 if TYPE_CHECKING:
     from cpu_pipeline.engine.rebuild import Compared
+    from cpu_pipeline.graph.check import CheckResult
     from cpu_pipeline.refresh import upstream
 
 
@@ -46,17 +48,23 @@ class Outcome:
     """Why it was not put into service; empty where it was."""
 
 
-def load_recipe(path: Path | str, options: Mapping[str, Mapping[str, Any]] | None = None) -> RecipeFile[Recipe]:
+def load_recipe(
+    path: Path | str,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    allow_paths: Sequence[Path | str] = (),
+) -> RecipeFile[Recipe]:
     """Read and check a recipe.
 
     Args:
         path: a file, or the bare name of a recipe that the package ships.
         options: step id, or `data.ROLE` -> option -> value, over the file's own.
+        allow_paths: directories outside its own that the recipe may read, besides those of CPU_PIPELINE_ALLOW_PATH.
 
     Raises:
         RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
     """
-    return apply_sets(reader.load_recipe(Path(path)), options)
+    return apply_sets(reader.load_recipe(Path(path), map(Path, allow_paths)), options)
 
 
 def plan(
@@ -323,18 +331,42 @@ def check_lock(planned: Plan) -> Path:
     return path
 
 
-def check(path: Path) -> None:
-    """Check the file of a recipe or of a pipeline: its schema, its options, and that its steps fit together.
+def check(path: Path, *, allow_paths: Sequence[Path | str] = (), recipe_only: bool = False) -> CheckResult:
+    """Check the file of a recipe or of a pipeline, and the models and rows of this machine that a recipe names.
+
+    Args:
+        path: the file.
+        allow_paths: directories outside its own that a recipe may read.
+        recipe_only: look at no model and no rows.
 
     Raises:
-        RecipeError: every problem, one a line.
-        Refused: a path leads outside.
+        PipelineError: every problem, one a line, of the class that a build would meet first.
+        Refused: a path leads outside, neither allowed nor marked with `outside: true`.
     """
-    written = document.read_document(path).value
-    if isinstance(written, Mapping) and written.keys() & ("model", "task", "data", "pipeline"):
-        plan(load_recipe(path))
-    else:
-        planner.check_pipeline(reader.load_pipeline_file(path))
+    from cpu_pipeline.graph import check as checking
+
+    return checking.check(path, map(Path, allow_paths), recipe_only=recipe_only)
+
+
+def precheck(plans: Sequence[Plan], store: Store | Path | str | None = None) -> None:
+    """Tell what a build of these plans would refuse, as far as that is known before the first step is built.
+
+    Args:
+        plans: the plans.
+        store: the store, or its directory; what it has is not looked at again.
+
+    Raises:
+        PipelineError: every problem of every plan, one a line, of the class that the builds would meet first.
+    """
+    opened = _opened(store)
+    cached = [{seen.node.id for seen in preview.look(each, opened) if seen.state == "cached"} for each in plans]
+    pending = [(each, known) for each, known in zip(plans, cached, strict=True) if len(known) < len(each.nodes)]
+    if not pending:
+        return
+    from cpu_pipeline.graph import precheck as graph_precheck
+
+    checked = [graph_precheck.precheck(each, known) for each, known in pending]
+    graph_precheck.Checked(tuple(finding for one in checked for finding in one.findings), ()).require()
 
 
 def rollback(

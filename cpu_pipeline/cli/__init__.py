@@ -6,7 +6,8 @@ import io
 import os
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -28,41 +29,54 @@ from cpu_pipeline.cli import (
     store,
     verify,
 )
+from cpu_pipeline.cli._help import GroupedCommands
 from cpu_pipeline.cli.output import fail, hush, patient
 from cpu_pipeline.core import signals
 from cpu_pipeline.core.errors import BUG, BackendMissing, PipelineError, interruption
 
 app = typer.Typer(
     name="cpu-pipeline",
+    cls=GroupedCommands,
     help="Build CPU-ready artifacts from Hugging Face models, as recipes say: cached, and checked before they go out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("plan")(plan.plan)
-app.command("lock")(lock.lock)
-app.command("refresh")(refresh.refresh)
-app.command("check")(plan.check)
-app.command("init")(init.init)
-app.command("pin")(init.pin)
-app.command("score")(score.score)
-app.command("verify")(verify.verify)
-app.command("diff")(diff.diff)
-app.command("history")(history.history)
-app.command("status")(history.status)
-app.command("rollback")(history.rollback)
-app.command("schedule")(schedule.schedule)
-app.command("stages")(catalog.list_stages)
-app.command("backends")(catalog.list_backends)
-app.command("tasks")(catalog.list_tasks)
-app.command("schema")(catalog.print_schema)
+BUILD, INSPECT, SERVE, CATALOGUE, MACHINE = (
+    "Build", "Look before and after", "Keep in service", "What there is", "This machine"
+)  # fmt: skip
+"""Groups of commands in the help."""
+
+
+def _add(group: str, name: str, function: Callable[..., Any], about: str) -> None:
+    app.command(name, rich_help_panel=group, short_help=about)(function)
+
+
+_add(BUILD, "init", init.init, "Write a first recipe for a model and its data.")
+_add(BUILD, "check", plan.check, "Tell what a build of a recipe would refuse.")
+_add(BUILD, "run", run.run, "Build recipes, check the results, publish them.")
+_add(BUILD, "plan", plan.plan, "Show what a build would do, and why.")
+_add(BUILD, "lock", lock.lock, "Write a recipe's lock, or check it.")
+_add(INSPECT, "diff", diff.diff, "Compare two versions or runs.")
+_add(INSPECT, "verify", verify.verify, "Hash a version again, and check where it is from.")
+_add(INSPECT, "history", history.history, "List runs, and the versions of an artifact.")
+_add(INSPECT, "score", score.score, "Score predictions made anywhere.")
+_add(SERVE, "status", history.status, "Show what is in service, and how old it is.")
+_add(SERVE, "refresh", refresh.refresh, "Rebuild what changed; promote it if it is as good.")
+_add(SERVE, "rollback", history.rollback, "Put an earlier version back into service.")
+_add(SERVE, "schedule", schedule.schedule, "Print a file that refreshes on a schedule.")
+_add(CATALOGUE, "pipelines", catalog.list_pipelines, "Pipelines: what each needs, and its steps.")
+_add(CATALOGUE, "tasks", catalog.list_tasks, "Tasks: columns, metrics, options.")
+_add(CATALOGUE, "stages", catalog.list_stages, "Stages that steps can use, with their options.")
+_add(CATALOGUE, "backends", catalog.list_backends, "Formats, and how each is run.")
+_add(CATALOGUE, "schema", catalog.print_schema, "The JSON Schema of recipes, for editors.")
+_add(CATALOGUE, "pin", init.pin, "The commit of a branch on the Hub.")
 app.command("docs", hidden=True)(docs.docs)
-app.command("doctor")(doctor.doctor)
-app.add_typer(bench.app, name="bench")
-app.add_typer(store.app, name="store")
-app.add_typer(env.app, name="env")
+_add(MACHINE, "doctor", doctor.doctor, "The CPU, versions, and what works here.")
+app.add_typer(env.app, name="env", rich_help_panel=MACHINE, short_help="Environments that some stages need.")
+app.add_typer(store.app, name="store", rich_help_panel=MACHINE, short_help="The store of cached steps.")
+app.add_typer(bench.app, name="bench", rich_help_panel=MACHINE, short_help="Measurements for people.")
 
 
 def _version(wanted: bool) -> None:

@@ -91,6 +91,10 @@ class CheckedFile(TypedDict):
     """0 when it is valid."""
     says: list[str]
     """Its problems; empty when it is valid."""
+    outside: list[str]
+    """Paths that lead out of the recipe's folder, and whether they are allowed."""
+    unread: list[str]
+    """Models and rows that were not looked at, each with the reason."""
 
 
 class PublishedOutput(TypedDict):
@@ -253,6 +257,47 @@ class CatalogEntry(TypedDict):
     """What it does, in one line."""
     options: list[OptionEntry]
     """Its options."""
+
+
+class TaskEntry(TypedDict):
+    """A task."""
+
+    name: str
+    """Its name in recipes."""
+    about: str
+    """What it does, in one line."""
+    aliases: list[str]
+    """Other names that recipes may use."""
+    columns: dict[str, bool]
+    """Column of a row -> whether every row must have it."""
+    metrics: dict[str, str]
+    """Metric, the usual one first -> `higher` or `lower`: which is better."""
+    options: list[OptionEntry]
+    """Its options."""
+
+
+class PipelineStep(TypedDict):
+    """One step of a pipeline."""
+
+    id: str
+    """Its name."""
+    use: str
+    """Its stage."""
+    options: dict[str, Any]
+    """Its options."""
+
+
+class PipelineEntry(TypedDict):
+    """A pipeline."""
+
+    name: str
+    """Its name in recipes."""
+    about: str
+    """What comes out, in one sentence."""
+    needs: list[str]
+    """What a recipe must have for it: `data.validation`, `teacher`, ..."""
+    steps: list[PipelineStep]
+    """Its steps, in order."""
 
 
 @extends(BackendSupport)
@@ -455,7 +500,8 @@ OUTPUTS = {
     "rollback": Output(RollbackOutput),
     "stages": Output(list[CatalogEntry]),
     "backends": Output(list[BackendEntry]),
-    "tasks": Output(list[CatalogEntry]),
+    "tasks": Output(list[TaskEntry]),
+    "pipelines": Output(list[PipelineEntry]),
     "doctor": Output(DoctorOutput),
     "bench padding": Output(PaddingOutput),
     "store list": Output(list[StoredRecord], "The most recently used first."),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cpu_pipeline.cli.options import Recipes, RemoteOption, StoreOption, open_store
+from cpu_pipeline.cli.options import AllowPaths, Recipes, RemoteOption, StoreOption, open_store
 
 if TYPE_CHECKING:
     from cpu_pipeline.api import Upgrade
@@ -22,6 +22,7 @@ def lock(
         bool,
         typer.Option("--upgrade", help="First set each revision to the newest one of the branch of `refresh.follow`."),
     ] = False,
+    allow_paths: AllowPaths = None,
     store: StoreOption = None,
     store_remote: RemoteOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="How many steps may run at once.")] = 1,
@@ -37,7 +38,7 @@ def lock(
 
     if check and upgrade:
         raise RecipeError("--check changes nothing; leave out --upgrade")
-    loaded = [api.load_recipe(recipe) for recipe in recipes]
+    loaded = [api.load_recipe(recipe, allow_paths=allow_paths or ()) for recipe in recipes]
     opened = open_store(store, store_remote)
     upgrades = [api.upgrade(recipe) if upgrade else None for recipe in loaded]
     planned = [api.plan(new.recipe if new else old) for old, new in zip(loaded, upgrades, strict=True)]

@@ -52,6 +52,14 @@ NoMeasure = Annotated[
     bool,
     typer.Option("--no-measure", help="Leave out what measures time, as --skip does; nothing is promoted."),
 ]
+AllowPaths = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--allow-path", metavar="DIR",
+        help="Let the recipe read this directory or file outside its own folder; may be repeated "
+        "[env: CPU_PIPELINE_ALLOW_PATH].",
+    ),
+]  # fmt: skip
 
 
 def open_store(path: Path | None, remote: str | None = None) -> Store:

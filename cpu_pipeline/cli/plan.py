@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cpu_pipeline.cli.options import Json, RemoteOption, Sets, StoreOption, Until, open_store, parse_sets
+from cpu_pipeline.cli.options import AllowPaths, Json, RemoteOption, Sets, StoreOption, Until, open_store, parse_sets
 
 if TYPE_CHECKING:
     from cpu_pipeline.cli.json_outputs import CheckedFile, PlanOutput
+    from cpu_pipeline.graph.plan import Outside
 
 
 def plan(
@@ -19,15 +20,21 @@ def plan(
     store_remote: RemoteOption = None,
     until: Until = None,
     sets: Sets = None,
+    allow_paths: AllowPaths = None,
     as_json: Json = False,
 ) -> None:
     """Show every step as cached, to build, or depending on another's outcome, and why."""
-    from cpu_pipeline import api
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.engine import preview
+    from cpu_pipeline.graph import variants
+    from cpu_pipeline.graph.planner import make_plan
+    from cpu_pipeline.graph.sets import apply_sets
+    from cpu_pipeline.recipe.reader import load_recipe
 
-    planned = api.plan(api.load_recipe(recipe, parse_sets(sets)), until)
+    planned = make_plan(apply_sets(load_recipe(recipe, allow_paths or ()), parse_sets(sets)))
+    if until is not None:
+        planned = variants.until(planned, until)
     seen = list(preview.look(planned, open_store(store, store_remote)))
     if as_json:
         result: PlanOutput = {
@@ -53,28 +60,48 @@ def plan(
 
 def check(
     files: Annotated[list[Path], typer.Argument(help="Recipe and pipeline files.")],
+    allow_paths: AllowPaths = None,
+    recipe_only: Annotated[
+        bool, typer.Option("--recipe-only", help="Check what the files say alone; read no model and no rows.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
-    """Check recipes and pipelines: schema, options, and how steps fit together. For editors, hooks and CI."""
-    from cpu_pipeline import api
+    """Check recipes and pipelines, and the models and rows that they name: all that is known before a build.
+
+    Nothing is built and nothing is downloaded. Exit code and messages are those that the build would give.
+    """
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import fail
     from cpu_pipeline.core.errors import PipelineError
+    from cpu_pipeline.graph.check import check as check_file
 
     worst = 0
     results: list[CheckedFile] = []
     for file in files:
         try:
-            api.check(file)
+            found = check_file(file, allow_paths or (), recipe_only=recipe_only)
         except PipelineError as error:
             worst = max(worst, error.exit_code)
-            results.append({"file": str(file), "exit_code": error.exit_code, "says": str(error).splitlines()})
+            results.append({"file": str(file), "exit_code": error.exit_code, "says": str(error).splitlines(),
+                            "outside": [], "unread": []})  # fmt: skip
             if not as_json:
                 fail(error)
         else:
-            results.append({"file": str(file), "exit_code": 0, "says": []})
+            outside = [_outside(path) for path in found.outside]
+            results.append({"file": str(file), "exit_code": 0, "says": [], "outside": outside,
+                            "unread": list(found.unread)})  # fmt: skip
             if not as_json:
-                print(f"ok  {file}")
+                print(f"ok  {file}" + (f"  (not read: {'; '.join(found.unread)})" if found.unread else ""))
+                for line in outside:
+                    print(f"    {line}")
     if as_json:
         print_json(results)
     return worst
+
+
+def _outside(path: Outside) -> str:
+    from cpu_pipeline.graph.paths import allow_option
+
+    name = ".".join(map(str, path.keys))
+    end = "allowed" if path.allowed else f"not read; a build needs {allow_option(path.path)}"
+    return f"outside  {path.where}: {name}: {path.path} ({end})"

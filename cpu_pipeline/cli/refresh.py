@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cpu_pipeline.cli.options import Json, RemoteOption, StoreOption, open_store, require_own_names
+from cpu_pipeline.cli.options import AllowPaths, Json, RemoteOption, StoreOption, open_store, require_own_names
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.errors import PipelineError
@@ -32,6 +32,7 @@ def refresh(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Go on with the next recipe when one fails or is refused.")
     ] = False,
+    allow_paths: AllowPaths = None,
     store: StoreOption = None,
     store_remote: RemoteOption = None,
     out: Annotated[Path, typer.Option(help="The directory of NAME/<version>/ and NAME/latest.")] = Path("artifacts"),
@@ -60,7 +61,15 @@ def refresh(
     def refresh_one(path: Path) -> int:
         with Progress(quiet=as_json) as tell:
             result = reconcile.refresh(
-                path, opened, out, only=triggers, jobs=jobs, create_envs=create_envs, dry_run=dry_run, tell=tell
+                path,
+                opened,
+                out,
+                only=triggers,
+                allow_paths=allow_paths or (),
+                jobs=jobs,
+                create_envs=create_envs,
+                dry_run=dry_run,
+                tell=tell,
             )
         return report(result)
 

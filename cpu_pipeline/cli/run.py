@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cpu_pipeline.cli.options import (
+    AllowPaths,
     Json,
     Limit,
     NoMeasure,
@@ -40,6 +41,7 @@ def run(
     skip: Skip = None,
     no_measure: NoMeasure = False,
     sets: Sets = None,
+    allow_paths: AllowPaths = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Go on with the next recipe when one fails.")
     ] = False,
@@ -76,12 +78,11 @@ def run(
         _require_whole(limit=limit, until=until, skip=skip, no_measure=no_measure or None)
     require_own_names(recipes)
     options = parse_sets(sets)
-    # Every recipe is read before the first is built: a typo in the last one costs nothing.
-    planned = [
-        api.plan(api.load_recipe(recipe, options), until, limit=limit, skip=skip or (), measure=not no_measure)
-        for recipe in recipes
-    ]
+    # Every recipe is read and checked before the first is built: a mistake in the last one costs nothing.
+    loaded = [api.load_recipe(recipe, options, allow_paths=allow_paths or ()) for recipe in recipes]
+    planned = [api.plan(one, until, limit=limit, skip=skip or (), measure=not no_measure) for one in loaded]
     opened = open_store(store, store_remote)
+    api.precheck(planned, opened)
     if rebuild:
         return _rebuild(planned, opened, jobs=jobs, create_envs=create_envs, locked=locked, as_json=as_json)
     early = Early(opened, out, jobs=jobs, create_envs=create_envs, keep_going=keep_going)

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,17 @@ def digest_file(path: Path) -> str:
     """Digest one file's bytes (sha256, hex)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_resting(path: Path) -> str:
+    """Digest one file's bytes, once in this process for as long as inode, size and times say that it rests."""
+    seen = path.stat()
+    return _digest_of(path, (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns))
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(path: Path, _: tuple[int, ...]) -> str:
+    return digest_file(path)
 
 
 def list_tree(root: Path) -> dict[str, tuple[int, str]]:

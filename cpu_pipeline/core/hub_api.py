@@ -210,6 +210,13 @@ def cached(commit: RepoCommit, file: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
+def has_cache(commit: RepoCommit) -> bool:
+    """Say whether huggingface_hub's cache may hold files of a repository, without importing the library."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    return (cache.expanduser() / f"{commit.kind}s--{commit.repo.replace('/', '--')}").is_dir()
+
+
 def save_listing(commit: RepoCommit, listing: Listing) -> None:
     """Save a commit's listing beside huggingface_hub's cache: offline, it shows which files are missing."""
     path = _listing_path(commit)

@@ -16,8 +16,16 @@ from cpu_pipeline.core.errors import RecipeError, Refused
 Format = Literal["hf", "onnx", "openvino"]
 """The format of a model at its source."""
 
-DATA = (".parquet", ".csv", ".jsonl")
-"""Endings of files that hold rows."""
+DATA = (".parquet", ".jsonl", ".ndjson", ".csv", ".tsv", ".json")
+"""Endings of files that hold rows; those of text may have `.gz` behind them."""
+
+NO_ROWS = frozenset(
+    {"config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "package.json", "state.json"}
+)
+"""JSON files of a data set's repository that hold no rows."""
+
+INFOS = "dataset_infos.json"
+"""Where older data sets describe their columns; newer ones do so in the header of README.md."""
 
 TOKENIZER = frozenset(
     {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
@@ -33,8 +41,11 @@ CHAFF = re.compile(
 )
 """JSON at the top of a checkpoint that no model needs, or that belongs to weights which have a rule of their own."""
 
-MODULE = re.compile(r"\d+_[A-Za-z]+/(config\.json|model\.safetensors)")
-"""Files of sentence-transformers' modules, such as 1_Pooling/config.json."""
+MODULE = re.compile(r"\d+_\w+/(config\.json|model\.safetensors)")
+"""Files of sentence-transformers' modules, such as 1_Pooling/config.json and 2_Dense/model.safetensors."""
+
+PICKLE = re.compile(r"(\d+_\w+/)?pytorch_model.*\.bin(\.index\.json)?")
+"""Pickled weights, of the model or of such a module."""
 
 SPLITS = {
     "train": ("train", "training"),
@@ -67,6 +78,15 @@ def choose_tokenizer(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if is_tokenizer(name))
 
 
+def format_of(names: Collection[str]) -> Format:
+    """Tell the format of a model by its files; `hf` where nothing tells."""
+    if any(re.fullmatch(r"(model|pytorch_model).*\.(safetensors|bin)(\.index\.json)?", name) for name in names):
+        return "hf"
+    if any(name.endswith(".onnx") for name in names):
+        return "onnx"
+    return "openvino" if any(name.endswith(".xml") for name in names) else "hf"
+
+
 def choose_model(names: Collection[str], format: Format, where: str) -> list[str]:
     """Choose the files of a model in `format`, its tokenizer's included, sorted.
 
@@ -83,9 +103,16 @@ def choose_model(names: Collection[str], format: Format, where: str) -> list[str
     if "config.json" not in names:
         raise RecipeError(f"{where}: no config.json; name a folder or repository that holds a model")
     common = {n for n in names if "/" not in n and n.endswith(".json") and not CHAFF.fullmatch(n)}
-    common |= {n for n in names if is_tokenizer(n) or MODULE.fullmatch(n)}
+    common |= {n for n in names if is_tokenizer(n)} | _modules(names)
     weights = {"hf": _hf, "onnx": _onnx, "openvino": _openvino}[format](set(names), where)
     return sorted(common | weights)
+
+
+def _modules(names: Collection[str]) -> set[str]:
+    """Choose the files of sentence-transformers' modules; pickled weights where one has no others."""
+    pickled = {n for n in names if re.fullmatch(r"\d+_\w+/pytorch_model\.bin", n)}
+    safe = {n for n in names if MODULE.fullmatch(n)}
+    return safe | {n for n in pickled if str(PurePosixPath(n).with_name("model.safetensors")) not in safe}
 
 
 def _hf(names: set[str], where: str) -> set[str]:
@@ -139,12 +166,21 @@ def refuse_pickles(names: Iterable[str], allow: Collection[str], where: str) -> 
     Raises:
         Refused: the message names the line that would allow it.
     """
-    pickled = [name for name in names if re.fullmatch(r"pytorch_model.*\.bin(\.index\.json)?", name)]
+    pickled = sorted((name for name in names if PICKLE.fullmatch(name)), key=lambda name: ("/" in name, name))
     if pickled and "pickle" not in allow:
+        whose = f"the only weights of {pickled[0].partition('/')[0]}" if "/" in pickled[0] else "its only weights"
         raise Refused(
-            f"{where}: its only weights are pickled ({pickled[0]}), and a pickle can run code; choose a revision with "
+            f"{where}: {whose} are pickled ({pickled[0]}), and a pickle can run code; choose a revision with "
             f"model.safetensors, or say `allow: [pickle]` in the recipe if you trust it"
         )
+
+
+def data_kind(name: str) -> str | None:
+    """Return the ending in `DATA` that tells how to read a file of rows, without `.gz`; None for any other file."""
+    plain = name.lower()
+    if plain.endswith(".gz") and not plain.endswith(".parquet.gz"):
+        plain = plain.removesuffix(".gz")
+    return next((ending for ending in DATA if plain.endswith(ending)), None)
 
 
 def names_split(name: str, split: str) -> bool:
@@ -154,7 +190,7 @@ def names_split(name: str, split: str) -> bool:
 
 
 def choose_data(names: Collection[str], split: str, config: str | None, where: str) -> list[str]:
-    """Choose README.md and every file that may contain the split, sorted.
+    """Choose every file that may contain the split, and those that describe the data set, sorted.
 
     Args:
         names: the files of the directory or repository.
@@ -165,17 +201,30 @@ def choose_data(names: Collection[str], split: str, config: str | None, where: s
     README.md's header tells which of them do, and `load.rows` reads it offline; rather too many files are chosen.
 
     Raises:
-        RecipeError: no file is .parquet, .csv or .jsonl.
+        RecipeError: no file holds rows that can be read.
     """
-    files = sorted(n for n in names if n.lower().endswith(DATA) and not n.startswith("."))
+    files = sorted(n for n in names if data_kind(n) and not n.startswith(".") and PurePosixPath(n).name not in NO_ROWS)
     if not files:
-        raise RecipeError(f"{where}: no {', '.join(DATA)} file; name a data set that is stored as such files")
+        raise _no_data(names, where)
     if config:
         files = [n for n in files if config in re.split(r"[/.]", n) or names_split(n, config)] or files
     named = [n for n in files if names_split(n, split)]
     nameless = [n for n in files if not any(names_split(n, other) for other in SPLITS)]
-    readme = [n for n in names if n == "README.md"]
-    return sorted(readme + (named or nameless or files))
+    about = [n for n in names if n in ("README.md", INFOS)]
+    return sorted(about + (named or nameless or files))
+
+
+def _no_data(names: Collection[str], where: str) -> RecipeError:
+    scripts = sorted(n for n in names if "/" not in n and n.endswith(".py"))
+    if not scripts:
+        return RecipeError(
+            f"{where}: no file of rows ({', '.join(DATA)}); name a data set that is stored as such files"
+        )
+    return RecipeError(
+        f"{where}: its rows come from a script, {scripts[0]}, and scripts of data sets are not run; the Hub keeps most "
+        f"such data sets as Parquet, too: name the commit that "
+        f"`cpu-pipeline pin --data OWNER/NAME refs/convert/parquet` prints as `revision:`"
+    )
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -205,10 +254,14 @@ WEIGHTS = (
 
 
 def carry(source: Path, out: Path) -> None:
-    """Copy everything but weights (config, tokenizer, pooling, ...) from one model directory to another."""
+    """Copy everything but the model's weights from one model directory to another: config, tokenizer, pooling, ...
+
+    The weights of sentence-transformers' modules go with them: no format has these layers in its own.
+    """
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)
-        if path.is_dir() or any(fnmatchcase(part, pattern) for part in name.parts for pattern in WEIGHTS):
+        weights = any(fnmatchcase(part, pattern) for part in name.parts for pattern in WEIGHTS)
+        if path.is_dir() or (weights and not MODULE.fullmatch(name.as_posix())):
             continue
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, out / name)

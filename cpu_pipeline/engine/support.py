@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from cpu_pipeline import backends, stages, tasks
 from cpu_pipeline.core import hub_api as hub
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.repo_files import format_of
 from cpu_pipeline.engine import environments, packages
 from cpu_pipeline.engine.environments import DEFAULT
 from cpu_pipeline.recipe import reader
@@ -110,11 +111,15 @@ def formats_of(stage: type[Stage]) -> set[str]:
 
 
 def model(name: str) -> Model:
-    """Describe the model of a recipe, or of a repository of the Hub, by its config.json.
+    """Describe the model of a recipe, of a folder, or of a repository of the Hub, by its config.json.
 
     Raises:
         RecipeError: the recipe or repository does not exist, or has no config.json with a `model_type`.
     """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        names = [path.name for path in folder.iterdir()]
+        return _describe({"folder": folder, "format": format_of(names)}, Path())
     if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file() or "/" not in name:
         recipe = reader.load_recipe(Path(name))
         return _describe(recipe.value.model, recipe.path.parent)

@@ -9,12 +9,15 @@ from pathlib import Path
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
+from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.tasks._base import Task
 
 NOT_MODELS = frozenset({"files", "rows", "predictions", "report"})
 """Formats that the next step does not take by default."""
+FIDELITY = "model:fidelity"
+"""The node that compares the reference with transformers itself."""
 APART = "data"
 """The node that checks that no two data roles share a row."""
 
@@ -69,6 +72,22 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Outside:
+    """A path of a recipe that leads out of the recipe's directory."""
+
+    keys: Keys
+    """Where the recipe has it."""
+    where: str
+    """`file:line:column` of it."""
+    written: str
+    """The path as the recipe writes it."""
+    path: Path
+    """Where it leads, without links."""
+    allowed: bool
+    """Whether the user allows it; else it may be shown, and not read."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """Nodes in an order that respects every edge, and the outputs."""
 
@@ -86,6 +105,8 @@ class Plan:
     """What stages can read of the recipe."""
     resolved: Recipe
     """The recipe with the steps of its pipeline as `stages`, the options of `with:` and --set merged into them."""
+    outside: tuple[Outside, ...] = ()
+    """The paths that lead out of the recipe's directory."""
     withheld: Withheld | None = None
     """Why its outputs are never put into service; None where they are once every gate passed."""
     remembered_as: str = ""
@@ -119,6 +140,8 @@ class Plan:
         wanted = self.ancestors(step)
         if APART in self.nodes and len({n for n in wanted if n.startswith("data.") and ":" not in n}) > 1:
             wanted |= self.ancestors(APART)
+        if FIDELITY in self.nodes and "model" in wanted - {step}:
+            wanted |= self.ancestors(FIDELITY)
         nodes = {
             name: replace(node, after=tuple(n for n in node.after if n in wanted))
             for name, node in self.nodes.items()

@@ -20,6 +20,7 @@ from cpu_pipeline.recipe.cron import parse_cron
 from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.reader import RecipeFile, load_pipeline
 from cpu_pipeline.recipe.spec import RESERVED, ROLES, Pipeline, Recipe, Step
+from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.tasks._base import Task
 
 
@@ -80,12 +81,13 @@ class Planner:
         self._check_schedule()
         self._check_names()
         task = self._task()
-        nodes = source_nodes(self.recipe)
+        nodes, outside = source_nodes(self.recipe)
         made = {
             step.id: stage
             for number, step in enumerate(self.steps)
             if (stage := make_stage(self.recipe, number, step, self.problems)) is not None
         }
+        self._check_task(task, made)
         self.problems.raise_all()
         nodes = wire_steps(self.steps, made, nodes, self.problems)
         self.problems.raise_all()
@@ -94,7 +96,7 @@ class Planner:
         outputs = self._outputs(nodes)
         self.problems.raise_all()
         recipe, context = self.recipe, self._context(task)
-        return Plan(recipe.name, recipe.path, self.value, nodes, outputs, context, self._resolved())
+        return Plan(recipe.name, recipe.path, self.value, nodes, outputs, context, self._resolved(), outside)
 
     def _check_schedule(self) -> None:
         """Check the schedule now: a wrong one would show itself only by nothing happening."""
@@ -131,6 +133,17 @@ class Planner:
             for detail in error.errors():
                 self.problems.in_recipe(("task", "with", *detail["loc"]), detail["msg"])
             return None
+
+    def _check_task(self, task: Task | None, made: Mapping[str, Stage]) -> None:
+        """Check that options of the steps fit the task, such as the metric of a gate."""
+        for number, step in enumerate(self.steps):
+            for misfit in made[step.id].misfits(task) if task is not None and step.id in made else ():
+                option, _, says = misfit.partition(": ")
+                if option in self.value.options.get(step.id, {}):
+                    self.problems.in_recipe(("with", step.id, option), f"{step.use}: {says}")
+                else:
+                    message = f"step `{step.id}` ({step.use}): {says}"
+                    self.problems.in_pipeline(("stages", number, "with", option), message)
 
     def _context(self, task: Task | None) -> Context:
         target = self.value.target

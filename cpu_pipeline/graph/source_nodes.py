@@ -6,26 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from cpu_pipeline import sources, stages
-from cpu_pipeline.graph.paths import below_recipe
-from cpu_pipeline.graph.plan import APART, Node
+from cpu_pipeline.graph.paths import resolve_path
+from cpu_pipeline.graph.plan import APART, FIDELITY, Node, Outside
 from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
 
-ROWS = ("split", "take", "seed", "columns", "config")
+ROWS = ("split", "take", "without", "seed", "columns", "config")
 """Keys of a data role that say which rows of its files are meant."""
+OUTSIDE = "outside"
+"""Key of a source that says that its paths are meant to lead out of the recipe's directory."""
 
 
-def source_nodes(recipe: RecipeFile[Recipe]) -> dict[str, Node]:
-    """Make the nodes of a recipe's sources.
+def source_nodes(recipe: RecipeFile[Recipe]) -> tuple[dict[str, Node], tuple[Outside, ...]]:
+    """Make the nodes of a recipe's sources; return them with the paths that lead out of the recipe's directory.
 
     Raises:
-        Refused: a path leads out of the recipe's directory.
+        Refused: a path leads out of the recipe's directory, and the user does not allow it.
     """
     builder = _SourceNodes(recipe)
     builder.add_models()
     builder.add_data()
-    return builder.nodes
+    builder.add_fidelity()
+    return builder.nodes, tuple(builder.outside)
 
 
 class _SourceNodes:
@@ -34,6 +37,7 @@ class _SourceNodes:
     def __init__(self, recipe: RecipeFile[Recipe]) -> None:
         self.recipe, self.value = recipe, recipe.value
         self.nodes: dict[str, Node] = {}
+        self.outside: list[Outside] = []
 
     def add_models(self) -> None:
         if self.value.tokenizer is not None:
@@ -56,6 +60,18 @@ class _SourceNodes:
             rows = {str(role): f"data.{role}" for role in self.value.data}
             self._add(APART, "load.apart", {}, rows, ("data",))
 
+    def add_fidelity(self) -> None:
+        """Compare the model with transformers' own code on rows of the recipe, where it has some and a task."""
+        stage = stages.get("load.fidelity")()
+        data = {str(role): f"data.{role}" for role in self.value.data if f"data.{role}?" in stage.asks()}
+        if "model" not in self.nodes or self.value.task is None or not data:
+            return
+        model = self.nodes["model"]
+        apart = (APART,) if APART in self.nodes else ()
+        self.nodes[FIDELITY] = Node(
+            FIDELITY, "load.fidelity", stage, {"model": "model", **model.inputs}, data, apart, where=model.where
+        )
+
     def _fetch(self, name: str, want: str, source: Mapping[str, Any], rows: Mapping[str, Any] | None = None) -> str:
         """Make the node that fetches a source, once for equal sources; return its id.
 
@@ -70,7 +86,9 @@ class _SourceNodes:
         fields = dict(source)
         for key in sources.get(use).path_fields():
             if key in fields:
-                fields[key] = below_recipe(fields[key], (*keys, key), self.recipe)
+                fields[key] = resolve_path(
+                    fields[key], (*keys, key), self.recipe, outside=source.get(OUTSIDE) is True, found=self.outside
+                )
         fields |= {key: value for key, value in (rows or {}).items() if key in sources.get(use).model_fields}
         stage = stages.get("fetch")(**{"source": use, "fields": fields, "want": want})
         for node in self.nodes.values():

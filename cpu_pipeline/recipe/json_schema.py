@@ -144,13 +144,13 @@ def _step(definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _task() -> dict[str, Any]:
-    names = tasks.names()
+    names = [*tasks.names(), *sorted(tasks.ALIASES)]
     branches = [
         {
-            "if": {"properties": {"use": {"const": name}}, "required": ["use"]},
+            "if": {"properties": {"use": {"enum": _called(name)}}, "required": ["use"]},
             "then": {"properties": {"with": {"$ref": f"#/definitions/task.{name}"}}},
         }
-        for name in names
+        for name in tasks.names()
     ]
     full = {
         "type": "object", "required": ["use"], "additionalProperties": False, "allOf": branches,
@@ -158,6 +158,11 @@ def _task() -> dict[str, Any]:
                        "with": {"type": "object", "description": "Options of that task."}},
     }  # fmt: skip
     return {"if": {"type": "string"}, "then": {"enum": names}, "else": full}
+
+
+def _called(task: str) -> list[str]:
+    """List the names of a task, its own first."""
+    return [task, *sorted(alias for alias, name in tasks.ALIASES.items() if name == task)]
 
 
 def _choice(want: str) -> dict[str, Any]:
@@ -174,7 +179,9 @@ def _source(want: str, name: str, definitions: dict[str, Any]) -> dict[str, Any]
     definition = _model(sources.get(name), definitions)
     if want == "data":
         rows = _model(stages.get("load.rows"), definitions)["properties"]
-        definition["properties"] |= {key: rows[key] for key in ("split", "take", "seed", "columns", "config")}
+        definition["properties"] |= {
+            key: rows[key] for key in ("split", "take", "without", "seed", "columns", "config")
+        }
         definition["properties"].pop("format", None)
     else:
         definition["properties"].pop("split", None)

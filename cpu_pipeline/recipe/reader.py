@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,12 +17,15 @@ from cpu_pipeline.recipe import package_data
 from cpu_pipeline.recipe.document import Document, Keys, Problem, read_document
 from cpu_pipeline.recipe.explain import explain
 from cpu_pipeline.recipe.spec import Pipeline, Recipe
+from cpu_pipeline.tasks import canonical
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 
 T = TypeVar("T", Recipe, Pipeline)
+ALLOW_PATH = "CPU_PIPELINE_ALLOW_PATH"
+"""Variable with directories that every recipe of this user may read."""
 
 
 class RecipeFile(Generic[T]):
@@ -29,10 +33,23 @@ class RecipeFile(Generic[T]):
 
     value: T
 
-    def __init__(self, document: Document, value: T, sets: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        document: Document,
+        value: T,
+        sets: Mapping[str, Mapping[str, Any]] | None = None,
+        allowed: Sequence[Path] | None = None,
+        *,
+        shows_outside: bool = False,
+    ) -> None:
         self.document, self.value = document, value
         self.sets = sets or {}
         """Options of the command line: step id -> option -> value."""
+        self.allowed = allowed_by_environment() if allowed is None else tuple(allowed)
+        """Directories outside its own that the user lets the recipe read."""
+        self.shows_outside = shows_outside
+        """True where a path that the recipe marks with `outside: true` may be planned before the user allows it,
+        because nothing will read it."""
 
     @property
     def path(self) -> Path:
@@ -43,13 +60,25 @@ class RecipeFile(Generic[T]):
         return self.path.stem
 
 
-def load_recipe(path: Path) -> RecipeFile[Recipe]:
+def allowed_by_environment() -> tuple[Path, ...]:
+    """Return the directories of CPU_PIPELINE_ALLOW_PATH, which are separated as those of PATH."""
+    return tuple(Path(text) for text in os.environ.get(ALLOW_PATH, "").split(os.pathsep) if text)
+
+
+def load_recipe(path: Path, allow_paths: Iterable[Path] = (), *, shows_outside: bool = False) -> RecipeFile[Recipe]:
     """Read and check a recipe.
+
+    Args:
+        path: a file, or the bare name of a recipe that the package ships.
+        allow_paths: directories outside its own that it may read, besides those of the environment.
+        shows_outside: let a path that the recipe marks with `outside: true` be planned, because nothing will read it.
 
     Raises:
         RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
     """
-    return recipe_of(read_document(_recipe_path(path)))
+    read = recipe_of(read_document(_recipe_path(path)))
+    allowed = (*read.allowed, *allow_paths)
+    return RecipeFile(read.document, read.value, allowed=allowed, shows_outside=shows_outside)
 
 
 def recipe_of(document: Document) -> RecipeFile[Recipe]:
@@ -60,8 +89,8 @@ def recipe_of(document: Document) -> RecipeFile[Recipe]:
     """
     check_schema(document, "Recipe")
     written = dict(document.value)
-    if isinstance(written["task"], str):
-        written["task"] = {"use": written["task"]}
+    use = {"use": written["task"]} if isinstance(written["task"], str) else written["task"]
+    written["task"] = {**use, "use": canonical(use["use"])}
     return RecipeFile(document, Recipe.model_validate(written))
 
 
@@ -113,7 +142,7 @@ def check_schema(document: Document, kind: str) -> None:
     checker = Draft7Validator({**schema, **_bare(schema, kind)})
     problems = [*_problems(checker, document.value, ()), *_check_steps(document.value, schema)]
     if problems:
-        raise document.error(_with_repository(problem, document.value) for problem in problems)
+        raise document.error(_with_source(problem, document.value) for problem in problems)
 
 
 def _problems(checker: Validator, value: Any, keys: Keys) -> Iterator[Problem]:
@@ -125,14 +154,29 @@ def _problems(checker: Validator, value: Any, keys: Keys) -> Iterator[Problem]:
             yield from explain(error, keys)
 
 
-def _with_repository(problem: Problem, value: Any) -> Problem:
-    """Name the repository in the command that pins its branch, so that it can be copied."""
-    for key in problem.keys[:-1]:
-        value = value[key]
-    if not isinstance(value, dict) or not isinstance(value.get("hub"), str):
-        return problem
-    name = value["hub"] + (" --data" if problem.keys[0] == "data" else "")
-    return replace(problem, says=problem.says.replace("OWNER/NAME", name))
+def _with_source(problem: Problem, root: Any) -> Problem:
+    """Name the repository in the command that pins its branch; answer a bare name with the ways to write a source."""
+    parent, value = None, root
+    for key in problem.keys:
+        parent, value = value, value[key] if not isinstance(value, dict) or key in value else None
+    if isinstance(value, str) and "must be keys and values" in problem.says and _is_source(problem.keys):
+        return replace(problem, says=_two_ways(value, data=problem.keys[0] == "data"))
+    if isinstance(parent, dict) and isinstance(parent.get("hub"), str):
+        name = parent["hub"] + (" --data" if problem.keys[0] == "data" else "")
+        return replace(problem, says=problem.says.replace("OWNER/NAME", name))
+    return problem
+
+
+def _is_source(keys: Keys) -> bool:
+    return keys in (("model",), ("teacher",), ("tokenizer",)) or (keys[0] == "data" and len(keys) == 2)
+
+
+def _two_ways(name: str, *, data: bool) -> str:
+    """Write the ways to name a source, for somebody who wrote its name alone."""
+    hub = f'{{hub: {name}, revision: "..."{", split: validation" if data else ""}}}'
+    local = f"{{{'file' if data else 'folder'}: {name}}}"
+    pin = f"`cpu-pipeline pin {name}{' --data' if data else ''}` prints its revision"
+    return f"`{name}` does not say where it is; write `{hub}` for the Hub ({pin}), or `{local}` for this machine"
 
 
 def _bare(schema: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -37,19 +37,22 @@ class DriftReport:
     """True when a rollback put an earlier version back into service, and it stays."""
 
 
-def find_drift(path: Path, out: Path, only: Collection[Trigger] = ()) -> DriftReport:
+def find_drift(
+    path: Path, out: Path, only: Collection[Trigger] = (), allow_paths: Collection[Path] = ()
+) -> DriftReport:
     """Find out what changed since a recipe's lock, and read what is in service. Writes nothing.
 
     Args:
         path: the recipe.
         out: the folder of artifacts.
         only: react to these alone, instead of the recipe's `refresh.on`.
+        allow_paths: directories outside its own that the recipe may read.
 
     Raises:
         RecipeError: the recipe or its lock is wrong, or a branch is not there.
         TryAgain: the Hub does not answer.
     """
-    recipe = load_recipe(path)
+    recipe = load_recipe(path, allow_paths)
     wanted = recipe.value.refresh
     kinds = set(only or (wanted.on if wanted else ()) or TRIGGERS)
     path_of_lock = lockfile.lock_path(recipe.path)

@@ -41,6 +41,7 @@ def refresh(
     out: Path,
     *,
     only: Collection[Trigger] = (),
+    allow_paths: Collection[Path] = (),
     jobs: int = 1,
     create_envs: bool = False,
     dry_run: bool = False,
@@ -53,6 +54,7 @@ def refresh(
         store: where built steps are cached.
         out: the directory of `NAME/<version>/` and `NAME/latest`.
         only: react to these triggers alone.
+        allow_paths: directories outside its own that the recipe may read.
         jobs: how many steps may run at once.
         create_envs: create the environments that steps need and that do not exist.
         dry_run: report what would be done, and do nothing.
@@ -63,7 +65,7 @@ def refresh(
         PipelineError: a dry run can't find out what changed; the disk is too full to begin.
     """
     if dry_run:
-        return _preview(find_drift(path, out, only), store)
+        return _preview(find_drift(path, out, only, allow_paths), store)
     with recorder.recording(store, "refresh", path.stem, path, tell) as run:
         run.note(out=str(out.absolute()))
         begun: Refreshed | None = None
@@ -73,7 +75,7 @@ def refresh(
             with store.lock(digest_json(["refresh", str(path.resolve())])), leased(store) as lease:
                 builder = Builder(store, lease, _both(tell, run.tell), jobs)
                 for left in reversed(range(TRIES)):
-                    reconciler = Reconciler(find_drift(path, out, only), builder, out, run)
+                    reconciler = Reconciler(find_drift(path, out, only, allow_paths), builder, out, run)
                     begun = reconciler.result
                     try:
                         result = reconciler.reconcile(create_envs=create_envs)

@@ -103,7 +103,7 @@ def moved(recipe: RecipeFile[Recipe], found: Sequence[Move]) -> tuple[RecipeFile
                 f"`{move.branch}` stands at {move.new}, which can't be written here (an alias?); write it there by hand"
             )
             raise recipe.document.error([Problem(move.keys, message)])
-    return RecipeFile(after.document, after.value, recipe.sets), mark + text
+    return RecipeFile(after.document, after.value, recipe.sets, recipe.allowed), mark + text
 
 
 def _value(root: Any, keys: Keys) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -43,6 +43,16 @@ class Source(BaseModel, ABC):
             TryAgain: the network failed, or it is off and something is missing.
             Refused: a file name leads outside, or there are only pickled weights and `allow` has no `pickle`.
         """
+
+    def local_files(self, want: Want, allow: Set[str]) -> Mapping[str, Path]:
+        """List what is on this machine of what `fetch` would copy: name -> path. Downloads nothing.
+
+        A source that is not `online` lists everything.
+
+        Raises:
+            RecipeError, Refused: as `fetch`.
+        """
+        return {}
 
 
 def _has_path(annotation: Any) -> bool:

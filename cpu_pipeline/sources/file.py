@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.core.artifact import digest_file, digest_listing
+from cpu_pipeline.core.artifact import digest_listing, digest_resting
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.repo_files import DATA, Want, check_name
+from cpu_pipeline.core.repo_files import DATA, Want, check_name, data_kind
 from cpu_pipeline.sources._base import Source
 from cpu_pipeline.sources.folder import copy_unchanged, list_folder
 
 
 class File(Source):
-    """A file of rows on this machine: .jsonl, .csv or .parquet; or a list of them."""
+    """A file of rows on this machine: .jsonl, .json, .csv, .tsv (or these with .gz), .parquet; or a list of them."""
 
     wants: ClassVar[Set[Want]] = frozenset({"data"})
     online: ClassVar[bool] = False
@@ -26,10 +26,13 @@ class File(Source):
     the directory of the rows' file or one below it; a row names a file by its path from there. A change of any of its
     files causes a new build of the steps that use the rows; hidden files and files of rows do not count."""
 
+    outside: bool = False
+    """Say that the paths are meant to lead out of the recipe's directory; the user confirms it with `--allow-path`."""
+
     def identity(self, want: Want) -> object:
         """Return the digest of the files' names and contents: what `digest_tree` returns for a fetched copy."""
         files = self._files()
-        return {"file": digest_listing({n: (p.stat().st_size, digest_file(p)) for n, p in files.items()})}
+        return {"file": digest_listing({n: (p.stat().st_size, digest_resting(p)) for n, p in files.items()})}
 
     def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
         """Copy the files.
@@ -40,13 +43,17 @@ class File(Source):
         files = self._files()
         copy_unchanged(files, out, ", ".join(map(str, files.values())))
 
+    def local_files(self, want: Want, allow: Set[str]) -> Mapping[str, Path]:
+        """List the files."""
+        return self._files()
+
     def _files(self) -> dict[str, Path]:
         paths = (self.file,) if isinstance(self.file, Path) else self.file
         if not paths:
             raise RecipeError("file: the list is empty; name at least one file")
         found: dict[str, Path] = {}
         for path in paths:
-            if path.suffix.lower() not in DATA:
+            if not data_kind(path.name):
                 raise RecipeError(f"{path}: rows are read from {', '.join(DATA)} files; convert it to one of them")
             if not path.is_file():
                 raise RecipeError(f"{path}: no such file; paths are relative to the recipe's file")
@@ -64,4 +71,4 @@ class File(Source):
             raise RecipeError(f"media: {media}: it does not lie below the rows' directory, {home.name}; move it there")
         below = media.resolve().relative_to(home)
         names = {(below / name).as_posix(): path for name, path in list_folder(media, deep=True).items()}
-        return {check_name(name): path for name, path in names.items() if Path(name).suffix.lower() not in DATA}
+        return {check_name(name): path for name, path in names.items() if not data_kind(name)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from cpu_pipeline.core.artifact import Artifact, canonical
 
 if TYPE_CHECKING:
     from cpu_pipeline.backends._base import Session
+    from cpu_pipeline.core.errors import PipelineError
     from cpu_pipeline.core.figures import Cell, Note, Table
     from cpu_pipeline.core.model_io import Arrays
     from cpu_pipeline.sources._base import Source
@@ -220,9 +221,25 @@ class Stage(BaseModel, ABC):
         """Name the formats whose backends `run` loads, given each input's format."""
         return frozenset()
 
+    def misfits(self, task: Task) -> list[str]:
+        """Say what does not fit the recipe's task, each as `option: what is wrong`; then nothing is built."""
+        return []
+
     def identity(self, source: FindSource) -> object:
         """Return outside state that the options point at (such as a local folder's digest), for the key."""
         return None
+
+    def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
+        """Tell what `run` or `judge` would refuse, as far as that is known before anything is built.
+
+        `check` and `run` ask it of every step at once. It imports nothing heavy, and may raise an error as well.
+
+        Args:
+            inputs: of a stage that loads, its files (of a model, links to them); of others, what was loaded.
+            out: a directory that is thrown away: where a stage that loads writes what it would give.
+            job: the task and the rows that could be read; nothing can be loaded.
+        """
+        return ()
 
     @abstractmethod
     def run(self, inputs: Inputs, out: Path, job: Job) -> Facts | Mapping[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from conftest import ROOT, Cli
+from project import write_model
 
 from cpu_pipeline import backends, stages, tasks
 from cpu_pipeline.engine import packages
@@ -65,7 +68,10 @@ def test_backends(cli: Cli) -> None:
 def test_backends_say_whether_they_take_a_model(cli: Cli) -> None:
     said = {b["format"]: b for b in cli("backends", "--model", ROOT / "recipes" / "quickstart.yaml", "--json").json}
     assert {b["takes"] for b in said.values()} == {"yes"}
-    assert "  takes roberta  yes" in cli("backends", "--model", ROOT / "recipes" / "quickstart.yaml").out.splitlines()
+    said = cli("backends", "--model", ROOT / "recipes" / "quickstart.yaml").out.splitlines()
+    assert said[0].split()[:3] == ["format", "roberta", "works"]
+    assert [line.split()[:2] for line in said[1 : len(backends.names()) + 1]] == [[n, "yes"] for n in backends.names()]
+    assert len(said) <= 24 and max(map(len, said)) <= 80
 
 
 def test_a_backend_whose_package_is_missing_does_not_work(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +91,29 @@ def test_unknown_names_are_usage_errors(kind: str, cli: Cli) -> None:
 
 def test_schema_is_the_file(cli: Cli) -> None:
     assert cli("schema").out == (ROOT / "schema.json").read_text(encoding="utf-8")
+
+
+def test_backends_take_a_folder(cli: Cli, tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    assert cli("backends", "--model", tmp_path / "model").out.startswith("format       bert ")
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "model.onnx")
+    said = {b["format"]: b["takes"] for b in cli("backends", "--model", tmp_path / "model", "--json").json}
+    assert said["onnx"] == "yes" and said["openvino"] == "no"
+
+
+def test_pipelines_are_told_with_what_they_need(cli: Cli) -> None:
+    said = {p["name"]: p for p in cli("pipelines", "--json").json}
+    assert sorted(said) == sorted(path.stem for path in (ROOT / "pipelines").glob("*.yaml"))
+    assert said["onnx-int8"]["needs"] == ["data.validation"]
+    assert said["openvino-int8"]["needs"] == ["data.calibration", "data.validation"]
+    assert "  needs   data.validation\n  stages  export.onnx, fuse.onnx, quantize.onnx" in cli("pipelines").out
+    assert "\n  int8: quantize.onnx per_channel=True\n" in cli("pipelines", "onnx-int8").out
+    assert "did you mean `onnx-int8`?" in cli("pipelines", "onnx-int").err
+
+
+def test_a_task_is_told_with_columns_metrics_and_their_direction(cli: Cli) -> None:
+    lines = [line.split("  ") for line in cli("tasks", "question-answering").out.splitlines()]
+    assert ["", "question", "needed"] in lines
+    said = cli("tasks", "sentence-similarity", "--json").json[0]
+    assert said["columns"] == {"sentence1": True, "sentence2": True, "score": False}
+    assert said["metrics"]["spearman"] == "higher" and "feature-extraction" in said["aliases"]

@@ -113,6 +113,7 @@ CASES: list[tuple[str, Callable[[Calls], str]]] = [
     ("rollback", rollback),
     ("stages", lambda c: c.here("stages")),
     ("tasks", lambda c: c.here("tasks")),
+    ("pipelines", lambda c: c.here("pipelines")),
     ("backends", lambda c: c.here("backends")),
     ("backends", lambda c: c.here("backends", "--model", ROOT / "recipes" / "quickstart.yaml")),
     ("doctor", lambda c: c.here("doctor", *c.store)),

@@ -52,15 +52,15 @@ def test_plan_says_kept_build_and_depends(built: ProjectFixture) -> None:
 
 def test_check_as_json(cli: Cli) -> None:
     good, bad = EXAMPLES / "valid" / "chain.yaml", EXAMPLES / "invalid" / "unknown-key.yaml"
-    said = cli("check", good, bad, "--json")
+    said = cli("check", "--recipe-only", good, bad, "--json")
     assert said.code == 2 and said.err == ""
-    assert said.json[0] == {"file": str(good), "exit_code": 0, "says": []}
+    assert said.json[0] == {"file": str(good), "exit_code": 0, "says": [], "outside": [], "unread": []}
     assert said.json[1]["exit_code"] == 2 and len(said.json[1]["says"]) == 1
 
 
 def test_check_tells_each_file(cli: Cli) -> None:
     good, refused = EXAMPLES / "valid" / "chain.yaml", EXAMPLES / "invalid" / "absolute-file.yaml"
-    said = cli("check", EXAMPLES / "invalid" / "unknown-key.yaml", refused, good)
+    said = cli("check", "--recipe-only", EXAMPLES / "invalid" / "unknown-key.yaml", refused, good)
     assert said.code == 7
     assert said.out == f"ok  {good}\n"
     assert len(said.err.splitlines()) == 2

@@ -13,6 +13,7 @@ from cpu_pipeline.core.repo_files import (
     choose_model,
     choose_tokenizer,
     copy_file,
+    data_kind,
     refuse_pickles,
 )
 
@@ -78,6 +79,24 @@ def test_sentence_transformers_modules_are_chosen() -> None:
     }
 
 
+def test_every_file_that_sentence_transformers_reads_is_chosen() -> None:
+    read = ["modules.json", "config_sentence_transformers.json", "sentence_xlm-roberta_config.json"]
+    read += ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors", "3_LayerNorm/config.json"]
+    read += ["3_LayerNorm/pytorch_model.bin", "4_Normalize/config.json", "10_Dense_2/config.json"]
+    names = [
+        *COMMON,
+        "model.safetensors",
+        *read,
+        "2_Dense/pytorch_model.bin",
+        "3_LayerNorm/readme.txt",
+        "x/config.json",
+    ]
+    for format, weights in (("hf", "model.safetensors"), ("onnx", "onnx/model.onnx")):
+        assert set(choose_model([*names, weights], format, "m")) == {*COMMON, *read, weights}  # type: ignore[arg-type]
+    with pytest.raises(Refused, match=r"the only weights of 3_LayerNorm are pickled \(3_LayerNorm/pytorch_model.bin\)"):
+        refuse_pickles(read, set(), "m")
+
+
 def test_pickles_are_chosen_last_and_refused_unless_allowed() -> None:
     chosen = choose_model([*COMMON, "pytorch_model.bin"], "hf", "m")
     assert "pytorch_model.bin" in chosen
@@ -126,6 +145,7 @@ def test_a_tokenizer_is_its_files_alone() -> None:
         (["rows.jsonl"], "train", None, ["rows.jsonl"]),
         (["train.csv", "test.csv"], "other", None, ["test.csv", "train.csv"]),
         (["constraints.csv", "train.csv"], "train", None, ["train.csv"]),
+        (["a.py", "dataset_infos.json", "train.json.gz"], "train", None, ["dataset_infos.json", "train.json.gz"]),
         (
             ["validation_matched-0.parquet", "train-0.parquet"],
             "validation_matched",
@@ -139,8 +159,26 @@ def test_data_files_of_a_split(names: list[str], split: str, config: str | None,
 
 
 def test_a_data_set_without_data_files_is_named() -> None:
-    with pytest.raises(RecipeError, match=r"no \.parquet"):
-        choose_data(["README.md", "squad.py"], "train", None, "d")
+    with pytest.raises(RecipeError, match=r"d: no file of rows \(\.parquet, "):
+        choose_data(["README.md", "rows.arrow", "dataset_infos.json", "sub/squad.py"], "train", None, "d")
+
+
+def test_a_data_set_of_a_script_is_refused_with_the_way_out() -> None:
+    with pytest.raises(RecipeError, match=r"a script, squad\.py, .* `cpu-pipeline pin --data .* refs/convert/parquet`"):
+        choose_data(["README.md", "squad.py", "dataset_infos.json"], "train", None, "d")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.CSV", ".csv"), ("a.jsonl.gz", ".jsonl"), ("a.json", ".json"), ("a.tsv.gz", ".tsv"), ("a.parquet", ".parquet")],
+)
+def test_kinds_of_data_files(name: str, kind: str) -> None:
+    assert data_kind(name) == kind
+
+
+@pytest.mark.parametrize("name", ["a.parquet.gz", "a.txt", "a.gz", "a.csv.zip", "csv", "a.jsonl.zst"])
+def test_other_files_hold_no_rows(name: str) -> None:
+    assert data_kind(name) is None
 
 
 def test_a_copy_is_no_link(tmp_path: Path) -> None:

@@ -34,12 +34,12 @@ def check(lines: list[str], path: Path) -> None:
 
 @pytest.mark.parametrize("path", VALID, ids=lambda p: p.stem)
 def test_accepts(path: Path, cli: Cli) -> None:
-    assert cli("check", path).code == 0
+    assert cli("check", "--recipe-only", path).code == 0
 
 
 @pytest.mark.parametrize("path", INVALID, ids=lambda p: p.stem)
 def test_refuses(path: Path, cli: Cli) -> None:
-    said = cli("check", path)
+    said = cli("check", "--recipe-only", path)
     assert said.code == expected(path)[1]
     kind, _, text = said.err.partition(": ")
     assert kind == {2: "RecipeError", 7: "Refused"}[said.code]
@@ -48,7 +48,7 @@ def test_refuses(path: Path, cli: Cli) -> None:
 
 
 def test_checks_all_at_once_as_a_process_of_its_own(command: Cli) -> None:
-    said = command("check", "--json", *VALID, *INVALID)
+    said = command("check", "--recipe-only", "--json", *VALID, *INVALID)
     assert said.code == 7
     assert said.err == ""
     found: dict[str, dict[str, Any]] = {one["file"]: one for one in said.json}
@@ -97,7 +97,7 @@ def test_refuses_made(name: str, cli: Cli, tmp_path: Path) -> None:
     data, says = MADE[name]
     path = tmp_path / "made.yaml"
     path.write_bytes(data)
-    said = cli("check", path)
+    said = cli("check", "--recipe-only", path)
     assert said.code == 2
     assert says in said.err and "Traceback" not in said.err
     assert said.err.startswith(f"error: {path}:") and len(said.err.splitlines()) == 1
@@ -107,9 +107,9 @@ def test_accepts_what_is_just_below_the_caps(tmp_path: Path, cli: Cli) -> None:
     path = tmp_path / "made.yaml"
     aliases = ", ".join(["*a"] * MAX_ALIASES)
     path.write_text(GOOD + f"  - {{id: int8, use: quantize.onnx, with: {{skip_nodes: [&a x, {aliases}]}}}}\n")
-    assert cli("check", path).code == 0
+    assert cli("check", "--recipe-only", path).code == 0
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode() + b"# " + b"x" * (MAX_BYTES - len(GOOD) - 5))
-    assert cli("check", path).code == 0
+    assert cli("check", "--recipe-only", path).code == 0
 
 
 def test_refuses_a_symlink_that_leads_out(tmp_path: Path, cli: Cli) -> None:
@@ -118,13 +118,13 @@ def test_refuses_a_symlink_that_leads_out(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "elsewhere").mkdir()
     (home / "model").symlink_to(tmp_path / "elsewhere")
     (home / "toy.yaml").write_text(GOOD)
-    said = cli("check", home / "toy.yaml")
+    said = cli("check", "--recipe-only", home / "toy.yaml")
     assert said.code == 7
     assert "toy.yaml:1:9: model.folder: `model` leads out of the recipe's folder" in said.err
     (home / "model").unlink()
     (home / "inside").mkdir()
     (home / "model").symlink_to(home / "inside")
-    assert cli("check", home / "toy.yaml").code == 0
+    assert cli("check", "--recipe-only", home / "toy.yaml").code == 0
 
 
 def test_says_which_file_is_missing(tmp_path: Path, cli: Cli) -> None:
@@ -132,9 +132,9 @@ def test_says_which_file_is_missing(tmp_path: Path, cli: Cli) -> None:
     said = cli("plan", tmp_path / "robert.yaml")
     assert said.code == 2
     assert f"{tmp_path / 'robert.yaml'}: no such file (did you mean `roberta.yaml`?)" in said.err
-    said = cli("check", tmp_path / "robert.yaml", tmp_path / "roberta.yaml")
+    said = cli("check", "--recipe-only", tmp_path / "robert.yaml", tmp_path / "roberta.yaml")
     assert said.code == 2 and f"ok  {tmp_path / 'roberta.yaml'}" in said.out
-    said = cli("check", tmp_path)
+    said = cli("check", "--recipe-only", tmp_path)
     assert said.code == 2 and "Is a directory" in said.err
 
 

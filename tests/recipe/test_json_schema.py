@@ -31,7 +31,7 @@ GRAPHIC = {
     "formats-of-model", "formats-of-onnx-model", "formats-of-report", "gate-without-bound", "gates-without-bound",
     "long-cycle", "many-misfits", "no-teacher", "pipeline-unknown-step", "reference-missing", "report-as-output",
     "reserved-name", "tune", "two-steps-of-one-name", "unknown-input", "unknown-option-of-recipe", "unknown-output",
-    "unknown-pipeline", "unknown-step", "with-for-unknown-step", "parent-folder", "parent-inside",
+    "unknown-pipeline", "unknown-step", "with-for-unknown-step", "parent-folder",
     "absolute-folder", "absolute-file", "absolute-in-list",
 }  # fmt: skip
 
@@ -75,8 +75,9 @@ def test_has_one_branch_for_each_stage_and_task() -> None:
     branches = definitions["Step"]["allOf"]
     assert [b["if"]["properties"]["use"]["const"] for b in branches] == stages.names()
     assert definitions["Step"]["properties"]["use"]["enum"] == stages.names()
-    branches = [b["if"]["properties"]["use"]["const"] for b in definitions["Use"]["else"]["allOf"]]
-    assert branches == tasks.names()
+    branches = [b["if"]["properties"]["use"]["enum"] for b in definitions["Use"]["else"]["allOf"]]
+    assert [names[0] for names in branches] == tasks.names()
+    assert {alias: names[0] for names in branches for alias in names[1:]} == tasks.ALIASES
 
 
 def test_describes_every_key() -> None:

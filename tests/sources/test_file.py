@@ -49,7 +49,7 @@ def test_a_file_that_changes_meanwhile_fails(tmp_path: Path, monkeypatch: pytest
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such file"):
         File(file=tmp_path / "a.jsonl").identity("data")
-    with pytest.raises(RecipeError, match=r"rows are read from \.parquet, \.csv, \.jsonl"):
+    with pytest.raises(RecipeError, match=r"rows are read from \.parquet, \.jsonl, \.ndjson, \.csv"):
         File(file=write(tmp_path / "a.xlsx")).identity("data")
     with pytest.raises(RecipeError, match=r"two files are called a\.jsonl"):
         File(file=(write(tmp_path / "a.jsonl"), write(tmp_path / "sub" / "a.jsonl"))).identity("data")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Set
 from pathlib import Path
 
@@ -120,3 +122,48 @@ def test_pickles_need_to_be_allowed(home: Path, tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="nowhere: no such folder"):
         Folder(folder=tmp_path / "nowhere").identity("model")
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def snapshot(tmp_path: Path, below: str = "") -> Path:
+    """Lay out one repository as the Hub's cache does: files of a snapshot are links to its blobs."""
+    repository = tmp_path / "models--someone--model"
+    folder = repository / "snapshots" / COMMIT / below
+    folder.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    for number, name in enumerate(("config.json", "model.safetensors", "tokenizer.json")):
+        (repository / "blobs" / f"{number:040x}").write_text(name)
+        (folder / name).symlink_to(os.path.relpath(repository / "blobs" / f"{number:040x}", folder))
+    return folder
+
+
+@pytest.mark.parametrize("below", ["", "inner"])
+def test_links_of_the_hubs_cache_lead_into_their_own_repository(tmp_path: Path, below: str) -> None:
+    folder = snapshot(tmp_path, below)
+    assert fetch(Folder(folder=folder), tmp_path / "out") == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert not (tmp_path / "out" / "config.json").is_symlink()
+    assert (tmp_path / "out" / "config.json").read_text() == "config.json"
+
+
+@pytest.mark.parametrize("how", ["another repository", "beside the blobs", "blobs that are a link", "no commit"])
+def test_links_of_a_cache_that_lead_elsewhere_are_refused(tmp_path: Path, how: str) -> None:
+    folder = snapshot(tmp_path)
+    repository = folder.parent.parent
+    other = tmp_path / "models--other--model" / "blobs"
+    other.mkdir(parents=True)
+    (other / "secret").write_text("secret")
+    if how == "another repository":
+        (folder / "vocab.txt").symlink_to(other / "secret")
+    elif how == "beside the blobs":
+        (repository / "refs").write_text("secret")
+        (folder / "vocab.txt").symlink_to(repository / "refs")
+    elif how == "blobs that are a link":
+        shutil.rmtree(repository / "blobs")
+        (repository / "blobs").symlink_to(other)
+        (folder / "vocab.txt").symlink_to(repository / "blobs" / "secret")
+    else:
+        folder = folder.rename(folder.parent / "main")
+    with pytest.raises(Refused, match="is a link that leads outside"):
+        Folder(folder=folder).identity("model")

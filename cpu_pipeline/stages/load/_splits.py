@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.core.repo_files import SPLITS, names_split
-from cpu_pipeline.core.text import one_line
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.repo_files import DATA, SPLITS, data_kind, names_split
+from cpu_pipeline.stages.load import _cards
 
-LONGEST_HEADER = 1 << 20
-"""Bytes of README.md that are looked at for its YAML header."""
+SHARD = re.compile(r"-\d+(-of-\d+)?(-[0-9a-f]{8,})?(?=\.|$)")
+"""The number of a part in a file's name, as in `train-00000-of-00002.parquet`."""
 
 
 def choose(names: Sequence[str], readme: Path, config: str | None, split: str | None, where: str) -> list[str]:
@@ -33,7 +34,7 @@ def choose(names: Sequence[str], readme: Path, config: str | None, split: str | 
     """
     if split is None:
         return sorted(names)
-    configurations = _configs(readme) if readme.is_file() else {}
+    configurations = _configs(readme, names)
     if not configurations:
         return _by_name(names, config, split, where)
     if config is None:
@@ -51,56 +52,95 @@ def choose(names: Sequence[str], readme: Path, config: str | None, split: str | 
     chosen = [name for name in sorted(names) if any(_glob(pattern).fullmatch(name) for pattern in patterns[split])]
     if not chosen:
         raise RecipeError(
-            f"{where}: README.md says that split {split!r} is {', '.join(patterns[split])}, and no .parquet, .csv or "
-            f".jsonl file there is called so; choose another split or data set"
+            f"{where}: README.md says that split {split!r} is {', '.join(patterns[split])}, and no file of rows "
+            f"({', '.join(DATA)}) is called so; choose another split or data set"
         )
     return chosen
 
 
 def _by_name(names: Sequence[str], config: str | None, split: str, where: str) -> list[str]:
     if config is not None:
-        inside = [name for name in names if names_split(name, config)]
-        if not inside:
-            raise RecipeError(f"{where}: no file is named after the configuration {config!r}; leave `config:` out")
-        names = inside
-    chosen = sorted(name for name in names if names_split(name, split))
-    known_splits = {known for known in SPLITS for name in names if names_split(name, known)}
-    if not chosen and split == "train" and not known_splits:
-        return sorted(names)
+        names = _of_config(names, config, where)
+    chosen = _one_kind(_of_split(names, split))
+    known = {known for known in SPLITS for name in names if names_split(name, known)}
+    known |= {_stem(name) for name in names if "-of-" in name}
+    if not chosen and split == "train" and not known:
+        return sorted(_one_kind(names))
     if not chosen:
-        raise RecipeError(f"{where}: no split {split!r}; there is {', '.join(sorted(known_splits)) or 'train'}")
-    return chosen
+        raise RecipeError(f"{where}: no split {split!r}; there is {', '.join(sorted(known)) or 'train'}")
+    if config is None:
+        _check_place(chosen, split, where)
+    return sorted(chosen)
 
 
-def _configs(readme: Path) -> dict[str, tuple[dict[str, list[str]], bool]]:
+def _of_config(names: Sequence[str], config: str, where: str) -> Sequence[str]:
+    """Choose the files in the configuration's folder; where there is none, those with its name between separators."""
+    inside = [name for name in names if f"/{config}/" in f"/{name}"]
+    inside = inside or [name for name in names if names_split(name, config)]
+    if not inside:
+        there = sorted({name.partition("/")[0] for name in names if "/" in name})
+        hint = f"there is {', '.join(there)}" if len(there) > 1 else "leave `config:` out"
+        raise RecipeError(f"{where}: no file is named after the configuration {config!r}; {hint}")
+    return inside
+
+
+def _of_split(names: Sequence[str], split: str) -> list[str]:
+    """Choose the files that are called as the split, apart from the number of a part; else those that name it at all.
+
+    So `train` does not mean train_sft-00000-of-00002.parquet where there is train-00000-of-00002.parquet.
+    """
+    exact = [name for name in names if _stem(name).lower() in SPLITS.get(split.lower(), (split.lower(),))]
+    return exact or [name for name in names if names_split(name, split)]
+
+
+def _stem(name: str) -> str:
+    plain = SHARD.sub("", name.rpartition("/")[2])
+    return plain.partition(".")[0]
+
+
+def _one_kind(names: Sequence[str]) -> list[str]:
+    """Choose the files of one kind: a data set that offers several offers the same rows. Parquet, else the most."""
+    kinds = Counter(data_kind(name) for name in names)
+    best = max(kinds, key=lambda kind: (kind == ".parquet", kinds[kind]), default=None)
+    return [name for name in names if data_kind(name) == best]
+
+
+def _check_place(names: Sequence[str], split: str, where: str) -> None:
+    """Check that a split's files lie in one folder: several are as many configurations.
+
+    Raises:
+        RecipeError: lists them.
+    """
+    places = set()
+    for name in names:
+        parts = name.split("/")
+        first = next((i for i, part in enumerate(parts) if names_split(part, split)), len(parts) - 1)
+        places.add("/".join(parts[:first]))
+    if len(places) > 1 and "" not in places:
+        raise RecipeError(
+            f"{where}: split {split!r} lies in several folders; say `config:` with one of {', '.join(sorted(places))}"
+        )
+
+
+def _configs(readme: Path, names: Sequence[str]) -> dict[str, tuple[dict[str, list[str]], bool]]:
     """Read configuration -> (split -> patterns, is the usual one)."""
-    with readme.open("rb") as file:
-        text = file.read(LONGEST_HEADER).decode("utf-8", errors="replace")
-    header = re.match(r"---\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
-    settings = _yaml(header[1]) if header else None
-    entries = settings.get("configs") if isinstance(settings, dict) else None
+    entries = _cards.header(readme).get("configs")
     found = {}
     for entry in entries if isinstance(entries, list) else []:
-        if not isinstance(entry, dict) or "data_files" not in entry:
+        if not isinstance(entry, dict):
             continue
-        base = str(entry.get("data_dir") or "").strip("/")
-        splits = {
-            split: [f"{base}/{pattern}" if base else pattern for pattern in patterns]
-            for split, patterns in _patterns(entry["data_files"]).items()
-        }
+        base = str(entry.get("data_dir") or "").strip("./")
+        if "data_files" in entry:
+            splits = {
+                split: [f"{base}/{pattern}" if base else pattern.removeprefix("./") for pattern in patterns]
+                for split, patterns in _patterns(entry["data_files"]).items()
+            }
+        else:
+            inside = [name for name in names if name.startswith(f"{base}/") or not base]
+            splits = {split: [re.sub(r"([*?\[])", r"[\1]", n) for n in _of_split(inside, split)] for split in SPLITS}
+            splits = {split: patterns for split, patterns in splits.items() if patterns}
         found[str(entry.get("config_name", "default"))] = (splits, entry.get("default") is True)
     return found
-
-
-def _yaml(text: str) -> Any:
-    import yaml
-
-    if len(re.findall(r"(?m)(?:^|[\s\[{,:])[*&][\w-]+", text)) > 64:
-        raise StageFailed("README.md: its header has too many YAML anchors and aliases")
-    try:
-        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise StageFailed(f"README.md: not a valid YAML header: {one_line(error)}; choose another revision") from None
 
 
 def _patterns(value: Any) -> dict[str, list[str]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
 
 from cpu_pipeline.core.artifact import Artifact, canonical
-from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.errors import PipelineError, RecipeError
 from cpu_pipeline.core.jsonl import ROWS, read_jsonl
 from cpu_pipeline.stages._base import ROLES, Count, Facts, Inputs, Job, Role, Stage
 from cpu_pipeline.stages.load.rows import ORIGIN
@@ -36,6 +36,11 @@ class LoadApart(Stage):
     def gives(self) -> str:
         """Return `report`."""
         return "report"
+
+    def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
+        """Do the work: it is cheap."""
+        self.run(inputs, out, job)
+        return ()
 
     def run(self, inputs: Inputs, out: Path, job: Job) -> ApartFacts:
         """Write apart.json: rows of each role, and what each pair shares, which is nothing.
@@ -78,5 +83,6 @@ def _check(first: str, one: _Rows, second: str, other: _Rows) -> None:
     if shared:
         raise RecipeError(
             f"data.{first} and data.{second} share {len(shared)} of {len(other.contents)} rows, such as {shared[0]!r}; "
-            f"choose another split, file, `take:` or `seed:` for one of them"
+            f"choose another split, file, `take:` or `seed:` for one of them; of one file, `without: 300` is what "
+            f"`take: 300` leaves"
         )

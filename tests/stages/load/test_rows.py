@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from cpu_pipeline.core.artifact import Artifact, digest_tree
-from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
+from cpu_pipeline.core.errors import PipelineError, RecipeError
 from cpu_pipeline.core.jsonl import read_jsonl
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load._splits import _glob
 from cpu_pipeline.stages.load.rows import LoadRows, sample
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
+from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
 from cpu_pipeline.tasks.text_classification import TextClassification
+from cpu_pipeline.tasks.token_classification import TokenClassification
 
 
 def row(i: int) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def fails(error: type[PipelineError], says: str, home: Path, **options: Any) -> 
 
 def test_a_split_is_all_its_files_in_order(home: Path) -> None:
     rows, facts = load(home, split="train")
-    assert rows == [{"id": f"train-{i}", "text": f"text {i}", "label": i % 2} for i in range(50)]
+    assert rows == [{"id": f"train-{i}", "text": f"text {i}", "label": str(i % 2)} for i in range(50)]
     assert (facts.rows, facts.total) == (50, 50)
     assert facts.files == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
 
@@ -99,7 +101,7 @@ def test_a_sample_is_the_same_everywhere() -> None:
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
     put(tmp_path / "data" / f"my{ending}", [{"id": f"00{i}", **row(i)} for i in range(5)])
     rows, _ = load(tmp_path / "data")
-    assert rows == [{"id": f"00{i}", "text": f"text {i}", "label": i % 2} for i in range(5)]
+    assert rows == [{"id": f"00{i}", "text": f"text {i}", "label": str(i % 2)} for i in range(5)]
 
 
 rows_of_text = st.lists(
@@ -118,7 +120,7 @@ def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, written: li
         put(home / f"x{ending}", written)
         usable = [r for r in written if r["text"].strip()]
         if len(usable) == len(written):
-            assert [{"text": r["text"], "label": r["label"]} for r in load(home)[0]] == written
+            assert [{"text": r["text"], "label": int(r["label"])} for r in load(home)[0]] == written
 
 
 def test_a_csv_cell_may_hold_lines_and_quotes(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_columns_are_renamed(tmp_path: Path) -> None:
     home = tmp_path / "data"
     put(home / "a.jsonl", [{"sentence": "good", "label": 1, "key": 7, "text": "not this"}])
     rows, _ = load(home, columns={"text": "sentence", "id": "key"})
-    assert rows == [{"id": "7", "text": "good", "label": 1}]
+    assert rows == [{"id": "7", "text": "good", "label": "1"}]
     assert not (tmp_path / "out0" / "origin.json").exists()
 
 
@@ -190,17 +192,17 @@ def test_files_that_are_not_what_they_say_fail(tmp_path: Path, content: bytes) -
     home = tmp_path / "data"
     home.mkdir()
     (home / "a.parquet").write_bytes(content)
-    fails(StageFailed, "a.parquet: not a valid .parquet file", home)
+    fails(RecipeError, "a.parquet: not a valid .parquet file", home)
 
 
 def test_cut_files_fail(home: Path) -> None:
     path = home / "validation.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    fails(StageFailed, "not a valid .parquet file", home, split="validation")
+    fails(RecipeError, "not a valid .parquet file", home, split="validation")
     (home / "bad.jsonl").write_bytes(b'{"text": "\xff"}\n')
     path.unlink()
     (home / "validation.jsonl").write_bytes(b'{"text": "\xff"}\n')
-    fails(StageFailed, "validation.jsonl: not a valid .jsonl file", home, split="validation")
+    fails(RecipeError, "validation.jsonl:1: not UTF-8 (byte 0xff); save the file as UTF-8", home, split="validation")
     (home / "validation.jsonl").write_text('{"text": "a"}\n\n{"text"\n')
     fails(RecipeError, "validation.jsonl:3: not a JSON line", home, split="validation")
 
@@ -213,7 +215,7 @@ def damage(path: Path) -> None:
 
 def test_a_parquet_file_damaged_in_the_middle_fails(home: Path) -> None:
     damage(home / "validation.parquet")
-    fails(StageFailed, "validation.parquet: not a valid .parquet file", home, split="validation")
+    fails(RecipeError, "validation.parquet: not a valid .parquet file", home, split="validation")
 
 
 README = """---
@@ -252,20 +254,20 @@ def test_the_readme_says_which_files_are_a_split(home: Path) -> None:
 )
 def test_a_broken_header_is_named(home: Path, header: str) -> None:
     (home / "README.md").write_text(header)
-    fails(StageFailed, "README.md: not a valid YAML header", home, split="train")
+    fails(RecipeError, "README.md: not a valid YAML header", home, split="train")
 
 
 def test_a_header_runs_nothing(home: Path, tmp_path: Path) -> None:
     made = tmp_path / "executed"
     (home / "README.md").write_text(f"---\na: !!python/object/apply:builtins.open [{made}, w]\n---\n")
-    fails(StageFailed, "README.md: not a valid YAML header", home, split="train")
+    fails(RecipeError, "README.md: not a valid YAML header", home, split="train")
     assert not made.exists()
 
 
 def test_a_bomb_in_the_header_is_not_opened(home: Path) -> None:
     lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
     (home / "README.md").write_text("---\n" + "\n".join(lines) + "\n---\n")
-    fails(StageFailed, "too many YAML anchors", home, split="train")
+    fails(RecipeError, "too many YAML anchors", home, split="train")
 
 
 @pytest.mark.parametrize(
@@ -321,3 +323,91 @@ def test_equal_data_gives_equal_bytes(home: Path) -> None:
     load(home, split="train", take=10)
     load(home, split="train", take=10, role="calibration")
     assert digest_tree(home.parent / "out0") == digest_tree(home.parent / "out1")
+
+
+def features(names: list[str]) -> dict[str, str]:
+    label = {"names": names, "_type": "ClassLabel"}
+    return {"huggingface": json.dumps({"info": {"features": {"label": label, "ner_tags": {"feature": label}}}})}
+
+
+def test_numbers_of_classes_become_the_names_that_the_file_has(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "a.parquet", [{"id": str(i), "text": "x", "label": i} for i in (1, 0)], features(["bad", "good"]))
+    assert [r["label"] for r in load(home)[0]] == ["good", "bad"]
+    named = [r["label"] for r in load(home, TextClassification(labels=("NEG", "POS")))[0]]
+    assert named == ["POS", "NEG"], "what the recipe says of numbers counts"
+    put(home / "a.parquet", [{"id": "a", "tokens": ["x", "y"], "ner_tags": [0, 1]}], features(["O", "B-PER"]))
+    assert load(home, TokenClassification(), columns={"tags": "ner_tags"})[0][0]["tags"] == ["O", "B-PER"]
+    put(home / "a.parquet", [{"text": "x", "label": 2}], features(["bad", "good"]))
+    fails(RecipeError, "a.parquet, row 1: `label` is 2, and the file names 2 classes", home)
+
+
+def test_a_hub_data_set_may_name_its_classes_in_the_readme(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "train.jsonl", [row(0), row(1)])
+    entry = "{name: label, dtype: {class_label: {names: {'0': bad, '1': good}}}}"
+    (home / "README.md").write_text(f"---\ndataset_info:\n  features:\n  - {entry}\n---\n")
+    rows, facts = load(home, split="train")
+    assert [r["label"] for r in rows] == ["bad", "good"] and facts.labels == {"label": ["bad", "good"]}
+
+
+def test_a_split_without_labels_has_rows_to_calibrate_with_and_none_to_judge_by(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "test.parquet", [{"text": "x", "label": -1}], features(["bad", "good"]))
+    fails(RecipeError, "test.parquet, row 1: `label` is -1: this split has no labels; choose one that has", home)
+    assert load(home, role="calibration")[0] == [{"id": "test-0", "text": "x"}]
+    put(home / "test.parquet", [{"text": "x", "label": -1}])
+    fails(RecipeError, "test.parquet, row 1: `label` is -1: this split is not labelled", home)
+
+
+def test_an_empty_cell_of_an_optional_column_says_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    (home / "a.csv").write_text("id,text,text_pair,label\n1,,,\n2,a,b,0\n,c,,NA\n")
+    assert load(home)[0] == [
+        {"id": "1", "text": ""},
+        {"id": "2", "text": "a", "text_pair": "b", "label": "0"},
+        {"id": "a-2", "text": "c", "label": "NA"},
+    ]
+
+
+def test_lists_in_a_csv_are_json(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    (home / "a.csv").write_text('id,tokens,tags\n1,"[""a"", ""b""]","[""O"", ""B-X""]"\n')
+    assert load(home, TokenClassification())[0] == [{"id": "1", "tokens": ["a", "b"], "tags": ["O", "B-X"]}]
+    (home / "a.csv").write_text("id,tokens,tags\n1,a b,O O\n")
+    fails(RecipeError, "a.csv:2: `tokens` is 'a b', not JSON", home, task=TokenClassification())
+
+
+def test_a_number_in_a_csv_is_a_number_or_refused(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    (home / "a.csv").write_text("id,sentence1,sentence2,score\n1,a,b,4.5\n2,a,b,\n")
+    assert [r.get("score") for r in load(home, SentenceSimilarity())[0]] == [4.5, None]
+    (home / "a.csv").write_text("id,sentence1,sentence2,score\n1,a,b,4.5\n2,a,b,NA\n")
+    fails(RecipeError, "a.csv:3: `score` is 'NA', not a number; correct it", home, task=SentenceSimilarity())
+
+
+def test_a_csv_without_a_head_is_told_so(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    (home / "a.csv").write_text("a film,1\nanother,0\n")
+    fails(RecipeError, "no column 'text'; it has a film, 1; the first line must name the columns; say which one", home)
+
+
+def test_an_empty_file_beside_others_does_no_harm(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "b.jsonl", [{"id": "1", **row(0)}])
+    (home / "a.jsonl").write_text("")
+    assert len(load(home)[0]) == 1 and not (tmp_path / "out0" / "origin.json").exists()
+
+
+def test_squads_own_file_is_read(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    asked = {"id": "q", "question": "what?", "answers": [{"text": "one", "answer_start": 0}]}
+    (home / "dev.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": "one two", "qas": [asked]}]}]}))
+    assert load(home, QuestionAnswering())[0] == [
+        {"id": "q", "question": "what?", "context": "one two", "answers": {"text": ["one"], "answer_start": [0]}}
+    ]

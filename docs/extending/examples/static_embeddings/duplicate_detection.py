@@ -27,6 +27,7 @@ class DuplicateDetection(Task):
     outputs = ("last_hidden_state",)
     per_token = True
     columns: ClassVar = {"first": True, "second": True, "duplicate": False}
+    kinds: ClassVar = {"duplicate": "json"}
     metrics = ("accuracy",)
     pipeline_tag = "sentence-similarity"
 

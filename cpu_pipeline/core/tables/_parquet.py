@@ -1,0 +1,112 @@
+"""Rows of Parquet files, batch by batch, with the names that the datasets library leaves for class numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.tables._table import Rows, Table, twice
+from cpu_pipeline.core.text import one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH = 1024
+"""Rows that are held at once."""
+
+
+def open_parquet(path: Path, name: str) -> Table:
+    """Open a file; no row is read yet.
+
+    Raises:
+        RecipeError: it is not valid, or names a column twice.
+    """
+    from pyarrow import parquet
+
+    with _valid(name), parquet.ParquetFile(path) as file:
+        schema, count = file.schema_arrow, file.metadata.num_rows
+    if (column := twice(schema.names)) is not None:
+        raise RecipeError(f"{name}: the column {column!r} is there twice; rename one")
+
+    def read(indices: Sequence[int], wanted: Sequence[str]) -> Rows:
+        with _valid(name), parquet.ParquetFile(path) as file:
+            yield from _rows(file, name, indices, [column for column in wanted if column in schema.names])
+
+    return Table(name, tuple(schema.names), count, read, dict(_labels(schema)))
+
+
+@contextmanager
+def _valid(name: str) -> Iterator[None]:
+    """Name the file in the error when pyarrow cannot read it; a damaged file fails in many ways."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError, TypeError, KeyError, MemoryError) as error:
+        raise RecipeError(f"{name}: not a valid .parquet file: {one_line(error)}; fetch or write it again") from None
+
+
+def _rows(file: Any, name: str, indices: Sequence[int], columns: list[str]) -> Rows:
+    """Read rows by index, ascending; row groups that have none of them are passed over."""
+    picked = list(indices)
+    start = at = 0
+    for group in range(file.num_row_groups):
+        first, start = start, start + file.metadata.row_group(group).num_rows
+        if at == len(picked) or picked[at] >= start:
+            continue
+        for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
+            here = []
+            while at < len(picked) and picked[at] < first + batch.num_rows:
+                here.append(picked[at])
+                at += 1
+            for index, row in zip(here, batch.take([i - first for i in here]).to_pylist() if here else (), strict=True):
+                yield f"{name}, row {index + 1}", {key: _plain(value) for key, value in row.items()}
+            first += batch.num_rows
+    if at < len(picked):
+        raise RecipeError(f"{name}: it holds fewer rows than it says; fetch or write it again")
+
+
+def _plain(value: Any) -> Any:
+    """Convert values that JSON lacks to text. Bytes remain: the task accepts or refuses them."""
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, (Decimal, timedelta)):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _labels(schema: pa.Schema) -> Iterator[tuple[str, list[str]]]:
+    """List column -> class names, from the metadata that the datasets library leaves in Parquet files."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return
+    for column, feature in features.items() if isinstance(features, dict) else ():
+        if names := class_names(feature):
+            yield column, names
+
+
+def class_names(feature: Any) -> list[str]:
+    """Find the names of a ClassLabel of the datasets library, plain or in lists; empty where there are none.
+
+    Args:
+        feature: a feature as the library writes it into JSON, such as {"feature": {"names": [...], "_type":
+            "ClassLabel"}, "_type": "List"}.
+    """
+    while True:
+        if isinstance(feature, list) and len(feature) == 1:
+            feature = feature[0]
+        elif isinstance(feature, Mapping) and "feature" in feature:
+            feature = feature["feature"]
+        else:
+            break
+    names = feature.get("names") if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" else None
+    return [str(name) for name in names] if isinstance(names, list) else []

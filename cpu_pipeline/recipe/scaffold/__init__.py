@@ -1,0 +1,1 @@
+"""A first recipe for a model and rows: on this machine or on the Hub."""
