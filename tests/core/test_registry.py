@@ -31,7 +31,7 @@ def test_names_are_paths() -> None:
 
 
 def test_internal_stages_are_not_offered() -> None:
-    assert {"fetch", "predict", "load.model", "load.rows", "load.apart", "load.kept"} == set(
+    assert {"fetch", "predict", "load.model", "load.rows", "load.apart", "load.kept", "load.few"} == set(
         stages.names(internal=True)
     ) - set(stages.names())
 
