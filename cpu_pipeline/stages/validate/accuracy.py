@@ -99,9 +99,9 @@ class ValidateAccuracy(Gate):
     through: ClassVar = dict.fromkeys(SIDES, "predict")
     reads: ClassVar = frozenset({"task", "data.validation"})
     packages: ClassVar = ("numpy", "scipy")
-    remedies: ClassVar = ("max_drop", "at_least", "at_most", "min_rows")
     version: ClassVar = 2
     bounds: ClassVar = frozenset({"max_drop", "at_least", "at_most"})
+    remedies: ClassVar = ("max_drop", "at_least", "at_most", "min_rows")
     unkeyed: ClassVar = frozenset({*bounds, "metric", "drop", "min_rows"})
 
     @model_validator(mode="after")

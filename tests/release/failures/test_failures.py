@@ -127,7 +127,12 @@ def test_what_stays_is_said() -> None:
 
 
 def test_a_trial_is_marked_and_kept_apart(bench: ProjectFixture) -> None:
-    gate = {"id": "right", "use": "validate.accuracy", "from": {"candidate": "first", "reference": "first"}, "at_least": 0}
+    gate = {
+        "id": "right",
+        "use": "validate.accuracy",
+        "from": {"candidate": "first", "reference": "first"},
+        "at_least": 0,
+    }
     recipe = bench.recipe(FIRST, gate, data=DATA)
     said = bench.built(recipe, "--limit", "8").json
     assert said["steps"]["data.validation"]["facts"]["rows"] == 8
