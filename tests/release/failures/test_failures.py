@@ -127,21 +127,16 @@ def test_what_stays_is_said() -> None:
 
 
 def test_a_trial_is_marked_and_kept_apart(bench: ProjectFixture) -> None:
-    gate = {
-        "id": "right",
-        "use": "validate.accuracy",
-        "from": {"candidate": "first", "reference": "first"},
-        "at_least": 0,
-    }
-    recipe = bench.recipe(FIRST, gate, data=DATA)
+    gate = {"id": "right", "use": "validate.accuracy", "from": {"candidate": "first", "reference": "first"}}
+    recipe = bench.recipe(FIRST, {**gate, "at_least": 0}, data=DATA)
     said = bench.built(recipe, "--limit", "8").json
     assert said["steps"]["data.validation"]["facts"]["rows"] == 8
     assert said["path"].endswith("small/trial") and "at most 8 rows" in said["not_for_service"][0]
     assert not (bench.out / "small" / "latest").exists()
-    more = bench.built(recipe, "--limit", "500").json
-    assert more["steps"]["data.validation"]["facts"]["rows"] == ROWS
     whole = bench.run(recipe, "--set", "right.min_rows=10").expect(0)
     assert "building  right  because never built" in whole.err, "it is not built because of the trial"
+    more = bench.built(recipe, "--limit", "500").json
+    assert more["steps"]["data.validation"]["facts"]["rows"] == ROWS
 
 
 def test_sets_what_the_recipe_says_of_data(bench: ProjectFixture) -> None:
