@@ -67,10 +67,10 @@ class Release:
         """Keep what was built, whatever its gates say: nobody is served by it."""
         from cpu_pipeline.release.aside import put_aside
 
-        path = put_aside(built, self.builder.store, self.out)
+        path, fresh = put_aside(built, self.builder.store, self.out)
         self.run.note(aside=str(path.absolute()))
         self._require_passed(built, f"; what was built is in {path}")
-        return Settled(path, True, withheld=reasons)
+        return Settled(path, fresh, withheld=reasons)
 
     def _require_passed(self, built: BuildResult, where: str = "") -> None:
         if not (failed := publish.failures(built)):
