@@ -1,5 +1,6 @@
 """`python -m cpu_pipeline`, and the command `cpu-pipeline`: signals are handled before anything else is imported."""
 
+import os
 import sys
 
 from cpu_pipeline.core import signals
@@ -8,6 +9,8 @@ from cpu_pipeline.core import signals
 def main() -> None:
     """Run the command, and leave with its exit code."""
     signals.install()
+    # pydantic would look through every installed distribution for plug-ins of its own, at each start.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         from cpu_pipeline.cli import main as command
 

@@ -6,32 +6,30 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.engine import preview
-from cpu_pipeline.engine import rebuild as rebuilding
-from cpu_pipeline.engine.rebuild import Compared
 from cpu_pipeline.engine.result import BuildResult, repaired
-from cpu_pipeline.graph import check as checking
 from cpu_pipeline.graph import planner, variants
-from cpu_pipeline.graph import precheck as graph_precheck
-from cpu_pipeline.graph.check import CheckResult
 from cpu_pipeline.graph.plan import Plan
-from cpu_pipeline.graph.precheck import Checked
 from cpu_pipeline.graph.sets import apply_sets
 from cpu_pipeline.recipe import reader
 from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
-from cpu_pipeline.refresh import upstream
 from cpu_pipeline.release import candidate, lockfile, publish, versions
 from cpu_pipeline.release.candidate import Builder
 from cpu_pipeline.release.settle import Release
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store, default_root
 from cpu_pipeline.store.runs import recorder
+
+if TYPE_CHECKING:
+    from cpu_pipeline.engine.rebuild import Compared
+    from cpu_pipeline.graph.check import CheckResult
+    from cpu_pipeline.refresh import upstream
 
 
 @dataclass(frozen=True)
@@ -219,6 +217,8 @@ def rebuild(
         PipelineError: a step failed, in either build.
         Stale: the plan or the cached build differs from the recipe's lock.
     """
+    from cpu_pipeline.engine import rebuild as rebuilding
+
     opened = _opened(store)
     require_locked = _lock_check(planned, locked)
     if create_envs:
@@ -297,6 +297,8 @@ class Upgrade:
         Raises:
             RecipeError: it names other revisions or repositories by now; it is left as it is.
         """
+        from cpu_pipeline.refresh import upstream
+
         upstream.rewrite(self.recipe.path, self.moves)
 
 
@@ -307,6 +309,8 @@ def upgrade(loaded: RecipeFile[Recipe]) -> Upgrade | None:
         RecipeError: the recipe follows no branch, or one that is not there.
         TryAgain: the Hub does not answer.
     """
+    from cpu_pipeline.refresh import upstream
+
     if loaded.value.refresh is None or loaded.value.refresh.follow is None:
         raise RecipeError(f"{loaded.path}: it follows no branch; say which: `refresh: {{follow: main}}`")
     found = upstream.moves(loaded, {"model", "data"})
@@ -339,6 +343,8 @@ def check(path: Path, *, allow_paths: Sequence[Path | str] = (), recipe_only: bo
         PipelineError: every problem, one a line, of the class that a build would meet first.
         Refused: a path leads outside, neither allowed nor marked with `outside: true`.
     """
+    from cpu_pipeline.graph import check as checking
+
     return checking.check(path, map(Path, allow_paths), recipe_only=recipe_only)
 
 
@@ -353,11 +359,14 @@ def precheck(plans: Sequence[Plan], store: Store | Path | str | None = None) -> 
         PipelineError: every problem of every plan, one a line, of the class that the builds would meet first.
     """
     opened = _opened(store)
-    checked = [
-        graph_precheck.precheck(each, {seen.node.id for seen in preview.look(each, opened) if seen.state == "cached"})
-        for each in plans
-    ]
-    Checked(tuple(finding for one in checked for finding in one.findings), ()).require()
+    cached = [{seen.node.id for seen in preview.look(each, opened) if seen.state == "cached"} for each in plans]
+    pending = [(each, known) for each, known in zip(plans, cached, strict=True) if len(known) < len(each.nodes)]
+    if not pending:
+        return
+    from cpu_pipeline.graph import precheck as graph_precheck
+
+    checked = [graph_precheck.precheck(each, known) for each, known in pending]
+    graph_precheck.Checked(tuple(finding for one in checked for finding in one.findings), ()).require()
 
 
 def rollback(

@@ -58,12 +58,13 @@ class CommandResult:
 class ProjectFixture:
     """A folder with a model, recipes, a store and artifacts, all of one test."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, model: bool = True) -> None:
         self.home = home
         self.store, self.out, self.runs = home / "store", home / "artifacts", home / "runs.txt"
         self.env: dict[str, str] = {}
         home.mkdir(parents=True, exist_ok=True)
-        write_model(home / "model")
+        if model:
+            write_model(home / "model")
 
     def recipe(self, *stages: Mapping[str, Any], name: str = "small", **more: Any) -> Path:
         """Write a recipe of these stages; a stage is its id and options of faulty.copy, unless it says `use`."""
@@ -171,7 +172,7 @@ def plugin_installed(version: int = 1) -> Iterator[None]:
     from cpu_pipeline.recipe import reader
 
     def forget() -> None:
-        registry.entry_points.cache_clear()
+        registry.added_entry_points.cache_clear()
         reader.the_schema.cache_clear()
         for kind in (backends, sources, stages, tasks):
             for known in (value for value in vars(kind).values() if isinstance(value, registry.Registry)):

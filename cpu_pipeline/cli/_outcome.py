@@ -102,7 +102,8 @@ def _lines(plan: Plan, outcome: Outcome) -> Iterator[str]:
     if outcome.path is None:
         return
     if outcome.withheld:
-        yield f"wrote  {outcome.path}, not for service: {'; '.join(outcome.withheld)}"
+        what = "wrote" if outcome.fresh else "unchanged"
+        yield f"{what}  {outcome.path}, not for service: {'; '.join(outcome.withheld)}"
     else:
         instead = f" (instead of {outcome.instead_of})" if outcome.instead_of else ""
         what = "wrote" if outcome.fresh else "promoted" if instead else "unchanged"

@@ -118,8 +118,6 @@ def status(
 
 
 def _row(entry: RunEntry) -> tuple[str, ...]:
-    from cpu_pipeline.refresh.status import report_of
-
     code = f" ({entry.exit_code})" if entry.exit_code else ""
     return (
         entry.id,
@@ -128,7 +126,7 @@ def _row(entry: RunEntry) -> tuple[str, ...]:
         entry.name,
         entry.outcome + code,
         entry.version or "-",
-        entry.says[:200] + report_of(entry),
+        entry.says[:200] + entry.report_end(),
     )
 
 

@@ -79,16 +79,8 @@ def run(
     require_own_names(recipes)
     options = parse_sets(sets)
     # Every recipe is read and checked before the first is built: a mistake in the last one costs nothing.
-    planned = [
-        api.plan(
-            api.load_recipe(recipe, options, allow_paths=allow_paths or ()),
-            until,
-            limit=limit,
-            skip=skip or (),
-            measure=not no_measure,
-        )
-        for recipe in recipes
-    ]
+    loaded = [api.load_recipe(recipe, options, allow_paths=allow_paths or ()) for recipe in recipes]
+    planned = [api.plan(one, until, limit=limit, skip=skip or (), measure=not no_measure) for one in loaded]
     opened = open_store(store, store_remote)
     api.precheck(planned, opened)
     if rebuild:

@@ -12,6 +12,8 @@ from typing import Any
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
 
+OURS = "cpu_pipeline"
+
 
 class Registry:
     """The modules of one package, by the names that recipes use; imports each at its first use.
@@ -69,7 +71,19 @@ class Registry:
         return found
 
 
-@cache
 def entry_points(group: str) -> tuple[importlib.metadata.EntryPoint, ...]:
     """List what other distributions add to a group, such as `cpu_pipeline.stages`."""
-    return tuple(importlib.metadata.entry_points(group=group))
+    return tuple(point for point in added_entry_points() if point.group == group)
+
+
+@cache
+def added_entry_points() -> tuple[importlib.metadata.EntryPoint, ...]:
+    """List what other distributions add to any group of ours; of two with one name, the first on the path counts.
+
+    Only those that name us are parsed: of hundreds of distributions hardly any does, and each command asks.
+    """
+    found: dict[str, tuple[importlib.metadata.EntryPoint, ...]] = {}
+    for distribution in importlib.metadata.distributions():
+        if f"{OURS}." in (distribution.read_text("entry_points.txt") or ""):
+            found.setdefault(distribution.name, tuple(distribution.entry_points))
+    return tuple(point for points in found.values() for point in points if point.group.startswith(f"{OURS}."))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
@@ -16,19 +18,19 @@ from cpu_pipeline.core.text import one_line
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
 from cpu_pipeline.engine.estimate import Estimate
-from cpu_pipeline.engine.executors._base import Executor, Handle, StepAdvance, StepOutcome
-from cpu_pipeline.engine.executors.local import LocalExecutor
 from cpu_pipeline.engine.keys import Keyed, reasons
-from cpu_pipeline.engine.machine_lock import MachineLock
 from cpu_pipeline.engine.packages import missing
 from cpu_pipeline.engine.progress import Progress
-from cpu_pipeline.engine.requests import step_request
 from cpu_pipeline.engine.requirements import environments_of, packages_of
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.store.lease import Lease, leased
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.record import StoredArtifact
+
+if TYPE_CHECKING:
+    from cpu_pipeline.engine.executors._base import Executor, Handle, StepAdvance, StepOutcome
+    from cpu_pipeline.engine.machine_lock import MachineLock
 
 TICK = 0.1
 """Seconds between looks at other builds' locks."""
@@ -68,7 +70,7 @@ def build(
             plan=plan,
             store=store,
             lease=held,
-            executor=executor or LocalExecutor(),
+            given=executor,
             progress=Progress(plan, tell, Estimate(plan, store)),
             jobs=max(1, jobs),
             remeasure=remeasure,
@@ -101,14 +103,27 @@ class _Build:
     plan: Plan
     store: Store
     lease: Lease
-    executor: Executor
+    given: Executor | None
     progress: Progress
     jobs: int
     remeasure: bool
     running: dict[Handle, _Started] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
     """Keys that the store lacked; looked up once more when their lock is held."""
-    machine: MachineLock = field(default_factory=MachineLock)
+
+    # Made when a step is to run: a build that is cached needs neither of them, nor what they import.
+
+    @cached_property
+    def executor(self) -> Executor:
+        from cpu_pipeline.engine.executors.local import LocalExecutor
+
+        return self.given or LocalExecutor()
+
+    @cached_property
+    def machine(self) -> MachineLock:
+        from cpu_pipeline.engine.machine_lock import MachineLock
+
+        return MachineLock()
 
     def go(self) -> BuildResult:
         _warn(self.plan, self.progress.tell)
@@ -125,12 +140,14 @@ class _Build:
     def end(self, grace: float) -> None:
         """Stop every step and release every lock."""
         try:
-            self.executor.close(grace)
+            if self.given is not None or "executor" in vars(self):
+                self.executor.close(grace)
         finally:
             for started in self.running.values():
                 started.locks.close()
             self.running.clear()
-            self.machine.close()
+            if "machine" in vars(self):
+                self.machine.close()
 
     def _advance(self) -> bool:
         """Settle what is cached, start what can start; say whether anything changed."""
@@ -143,7 +160,8 @@ class _Build:
                 advanced = True
             elif self.progress.ready(node):
                 advanced |= self._settle_or_start(node)
-        self.machine.release_unused_door()
+        if "machine" in vars(self):
+            self.machine.release_unused_door()
         return advanced
 
     def _settle_or_start(self, node: Node) -> bool:
@@ -216,6 +234,8 @@ class _Build:
 
     def _run(self, node: Node, keyed: Keyed) -> tuple[Path, Handle]:
         """Hand a node to the executor; return the directory that it writes, and the executor's handle."""
+        from cpu_pipeline.engine.requests import step_request
+
         self.progress.start(node, self._why(node, keyed))
         store, work = self.store, self.lease.work(keyed.key)
         request = step_request(
@@ -234,6 +254,8 @@ class _Build:
         return reasons(self.store.last(self.plan.label(node.id)), keyed.ingredients)
 
     def _take(self, news: StepOutcome | StepAdvance) -> None:
+        from cpu_pipeline.engine.executors._base import StepAdvance
+
         if isinstance(news, StepAdvance):
             self.progress.advance(self.running[news.handle].node, news.what, news.done, news.total)
         else:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cpu_pipeline.core.files import remove_tree, sync_dir, writing
 from cpu_pipeline.engine.result import BuildResult
-from cpu_pipeline.release.manifest import describe
+from cpu_pipeline.release.manifest import describe, edited, read_manifest
 from cpu_pipeline.release.tree import home_of, make_home, require_no_link, write_tree
 from cpu_pipeline.release.versions import moving, sweep
 from cpu_pipeline.store.local import Store
 
 
-def put_aside(built: BuildResult, store: Store, out: Path) -> Path:
+def put_aside(built: BuildResult, store: Store, out: Path) -> tuple[Path, bool]:
     """Write a build whose plan is withheld to its own directory, laid out as a version; it replaces an earlier one.
 
     Args:
@@ -23,7 +25,7 @@ def put_aside(built: BuildResult, store: Store, out: Path) -> Path:
         out: it goes below `out/NAME/`, where the plan's `withheld` says.
 
     Returns:
-        The directory.
+        The directory, and whether it was written now: what is there already, and whole, stays.
 
     Raises:
         ValueError: the plan is not withheld.
@@ -36,13 +38,16 @@ def put_aside(built: BuildResult, store: Store, out: Path) -> Path:
     home = home_of(built.plan, out)
     target = home / withheld.folder
     require_no_link(target)
+    manifest = describe(built)
+    if _holds(target, manifest):
+        return target, False
     with writing(out):
         make_home(home)
         sweep(home)
         # Named as `sweep` knows what builds that died left.
         work = home / f".aside.{os.getpid()}.{secrets.token_hex(4)}"
         try:
-            write_tree(built, store, describe(built), work)
+            write_tree(built, store, manifest, work)
             with moving(home):
                 target.parent.mkdir(exist_ok=True)
                 if target.exists():
@@ -52,4 +57,14 @@ def put_aside(built: BuildResult, store: Store, out: Path) -> Path:
         finally:
             remove_tree(work)
         sweep(home)
-    return target
+    return target, True
+
+
+def _holds(target: Path, manifest: Mapping[str, Any]) -> bool:
+    """Say whether a directory has this build, as it was written."""
+    try:
+        found = read_manifest(target)
+    except (OSError, ValueError, RecursionError):
+        return False
+    same = all(found.get(key) == manifest[key] for key in ("version", "withheld", "checks"))
+    return same and not edited(target)

@@ -44,7 +44,7 @@ Lock = Mapping[str, Any]
 
 
 class _LockedStep(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", strict=True)
 
     use: str
     version: int
@@ -55,7 +55,7 @@ class _LockedStep(BaseModel):
 class _Shape(BaseModel):
     """What a lock holds, as far as it is compared."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", strict=True)
 
     lock: int
     recipe: dict[str, str]

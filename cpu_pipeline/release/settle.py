@@ -9,9 +9,7 @@ from pathlib import Path
 from cpu_pipeline.core.errors import GateFailed
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.release import latest, publish
-from cpu_pipeline.release.aside import put_aside
 from cpu_pipeline.release.candidate import Builder
-from cpu_pipeline.release.failures.write import write_failure
 from cpu_pipeline.release.tree import REPORT
 from cpu_pipeline.store.runs.recorder import RunRecorder
 
@@ -67,14 +65,18 @@ class Release:
 
     def _put_aside(self, built: BuildResult, reasons: tuple[str, ...]) -> Settled:
         """Keep what was built, whatever its gates say: nobody is served by it."""
-        path = put_aside(built, self.builder.store, self.out)
+        from cpu_pipeline.release.aside import put_aside
+
+        path, fresh = put_aside(built, self.builder.store, self.out)
         self.run.note(aside=str(path.absolute()))
         self._require_passed(built, f"; what was built is in {path}")
-        return Settled(path, True, withheld=reasons)
+        return Settled(path, fresh, withheld=reasons)
 
     def _require_passed(self, built: BuildResult, where: str = "") -> None:
         if not (failed := publish.failures(built)):
             return
+        from cpu_pipeline.release.failures.write import write_failure
+
         folder = write_failure(built, built.verdicts, self.builder, self.out, self.run.id)
         self.run.note(report=str(folder.absolute()))
         stays = f"{_stays(self.out / built.plan.name)}{where}; report: {folder / REPORT}"

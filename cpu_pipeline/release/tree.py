@@ -14,7 +14,6 @@ from cpu_pipeline.core.errors import RecipeError, Refused
 from cpu_pipeline.core.files import sync_dir
 from cpu_pipeline.engine.result import BuildResult, Damaged
 from cpu_pipeline.graph.plan import CHECKS, Plan
-from cpu_pipeline.release.documents import model_card, origins, provenance, report, sbom
 from cpu_pipeline.release.manifest import MANIFEST
 from cpu_pipeline.store.local import Store
 
@@ -85,6 +84,8 @@ def _copy_object(built: BuildResult, store: Store, name: str, target: Path) -> N
 
 def _write_documents(built: BuildResult, manifest: dict[str, Any], work: Path) -> None:
     """Write the documents of a version; each lists the files before it by digest, the manifest all of them."""
+    from cpu_pipeline.release.documents import model_card, origins, provenance, report, sbom
+
     made_of = origins.origins(built)
     # An artifact that has a README.md of its own keeps it: it is part of its digest.
     cards = {name: model_card.FILE for name in built.plan.outputs if not (work / name / model_card.FILE).exists()}

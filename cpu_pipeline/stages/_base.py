@@ -79,7 +79,14 @@ class Facts(BaseModel):
     its default is not stored, so that records stay as they were.
     """
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False, validate_by_alias=True, validate_by_name=True)
+    model_config = ConfigDict(
+        # Validators are made when something is validated: a command uses few of the many classes.
+        defer_build=True,
+        frozen=True,
+        allow_inf_nan=False,
+        validate_by_alias=True,
+        validate_by_name=True,
+    )
 
 
 def stored_facts(facts: Facts | Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +165,7 @@ class Stage(BaseModel, ABC):
     promises to the engine.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     facts_model: ClassVar[type[Facts] | None] = None
     """Class of what `run` returns. Without one it returns a plain mapping, which nothing checks when it is read."""

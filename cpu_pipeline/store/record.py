@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,12 @@ def plain(value: Any) -> Any:
     return read
 
 
+@lru_cache(maxsize=512)
 def parse_record(key: str, text: bytes) -> Action | None:
-    """Read a record; None when it is not exactly what was written for `key`."""
+    """Read a record; None when it is not exactly what was written for `key`.
+
+    Equal bytes are parsed once: a command looks at each record to see what is cached, and again to use it.
+    """
     try:
         decoded = text.decode("ascii")  # as it is written: no other encoding hides what is looked for here
         body = json.loads(decoded)

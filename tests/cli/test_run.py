@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import models
 from project import ProjectFixture
 
 
@@ -98,40 +97,6 @@ def test_without_measuring(built: ProjectFixture) -> None:
     assert "gate" in said["checks"] and "speed" not in said["steps"] and not built.lines("ended measure")
     # A recipe that measures nothing is built as ever.
     assert built.built(built.recipe({"id": "one"}, name="other"), "--no-measure").json["not_for_service"] == []
-
-
-def test_a_trial_is_marked_and_kept_apart(built: ProjectFixture) -> None:
-    rows = "".join(json.dumps({"text": f"a good film {n}", "label": n % 2}) + "\n" for n in range(30))
-    (built.home / "rows.jsonl").write_text(rows)
-    toy = {"id": "toy", "form": "toy", "text": "0"}
-    gate = {"id": "right", "use": "validate.accuracy", "from": {"candidate": "toy", "reference": "toy"}, "at_least": 0}
-    recipe = built.recipe(toy, gate, data={"validation": {"file": "rows.jsonl"}})
-    real = ProjectFixture(built.home)  # its gates know the format of the plug-in from the start
-    models.make("bert", built.home / "model", "text-classification")
-    said = real.built(recipe, "--limit", "8").json
-    assert said["steps"]["data.validation"]["facts"]["rows"] == 8
-    assert said["path"].endswith("small/trial") and "at most 8 rows" in said["not_for_service"][0]
-    real.run(recipe).expect(3, "30 rows, at least 100 asked")
-    whole = real.run(recipe, "--set", "right.min_rows=5").expect(0)
-    assert "building  right  because never built" in whole.err, "it is not built because of the trial"
-    more = real.built(recipe, "--limit", "50").json
-    assert more["steps"]["data.validation"]["facts"]["rows"] == 30
-
-
-def test_sets_what_the_recipe_says_of_data(built: ProjectFixture) -> None:
-    models.make("bert", built.home / "model", "text-classification")
-    rows = "".join(json.dumps({"text": f"film {n}", "label": n % 2}) + "\n" for n in range(30))
-    (built.home / "rows.jsonl").write_text(rows)
-    recipe = built.recipe({"id": "one"}, data={"validation": {"file": "rows.jsonl"}})
-    said = built.built(recipe, "--set", "data.validation.take=7").json
-    assert said["steps"]["data.validation"]["facts"]["rows"] == 7
-    for given, says in [
-        ("data.validation.take=none", "--set data.validation.take: "),
-        ("data.validation.tkae=7", "tkae"),
-        ("data.valdation.take=7", "the recipe has no such data (did you mean `validation`?); it has validation"),
-        ("data.take=7", "or data.ROLE.OPTION=VALUE"),
-    ]:
-        assert says in built.run(recipe, "--set", given).expect(2).err
 
 
 def test_a_failed_gate_ends_in_a_report(built: ProjectFixture) -> None:

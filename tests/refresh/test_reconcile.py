@@ -20,7 +20,7 @@ from cpu_pipeline.recipe.reader import load_recipe
 from cpu_pipeline.recipe.spec import Trigger
 from cpu_pipeline.refresh import drift, reconcile, upstream
 from cpu_pipeline.refresh.outcome import Refreshed
-from cpu_pipeline.release import latest, lockfile, manifest, promotions, publish, references, versions
+from cpu_pipeline.release import latest, lockfile, manifest, promotions, references, tree, versions
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.local import Store
 
@@ -208,7 +208,7 @@ def test_the_version_in_service_is_hashed_once(
         hashed.append(path)
         return digest_file(path)
 
-    for module in (manifest, publish):
+    for module in (manifest, tree):
         monkeypatch.setattr(module, "digest_file", count)
     pretended.heads["data"], pretended.content = "d" * 40, content
     if outcome == "unchanged":

@@ -297,26 +297,6 @@ class ValidateAccuracy(Gate):
         )
 
 
-def _undefined(name: str, ours: float | None, theirs: float | None) -> Verdict:
-    """Fail a metric that is not defined, and say why that is."""
-    sides = " and ".join(side for side, value in zip(SIDES, (ours, theirs), strict=True) if value is None)
-    return Verdict(
-        name,
-        False,
-        f"{name} is NaN: candidate {_shown(ours)}, reference {_shown(theirs)}; it is not defined where answers never "
-        f"vary or are missing: look at the predictions of the {sides}",
-    )
-
-
-def _constant(facts: AccuracyFacts) -> Verdict:
-    return Verdict(
-        "constant",
-        False,
-        f"the reference gives {facts.constant} to all {facts.rows} rows: comparing with it shows nothing; "
-        "look at the reference, the task's options and the rows, or compare with another reference",
-    )
-
-
 def _constant_rows(count: int, same: str) -> RecipeError:
     return RecipeError(
         f"data.validation: all {count} rows have {same}: no metric tells a good model from one that always answers so; "
@@ -329,7 +309,7 @@ def _loss(candidate: Mapping[str, Any], reference: Mapping[str, Any], task: Task
     if candidate == reference:
         return 0.0
     known = False
-    for metric in task.metrics:
+    for metric in task.metrics_of():
         ours, theirs = (_of_one_row(task, side, metric) for side in (candidate, reference))
         if ours is None or theirs is None:
             continue
@@ -352,6 +332,26 @@ def _moved(candidate: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
     """Add up how far the numbers of two scores are apart."""
     pairs = ((value, reference.get(key)) for key, value in candidate.items())
     return sum(abs(a - b) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float))
+
+
+def _undefined(name: str, ours: float | None, theirs: float | None) -> Verdict:
+    """Fail a metric that is not defined, and say why that is."""
+    sides = " and ".join(side for side, value in zip(SIDES, (ours, theirs), strict=True) if value is None)
+    return Verdict(
+        name,
+        False,
+        f"{name} is NaN: candidate {_shown(ours)}, reference {_shown(theirs)}; it is not defined where answers never "
+        f"vary or are missing: look at the predictions of the {sides}",
+    )
+
+
+def _constant(facts: AccuracyFacts) -> Verdict:
+    return Verdict(
+        "constant",
+        False,
+        f"the reference gives {facts.constant} to all {facts.rows} rows: comparing with it shows nothing; "
+        "look at the reference, the task's options and the rows, or compare with another reference",
+    )
 
 
 def _at_least(name: str, value: float | None, bound: float) -> Verdict:

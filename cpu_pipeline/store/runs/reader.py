@@ -59,6 +59,12 @@ class RunEntry:
     report: str | None = None
     """Directory of the report on the gates that failed, where one was written."""
 
+    def report_end(self) -> str:
+        """Name that report, as the end of a message; nothing where there is none, or none any more."""
+        if self.report is None or not (path := Path(self.report) / "report.md").is_file():
+            return ""
+        return f"; report: {path}"
+
 
 def folders(store: Store) -> list[str]:
     """Name the folders of runs, newest first."""

@@ -3,41 +3,55 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import models
 import pytest
 from markdown_it import MarkdownIt
 from project import CommandResult, ProjectFixture
+from tokenizers import Tokenizer
 
 from cpu_pipeline.release.failures import write
 from cpu_pipeline.release.failures.write import KEEP, failed_reports, prune
 
-WORDS = ("good", "bad", "a", "film", "day")
 ROWS = 40
+FIRST = {"id": "first", "form": "toy", "text": "0"}
+"""A toy model: it says whether most ids of a text are odd."""
+DATA = {"validation": {"file": "rows.jsonl"}}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> ProjectFixture:
+    """Give a project with a real checkpoint, and rows with the label that the toy model gives; not to be changed."""
+    bench = ProjectFixture(tmp_path_factory.mktemp("failures") / "project")
+    shutil.rmtree(bench.home / "model")
+    models.make("bert", bench.home / "model", "text-classification")
+    tokenizer = Tokenizer.from_file(str(bench.home / "model" / "tokenizer.json"))
+    rows = models.rows("text-classification", ROWS)
+    for number, row in enumerate(rows):
+        odd = [number % 2 for number in tokenizer.encode(row["text"]).ids]
+        row |= {"id": f"r{number}", "label": int(2 * sum(odd) > len(odd))}
+    (bench.home / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bench.run(bench.recipe(FIRST, data=DATA)).expect(0)
+    shutil.rmtree(bench.out)
+    return bench
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> ProjectFixture:
-    """Give a project whose toy models say whether most ids of a text are odd, and rows with that label."""
-    bench = ProjectFixture(tmp_path / "project")
-    tokens = {word: number for number, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
-    rows = []
-    for number in range(ROWS):
-        words = [WORDS[number % 5], WORDS[(number + number // 5) % 5], WORDS[number * 3 % 5]]
-        odd = [tokens[word] % 2 for word in ("[CLS]", *words, "[SEP]")]
-        rows.append({"id": f"r{number}", "text": " ".join(words), "label": int(2 * sum(odd) > len(odd))})
-    (bench.home / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return bench
+def bench(base: ProjectFixture, tmp_path: Path) -> ProjectFixture:
+    """Give a copy of it, to be changed."""
+    shutil.copytree(base.home, tmp_path / "project", symlinks=True)
+    return ProjectFixture(tmp_path / "project", model=False)
 
 
 def failed(bench: ProjectFixture, *shifts: float, run: tuple[object, ...] = (), **gate: float) -> CommandResult:
     """Run a chain of toy models, each shifted against the one before, whose last is judged against the first."""
-    first = {"id": "first", "form": "toy", "text": "0"}
     chain = [{"id": f"s{number}", "use": "faulty.shift", "by": by} for number, by in enumerate(shifts)]
     judge = {"id": "right", "use": "validate.accuracy", "from": {"reference": "first"}, "min_rows": 10, **gate}
-    recipe = bench.recipe(first, *chain, judge, data={"validation": {"file": "rows.jsonl"}})
+    recipe = bench.recipe(FIRST, *chain, judge, data=DATA)
     return bench.run(recipe, *run).expect(3, "nothing is put into service; ", "; report: " if run else "report: ")
 
 
@@ -110,3 +124,29 @@ def test_a_trial_that_fails_says_both(bench: ProjectFixture) -> None:
 def test_what_stays_is_said() -> None:
     failure = write.Failure("small", "run", (), "abc")
     assert write.stays(failure) == "abc stays in service."
+
+
+def test_a_trial_is_marked_and_kept_apart(bench: ProjectFixture) -> None:
+    gate = {"id": "right", "use": "validate.accuracy", "from": {"candidate": "first", "reference": "first"}}
+    recipe = bench.recipe(FIRST, {**gate, "at_least": 0}, data=DATA)
+    said = bench.built(recipe, "--limit", "8").json
+    assert said["steps"]["data.validation"]["facts"]["rows"] == 8
+    assert said["path"].endswith("small/trial") and "at most 8 rows" in said["not_for_service"][0]
+    assert not (bench.out / "small" / "latest").exists()
+    whole = bench.run(recipe, "--set", "right.min_rows=10").expect(0)
+    assert "building  right  because never built" in whole.err, "it is not built because of the trial"
+    more = bench.built(recipe, "--limit", "500").json
+    assert more["steps"]["data.validation"]["facts"]["rows"] == ROWS
+
+
+def test_sets_what_the_recipe_says_of_data(bench: ProjectFixture) -> None:
+    recipe = bench.recipe(FIRST, data=DATA)
+    said = bench.built(recipe, "--set", "data.validation.take=7").json
+    assert said["steps"]["data.validation"]["facts"]["rows"] == 7
+    for given, says in [
+        ("data.validation.take=none", "--set data.validation.take: "),
+        ("data.validation.tkae=7", "tkae"),
+        ("data.valdation.take=7", "the recipe has no such data (did you mean `validation`?); it has validation"),
+        ("data.take=7", "or data.ROLE.OPTION=VALUE"),
+    ]:
+        assert says in bench.run(recipe, "--set", given).expect(2).err

@@ -1,0 +1,74 @@
+"""Signals at many moments of every command: the signal's exit code, no traceback, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from project import CommandResult, ProjectFixture, alive, ended, family, put_down, until
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+SEEDS = range(8)
+COMMANDS = (
+    ("run", "small.yaml", "--jobs", "2"),
+    ("run", "small.yaml", "other.yaml"),
+    ("run", "small.yaml", "--set", "gate.at_least=2.0"),
+    ("run", "small.yaml", "--limit", "5"),
+    ("lock", "small.yaml"),
+    ("refresh", "small.yaml"),
+    ("plan", "small.yaml"),
+    ("status", "small.yaml"),
+    ("history",),
+    ("store", "gc"),
+    ("store", "verify"),
+    ("check", "small.yaml"),
+)
+
+
+def recipes(bench: ProjectFixture) -> None:
+    """Write two recipes of short steps, with a measurement and a gate."""
+    for name in ("other", "small"):
+        bench.recipe(
+            {"id": "one", "text": name, "seconds": 0.2},
+            {"id": "two", "text": f"{name} two", "pieces": 50, "seconds": 0.1},
+            {"id": "gate", "use": "faulty.gate"},
+            {"id": "speed", "use": "faulty.measure", "seconds": 0.2},
+            name=name,
+        )
+
+
+def sent(bench: ProjectFixture, arguments: tuple[str, ...], number: int, after: float, times: int) -> CommandResult:
+    """Begin a command, send it a signal after some seconds, `times` times; check that its children end with it."""
+    command = bench.start(*arguments, CPU_PIPELINE_STORE=str(bench.store))
+    with put_down(command):
+        time.sleep(after)
+        children = family(command) if command.poll() is None else []
+        for _ in range(times):
+            if command.poll() is None:
+                os.kill(command.pid, number)
+                time.sleep(0.01)
+        said = ended(command)
+    until(lambda: not alive(children))
+    return said
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_a_signal_at_any_moment(bench: ProjectFixture, arguments: tuple[str, ...]) -> None:
+    recipes(bench)
+    chance = random.Random(str(arguments))
+    fine = {0, 3, 5}  # it was done before the signal came
+    seen = set()
+    for seed in SEEDS:
+        number = list(CODES)[seed % 3]
+        # Not before Python itself has started: what it says to Ctrl-C then is its own.
+        said = sent(bench, arguments, number, 0.3 + chance.random() * (0.4 + 0.4 * seed), times=1 + seed % 2)
+        assert said.code in {CODES[number], -number, *fine}, f"{said.code}\n{said.err}"
+        for word in ("Traceback", "a bug", "Exception ignored", "KeyboardInterrupt"):
+            assert word not in said.err, said.err
+        seen.add(said.code)
+    assert seen - fine, "no signal came in time: this test shows nothing"
+    bench.run(bench.home / "small.yaml").expect(0)
+    assert bench.verify().code == 0 and bench.leftovers() == []
