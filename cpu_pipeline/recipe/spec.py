@@ -20,7 +20,9 @@ RESERVED = ("model", "tokenizer", "teacher", "data", *ROLES)
 class Written(BaseModel):
     """Base of everything written in YAML: unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_alias=True, validate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_alias=True, validate_by_name=True, defer_build=True
+    )
 
 
 class Step(Written):

@@ -15,7 +15,7 @@ from cpu_pipeline.core.repo_files import Want
 class Source(BaseModel, ABC):
     """A location that files come from. Fields are its keys in YAML; the first is named after its module."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     wants: ClassVar[Set[Want]]
     """What it can provide."""

@@ -68,7 +68,9 @@ class Facts(BaseModel):
     its default is not stored, so that records stay as they were.
     """
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False, validate_by_alias=True, validate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, allow_inf_nan=False, validate_by_alias=True, validate_by_name=True, defer_build=True
+    )
 
 
 def stored_facts(facts: Facts | Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +147,7 @@ class Stage(BaseModel, ABC):
     promises to the engine.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     facts_model: ClassVar[type[Facts] | None] = None
     """Class of what `run` returns. Without one it returns a plain mapping, which nothing checks when it is read."""

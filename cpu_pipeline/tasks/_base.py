@@ -41,7 +41,7 @@ class Score:
 class Task(BaseModel, ABC):
     """A kind of problem. Fields are its options in YAML; the line under a field documents it everywhere."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     version: ClassVar[int] = 1
     """Raise by one whenever it starts encoding, decoding or scoring differently."""
