@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backends import _encoder, hf
+from cpu_pipeline.backends import _encoder, _usage, hf
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import CARD, Card
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
@@ -132,6 +132,15 @@ def real_tokens(mask: np.ndarray[Any, Any]) -> list[int]:
 
 def usage(folder: str, head: Head | None) -> str:
     """Write how to run the model with this package; the files are a checkpoint that transformers loads as well."""
+    if hasattr(head, "embed"):
+        return f"""
+{_usage.inputs(folder, head)}
+import numpy as np
+from cpu_pipeline.backends import fastpath
+
+session = fastpath.load(Path("{folder}"), task, threads=0)
+outputs = session({{name: np.array([inputs[name]]) for name in session.inputs}})
+{_usage.embedding(folder, head, 'outputs["last_hidden_state"][0]')}"""
     constructed = f"{type(head).__name__}()" if head else "None"
     imported = f"from {type(head).__module__} import {type(head).__name__}\n" if head else ""
     return f"""

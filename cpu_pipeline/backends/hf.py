@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cpu_pipeline.backends import _usage
 from cpu_pipeline.backends._base import MEDIA, TESTED
 from cpu_pipeline.core.errors import BackendMissing, StageFailed
-from cpu_pipeline.core.model_io import TOKENS
+from cpu_pipeline.core.model_io import TOKENS, shapes
 from cpu_pipeline.core.text import one_line
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ ENVIRONMENT = "default"
 PRECISIONS = ("float32",)
 ARCHITECTURES = TESTED | MEDIA
 ONLY = False
+ENCODERS = frozenset({"mt5", "t5", "umt5"})
+"""`model_type`s of an encoder with a decoder, whose encoder embeds a text, as sentence-transformers loads them."""
 STATUS = "torch and transformers, pinned and current; what everything else is compared with"
 
 
@@ -57,7 +59,6 @@ def checkpoint(path: Path, head: Head | None) -> Any:
     except ImportError as error:
         raise BackendMissing(f"{path}: loading a checkpoint needs torch and transformers: {error}") from error
 
-    auto_class = head.auto_class if head else "AutoModel"
     transformers.utils.logging.disable_progress_bar()
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
@@ -74,7 +75,9 @@ def checkpoint(path: Path, head: Head | None) -> Any:
             output_loading_info=True,
         )
 
+    auto_class = head.auto_class if head else "AutoModel"
     try:
+        auto_class = class_for(path, head)
         try:
             model, report = load("sdpa")
         except ValueError:  # an architecture without it; any other trouble shows again
@@ -89,15 +92,28 @@ def checkpoint(path: Path, head: Head | None) -> Any:
     return model.eval().requires_grad_(False)
 
 
+def class_for(path: Path, head: Head | None) -> str:
+    """Name transformers' class: of a model in ENCODERS the encoder alone, where only its last layer is read."""
+    name = head.auto_class if head else "AutoModel"
+    if name != "AutoModel" or head is None or set(head.outputs) != {"last_hidden_state"}:
+        return name
+    from transformers import PreTrainedConfig
+
+    config, _ = PreTrainedConfig.get_config_dict(path, local_files_only=True)
+    return "AutoModelForTextEncoding" if config.get("model_type") in ENCODERS else name
+
+
 def inputs_of(model: Any, names: Iterable[str] = TOKENS) -> tuple[str, ...]:
     """Name what the model takes of `names`, which a task gives (see `Task.input_kinds`); by default tokens.
+
+    It takes what its `forward` names; token types only where its configuration does not say that there is but one.
 
     Raises:
         StageFailed: its main input is not among them.
     """
     takes = inspect.signature(model.forward).parameters
-    segments = getattr(model.config, "type_vocab_size", 2) > 1
-    found = tuple(name for name in names if name in takes and (name != "token_type_ids" or segments))
+    segments = getattr(model.config, "type_vocab_size", None)
+    found = tuple(n for n in names if n in takes and (n != "token_type_ids" or segments is None or segments > 1))
     main = getattr(model, "main_input_name", "input_ids")
     if main not in found:
         raise StageFailed(f"{type(model).__name__} takes {main}, and only {', '.join(names)} can be given to it here")
@@ -134,12 +150,20 @@ class Eager:
 
         Returns:
             float32 arrays, the batch first.
+
+        Raises:
+            StageFailed: the model does not take this batch.
         """
         import torch
 
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        with torch.inference_mode():
-            answer = self.model(**{name: _cast(value, self.model) for name, value in tensors.items()})
+        try:
+            with torch.inference_mode():
+                answer = self.model(**{name: _cast(value, self.model) for name, value in tensors.items()})
+        except (ValueError, IndexError) as error:
+            raise StageFailed(
+                f"{type(self.model).__name__} does not run on a batch with {shapes(arrays)}: {one_line(error)}"
+            ) from error
         return {name: value.float().numpy() for name, value in outputs_of(answer, self._outputs).items()}
 
 
@@ -168,6 +192,8 @@ def _check_complete(path: Path, auto_class: str, head: Head | None, report: dict
 def usage(folder: str, head: Head | None) -> str:
     """Write how to load the checkpoint with transformers."""
     name = head.auto_class if head is not None else "AutoModel"
+    if hasattr(head, "embed"):
+        return _usage.sentence_transformers(folder, head)
     if getattr(head, "files", ()):
         return f"""
 import torch

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cpu_pipeline.backends import _usage
 from cpu_pipeline.backends._base import TESTED
 from cpu_pipeline.backends.torchscript import MODEL, names, ready, screen
 from cpu_pipeline.core import host
@@ -83,13 +84,11 @@ def usage(folder: str, head: Head | None) -> str:
     return f"""
 import intel_extension_for_pytorch  # adds the operators and the fusions; made for torch 2.8 alone
 import torch
-from tokenizers import Tokenizer
+{_usage.inputs(folder, head)}
 
 model = torch.jit.load("{folder}/{MODEL}", map_location="cpu")
-text = Tokenizer.from_file("{folder}/tokenizer.json").encode("A text, and for tasks on pairs", "its second text")
-inputs = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
 names = [argument.name for argument in model.forward.schema.arguments[1:]]
 with torch.inference_mode():
     for _ in range(3):  # the second call fuses
         outputs = model(**{{name: torch.tensor([inputs[name]]) for name in names}})  # {names}
-"""
+{_usage.embedding(folder, head, "outputs[0][0].float().numpy()")}"""

@@ -107,4 +107,4 @@ import numpy as np, onnxruntime
 
 session = onnxruntime.InferenceSession("{folder}/{MODEL}", providers=["CPUExecutionProvider"])
 outputs = session.run(None, {{i.name: np.array([inputs[i.name]]) for i in session.get_inputs()}})
-"""
+{_usage.embedding(folder, head, "outputs[0][0]")}"""

@@ -239,4 +239,4 @@ import numpy as np, openvino
 
 model = openvino.Core().compile_model("{folder}/{XML}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
 outputs = model({{i.any_name: np.array([inputs[i.any_name]]) for i in model.inputs}})
-"""
+{_usage.embedding(folder, head, "outputs[0][0]")}"""

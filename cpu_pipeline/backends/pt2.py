@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpu_pipeline.backends import _usage
 from cpu_pipeline.backends._base import TESTED
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Card
@@ -157,11 +158,9 @@ def usage(folder: str, head: Head | None) -> str:
     """Write how to run the model with torch alone."""
     return f"""
 import json, torch
-from tokenizers import Tokenizer
+{_usage.inputs(folder, head)}
 
 model = torch._inductor.aoti_load_package("{folder}/{MODEL}")
-text = Tokenizer.from_file("{folder}/tokenizer.json").encode("A text, and for tasks on pairs", "its second text")
-inputs = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
 names = json.load(open("{folder}/cpu_pipeline.json"))["runtime"]["inputs"]
 outputs = model(**{{name: torch.tensor([inputs[name]]) for name in names}})
-"""
+{_usage.embedding(folder, head, "outputs[0][0].numpy()")}"""

@@ -188,4 +188,4 @@ model = torch.jit.load("{folder}/{MODEL}", map_location="cpu")
 names = [argument.name for argument in model.forward.schema.arguments[1:]]
 with torch.inference_mode():
     outputs = model(**{{name: torch.tensor([inputs[name]]) for name in names}})  # {names}
-"""
+{_usage.embedding(folder, head, "outputs[0][0].numpy()")}"""

@@ -109,7 +109,7 @@ def _named(column: str, value: Any, names: Sequence[str]) -> Any:
     if type(value) is not int:
         return value
     if value == -1:
-        raise ValueError(f"`{column}` is -1: this split has no labels")
+        raise ValueError(f"`{column}` is -1: this split has no labels; choose one that has, such as validation")
     if not 0 <= value < len(names):
         raise ValueError(f"`{column}` is {value}, and the file names {len(names)} classes, from 0")
     return names[value]

@@ -15,14 +15,31 @@ PREDICTIONS = "predictions.jsonl"
 SCORES = "scores.jsonl"
 
 
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice in one object")
+    return found
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON; write null, or a number")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+"""JSON as RFC 8259 has it: no NaN, no name twice in one object. Raises ValueError, and RecursionError."""
+
+
 def parse(text: str) -> Any:
-    """Parse JSON as RFC 8259 has it: no NaN, no name twice in one object, no half of a surrogate pair.
+    """Parse strict JSON, without halves of surrogate pairs.
 
     Raises:
         ValueError: says what is wrong, and at which column of the text.
     """
     try:
-        value = json.loads(text, object_pairs_hook=once, parse_constant=no_constant)
+        value = DECODER.decode(text)
     except ValueError as error:
         raise ValueError(reason(error)) from None
     except RecursionError:
@@ -34,27 +51,8 @@ def parse(text: str) -> Any:
 def reason(error: ValueError) -> str:
     """Say in one line what the json module complains of."""
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
+        return f"{error.msg.removesuffix(' at')} at column {error.colno}"
     return "a number of too many digits" if str(error).startswith("Exceeds the limit") else str(error)
-
-
-def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of names and values; hook of the json module.
-
-    Raises:
-        ValueError: a name is there twice.
-    """
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is there twice in one object")
-    return found
-
-
-def no_constant(word: str) -> NoReturn:
-    """Refuse NaN and Infinity; hook of the json module."""
-    raise ValueError(f"{word} is not JSON; write null, or a number")
 
 
 def check_characters(text: str, value: Any) -> None:

@@ -37,7 +37,7 @@ class Registry:
             own = {
                 found.name.removeprefix(prefix): found.name
                 for found in pkgutil.walk_packages(importlib.import_module(self.package).__path__, prefix)
-                if not found.ispkg and not found.name.rpartition(".")[2].startswith("_")
+                if not found.ispkg and "._" not in found.name.removeprefix(self.package)
             }
             added = {point.name: point.value for point in entry_points(self.package)}
             self._modules = {name.replace("_", self.separator): module for name, module in (own | added).items()}

@@ -41,8 +41,11 @@ CHAFF = re.compile(
 )
 """JSON at the top of a checkpoint that no model needs, or that belongs to weights which have a rule of their own."""
 
-MODULE = re.compile(r"\d+_[A-Za-z]+/(config\.json|model\.safetensors)")
-"""Files of sentence-transformers' modules, such as 1_Pooling/config.json."""
+MODULE = re.compile(r"\d+_\w+/(config\.json|model\.safetensors)")
+"""Files of sentence-transformers' modules, such as 1_Pooling/config.json and 2_Dense/model.safetensors."""
+
+PICKLE = re.compile(r"(\d+_\w+/)?pytorch_model.*\.bin(\.index\.json)?")
+"""Pickled weights, of the model or of such a module."""
 
 SPLITS = {
     "train": ("train", "training"),
@@ -100,9 +103,16 @@ def choose_model(names: Collection[str], format: Format, where: str) -> list[str
     if "config.json" not in names:
         raise RecipeError(f"{where}: no config.json; name a folder or repository that holds a model")
     common = {n for n in names if "/" not in n and n.endswith(".json") and not CHAFF.fullmatch(n)}
-    common |= {n for n in names if is_tokenizer(n) or MODULE.fullmatch(n)}
+    common |= {n for n in names if is_tokenizer(n)} | _modules(names)
     weights = {"hf": _hf, "onnx": _onnx, "openvino": _openvino}[format](set(names), where)
     return sorted(common | weights)
+
+
+def _modules(names: Collection[str]) -> set[str]:
+    """Choose the files of sentence-transformers' modules; pickled weights where one has no others."""
+    pickled = {n for n in names if re.fullmatch(r"\d+_\w+/pytorch_model\.bin", n)}
+    safe = {n for n in names if MODULE.fullmatch(n)}
+    return safe | {n for n in pickled if str(PurePosixPath(n).with_name("model.safetensors")) not in safe}
 
 
 def _hf(names: set[str], where: str) -> set[str]:
@@ -156,10 +166,11 @@ def refuse_pickles(names: Iterable[str], allow: Collection[str], where: str) -> 
     Raises:
         Refused: the message names the line that would allow it.
     """
-    pickled = [name for name in names if re.fullmatch(r"pytorch_model.*\.bin(\.index\.json)?", name)]
+    pickled = sorted((name for name in names if PICKLE.fullmatch(name)), key=lambda name: ("/" in name, name))
     if pickled and "pickle" not in allow:
+        whose = f"the only weights of {pickled[0].partition('/')[0]}" if "/" in pickled[0] else "its only weights"
         raise Refused(
-            f"{where}: its only weights are pickled ({pickled[0]}), and a pickle can run code; choose a revision with "
+            f"{where}: {whose} are pickled ({pickled[0]}), and a pickle can run code; choose a revision with "
             f"model.safetensors, or say `allow: [pickle]` in the recipe if you trust it"
         )
 
@@ -243,10 +254,14 @@ WEIGHTS = (
 
 
 def carry(source: Path, out: Path) -> None:
-    """Copy everything but weights (config, tokenizer, pooling, ...) from one model directory to another."""
+    """Copy everything but the model's weights from one model directory to another: config, tokenizer, pooling, ...
+
+    The weights of sentence-transformers' modules go with them: no format has these layers in its own.
+    """
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)
-        if path.is_dir() or any(fnmatchcase(part, pattern) for part in name.parts for pattern in WEIGHTS):
+        weights = any(fnmatchcase(part, pattern) for part in name.parts for pattern in WEIGHTS)
+        if path.is_dir() or (weights and not MODULE.fullmatch(name.as_posix())):
             continue
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, out / name)

@@ -42,12 +42,12 @@ def pieces(path: Path, name: str) -> Iterator[tuple[int, str]]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     number = 1
     with _opened(path, name) as file:
-        head = _without_mark(file.readline(PIECE), name)
-        while head:
-            yield number, _text(decoder, head, f"{name}:{number}")
-            number += head.endswith(b"\n")
-            head = file.readline(PIECE)
-        _text(decoder, b"", f"{name}:{number}", final=True)
+        raw = _without_mark(file.readline(PIECE), name)
+        while raw:
+            yield number, _text(decoder, raw, name, number)
+            number += raw[-1:] == b"\n"
+            raw = file.readline(PIECE)
+        _text(decoder, b"", name, number, final=True)
 
 
 def lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
@@ -59,6 +59,9 @@ def lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
     parts: list[str] = []
     size, number = 0, 1
     for number, piece in pieces(path, name):
+        if not parts and piece[-1:] == "\n":
+            yield number, piece
+            continue
         parts.append(piece)
         size += len(piece)
         if size > LONGEST:
@@ -93,12 +96,12 @@ def _without_mark(head: bytes, name: str) -> bytes:
     return head.removeprefix(codecs.BOM_UTF8)
 
 
-def _text(decoder: codecs.IncrementalDecoder, raw: bytes, where: str, *, final: bool = False) -> str:
+def _text(decoder: codecs.IncrementalDecoder, raw: bytes, name: str, number: int, *, final: bool = False) -> str:
     try:
         text = decoder.decode(raw, final)
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        raise RecipeError(f"{where}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
+        raise RecipeError(f"{name}:{number}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
     if "\0" in text:
-        raise RecipeError(f"{where}: a NUL character; it is UTF-16 or no text: save it as UTF-8")
+        raise RecipeError(f"{name}:{number}: a NUL character; it is UTF-16 or no text: save it as UTF-8")
     return text

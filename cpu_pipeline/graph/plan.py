@@ -16,6 +16,8 @@ from cpu_pipeline.tasks._base import Task
 
 NOT_MODELS = frozenset({"files", "rows", "predictions", "report"})
 """Formats that the next step does not take by default."""
+FIDELITY = "model:fidelity"
+"""The node that compares the reference with transformers itself."""
 APART = "data"
 """The node that checks that no two data roles share a row."""
 
@@ -130,6 +132,8 @@ class Plan:
         wanted = self.ancestors(step)
         if APART in self.nodes and len({n for n in wanted if n.startswith("data.") and ":" not in n}) > 1:
             wanted |= self.ancestors(APART)
+        if FIDELITY in self.nodes and "model" in wanted - {step}:
+            wanted |= self.ancestors(FIDELITY)
         nodes = {
             name: replace(node, after=tuple(n for n in node.after if n in wanted))
             for name, node in self.nodes.items()

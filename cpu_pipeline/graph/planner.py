@@ -20,6 +20,7 @@ from cpu_pipeline.recipe.cron import parse_cron
 from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.reader import RecipeFile, load_pipeline
 from cpu_pipeline.recipe.spec import RESERVED, ROLES, Pipeline, Recipe, Step
+from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.tasks._base import Task
 
 
@@ -87,6 +88,7 @@ class Planner:
             for number, step in enumerate(self.steps)
             if (stage := make_stage(self.recipe, number, step, self.problems)) is not None
         }
+        self._check_task(task, made)
         self.problems.raise_all()
         nodes = wire_steps(self.steps, made, nodes, self.problems)
         self.problems.raise_all()
@@ -133,6 +135,17 @@ class Planner:
             for detail in error.errors():
                 self.problems.in_recipe(("task", "with", *detail["loc"]), detail["msg"])
             return None
+
+    def _check_task(self, task: Task | None, made: Mapping[str, Stage]) -> None:
+        """Check that options of the steps fit the task, such as the metric of a gate."""
+        for number, step in enumerate(self.steps):
+            for misfit in made[step.id].misfits(task) if task is not None and step.id in made else ():
+                option, _, says = misfit.partition(": ")
+                if option in self.value.options.get(step.id, {}):
+                    self.problems.in_recipe(("with", step.id, option), f"{step.use}: {says}")
+                else:
+                    message = f"step `{step.id}` ({step.use}): {says}"
+                    self.problems.in_pipeline(("stages", number, "with", option), message)
 
     def _context(self, task: Task | None) -> Context:
         target = self.value.target

@@ -7,7 +7,7 @@ from typing import Any
 
 from cpu_pipeline import sources, stages
 from cpu_pipeline.graph.paths import resolve_path
-from cpu_pipeline.graph.plan import APART, Node, Outside
+from cpu_pipeline.graph.plan import APART, FIDELITY, Node, Outside
 from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
@@ -27,6 +27,7 @@ def source_nodes(recipe: RecipeFile[Recipe]) -> tuple[dict[str, Node], tuple[Out
     builder = _SourceNodes(recipe)
     builder.add_models()
     builder.add_data()
+    builder.add_fidelity()
     return builder.nodes, tuple(builder.outside)
 
 
@@ -58,6 +59,18 @@ class _SourceNodes:
         if len(self.value.data) > 1:
             rows = {str(role): f"data.{role}" for role in self.value.data}
             self._add(APART, "load.apart", {}, rows, ("data",))
+
+    def add_fidelity(self) -> None:
+        """Compare the model with transformers' own code on rows of the recipe, where it has some and a task."""
+        stage = stages.get("load.fidelity")()
+        data = {str(role): f"data.{role}" for role in self.value.data if f"data.{role}?" in stage.asks()}
+        if "model" not in self.nodes or self.value.task is None or not data:
+            return
+        model = self.nodes["model"]
+        apart = (APART,) if APART in self.nodes else ()
+        self.nodes[FIDELITY] = Node(
+            FIDELITY, "load.fidelity", stage, {"model": "model", **model.inputs}, data, apart, where=model.where
+        )
 
     def _fetch(self, name: str, want: str, source: Mapping[str, Any], rows: Mapping[str, Any] | None = None) -> str:
         """Make the node that fetches a source, once for equal sources; return its id.

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from cpu_pipeline import stages
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
-from cpu_pipeline.graph.plan import APART, NOT_MODELS, Node
+from cpu_pipeline.graph.plan import APART, FIDELITY, NOT_MODELS, Node
 from cpu_pipeline.graph.problems import Problems
 from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.reader import RecipeFile, check_options
@@ -90,7 +90,7 @@ class _Wiring:
         """Name that `from` may have -> its format."""
         self.formats |= {step.id: made[step.id].gives() for step in steps}
         rows = (APART,) if APART in nodes else tuple(name for name in nodes if name.startswith("data."))
-        self.first = ("model", *rows) if "model" in self.formats else rows
+        self.first = (*(name for name in ("model", FIDELITY) if name in nodes), *rows)
         """Nodes that have to succeed before any step runs: they are cheap and may refuse the recipe."""
 
     def add(self, number: int, step: Step, previous: str) -> None:
@@ -159,7 +159,7 @@ class _Wiring:
                 stage,
                 {next(iter(stage.takes)): source},
                 self._data(number, step, stage),
-                (APART,) if APART in self.nodes else (),
+                tuple(name for name in (APART, FIDELITY) if name in self.nodes),
                 where=self.problems.recipe.document.where(()),
             )
         return node_id

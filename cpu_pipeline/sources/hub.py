@@ -31,6 +31,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
 
+CHOICE = 2
+"""Raised by one whenever other files of a data set are chosen; models are fetched as before."""
 FIRST: dict[Want, str] = {"model": "config.json", "tokenizer": "tokenizer.json", "data": "README.md"}
 """The file to name when nothing of a commit is known."""
 
@@ -41,6 +43,7 @@ class Hub(Source):
     wants: ClassVar[Set[Want]] = frozenset({"model", "tokenizer", "data"})
     online: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("huggingface_hub",)
+    version: ClassVar[int] = 2
 
     hub: Name
     """The repository, as OWNER/NAME."""
@@ -55,9 +58,9 @@ class Hub(Source):
 
     def identity(self, want: Want) -> object:
         """Return repository, commit and what is chosen of it; the endpoint too when it is not the public one."""
-        identity = {"hub": self.hub, "revision": self.revision, "want": want}
+        identity: dict[str, object] = {"hub": self.hub, "revision": self.revision, "want": want}
         if want == "data":
-            identity |= {"split": self.split or "", "config": self.config or ""}
+            identity |= {"split": self.split or "", "config": self.config or "", "choice": CHOICE}
         if want == "model":
             identity |= {"format": self.format}
         return identity if hub_api.endpoint() == hub_api.PUBLIC else {**identity, "endpoint": hub_api.endpoint()}

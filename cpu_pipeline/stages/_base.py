@@ -201,6 +201,10 @@ class Stage(BaseModel, ABC):
         """Name the formats whose backends `run` loads, given each input's format."""
         return frozenset()
 
+    def misfits(self, task: Task) -> list[str]:
+        """Say what does not fit the recipe's task, each as `option: what is wrong`; then nothing is built."""
+        return []
+
     def identity(self, source: FindSource) -> object:
         """Return outside state that the options point at (such as a local folder's digest), for the key."""
         return None

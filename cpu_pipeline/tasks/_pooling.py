@@ -1,105 +1,134 @@
-"""From token vectors to one sentence vector, by the modules.json of a sentence-transformers checkpoint."""
+"""From token vectors to one vector: the ways of sentence-transformers' Pooling module, in numpy."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.tasks._files import read_json
+from cpu_pipeline.core.errors import RecipeError
 
-HINT = "save the checkpoint again with sentence-transformers"
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
 PREFIX = "pooling_mode_"
-MODES = {
+FLAGS = {
     "cls_token": "cls",
-    "mean_tokens": "mean",
     "max_tokens": "max",
+    "mean_tokens": "mean",
     "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "weightedmean_tokens": "weightedmean",
     "lasttoken": "lasttoken",
 }
-"""Flags of 1_Pooling/config.json -> the mode's short name, which newer files give as `pooling_mode` instead."""
+"""Flag of older files, without its prefix -> the mode; in the order in which several are joined."""
+KEYS = {"embedding_dimension", "word_embedding_dimension", "pooling_mode", "include_prompt"}
+"""Other keys of the file."""
+SMALLEST = 1e-9
+"""What a count is at least, as a divisor."""
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """How a checkpoint makes one vector of a sentence's."""
+    """Make one vector of a sentence's."""
 
     modes: tuple[str, ...] = ("mean",)
     """Vectors to make, joined in this order."""
-    normalize: bool = False
-    """Scale the result to length 1."""
-    max_seq_length: int | None = None
-    """Tokens that the checkpoint was trained to read."""
-    lower: bool = False
-    """Lower the text's case before the tokenizer sees it."""
+    include_prompt: bool = True
+    """Whether the tokens of the prompt count."""
 
-    def __call__(self, vectors: Any) -> Any:
-        """Pool token vectors of shape (tokens, size) into one float64 vector."""
+    def __call__(self, features: dict[str, Array], prompt: int) -> None:
+        """Pool `token_embeddings` of shape (tokens, size) into `sentence_embedding`.
+
+        Args:
+            features: What modules read and write.
+            prompt: Tokens at the beginning that are the prompt's.
+        """
         import numpy as np
 
-        vectors = vectors.astype(np.float64)
-        count = len(vectors)
-        weights = np.arange(1, count + 1)[:, None]
-        pools = {
-            "cls": lambda: vectors[0],
-            "mean": lambda: vectors.mean(axis=0),
-            "max": lambda: vectors.max(axis=0),
-            "mean_sqrt_len_tokens": lambda: vectors.sum(axis=0) / count**0.5,
-            "weightedmean": lambda: (vectors * weights).sum(axis=0) / weights.sum(),
-            "lasttoken": lambda: vectors[-1],
-        }
-        pooled = np.concatenate([pools[mode]() for mode in self.modes])
-        length = float(np.linalg.norm(pooled))
-        return pooled / length if self.normalize and 0 < length < math.inf else pooled
+        vectors = features["token_embeddings"]
+        kept = np.ones(len(vectors))
+        if not self.include_prompt:
+            kept[:prompt] = 0
+        features["sentence_embedding"] = np.concatenate([POOLS[mode](vectors, kept) for mode in self.modes])
 
 
-def read(model: Path) -> Pooling:
-    """Read modules.json and what it points at; without one: the mean, not normalised, as sentence-transformers does.
+def read(config: Mapping[str, Any], where: str) -> Pooling:
+    """Read the module's settings.
+
+    Args:
+        config: What its config.json says.
+        where: The file, for messages.
 
     Raises:
-        StageFailed: it names a module or a pooling mode that is not supported, or a file it points at is missing.
+        RecipeError: it names a mode or a setting that is not known.
     """
-    file = model / "modules.json"
-    if not file.is_file():
-        return Pooling()
-    modes: tuple[str, ...] = ()
-    normalize = False
-    for module in read_json(file, HINT, list, StageFailed):
-        kind = str(module.get("type", "")).rpartition(".")[2]
-        if kind == "Pooling":
-            modes = _modes(_inside(model, str(module.get("path", ""))) / "config.json")
-        elif kind == "Normalize":
-            normalize = True
-        elif kind != "Transformer":
-            raise StageFailed(
-                f"modules.json: a {kind or 'nameless'} module; only Transformer, Pooling and Normalize are supported"
-            )
-    if not modes:
-        raise StageFailed("modules.json: no Pooling module; a sentence needs one vector")
-    settings = model / "sentence_bert_config.json"
-    config = read_json(settings, HINT, error=StageFailed) if settings.is_file() else {}
-    return Pooling(modes, normalize, config.get("max_seq_length"), bool(config.get("do_lower_case")))
-
-
-def _inside(model: Path, path: str) -> Path:
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise StageFailed(f"modules.json: the path {path!r} leads outside the checkpoint")
-    return model / path
-
-
-def _modes(file: Path) -> tuple[str, ...]:
-    config = read_json(file, f"modules.json names {file.parent.name}/{file.name}", error=StageFailed)
+    flags = {key.removeprefix(PREFIX): bool(on) for key, on in config.items() if key.startswith(PREFIX)}
     named = config.get("pooling_mode")
-    if named is not None:
-        modes = [named] if isinstance(named, str) else list(named)
+    if named is None:
+        modes = [mode for flag, mode in FLAGS.items() if flags.get(flag)] or ["mean"]
     else:
-        modes = [key.removeprefix(PREFIX) for key, on in config.items() if key.startswith(PREFIX) and on]
-        # Flags are joined in the order that sentence-transformers joins them, whatever the file's.
-        modes = [MODES.get(mode, mode) for mode in [*MODES, *modes] if mode in modes]
-    known = tuple(dict.fromkeys(mode for mode in modes if mode in MODES.values()))
-    if not known or set(known) != set(modes):
-        raise StageFailed(f"{file.parent.name}/config.json: pooling modes {modes}; supported are {[*MODES.values()]}")
-    return known
+        modes = list(named) if isinstance(named, list) else [named]
+    wrong = [mode for mode in modes if not isinstance(mode, str) or mode not in POOLS]
+    wrong += [PREFIX + flag for flag in flags if flag not in FLAGS]
+    wrong += [key for key in config if key not in KEYS and not key.startswith(PREFIX)]
+    if wrong or not modes:
+        raise RecipeError(
+            f"{where}: {wrong[0] if wrong else 'no pooling mode'!r} is not known here; the modes are "
+            f"{', '.join(POOLS)}; choose a model that uses these"
+        )
+    return Pooling(tuple(modes), bool(config.get("include_prompt", True)))
+
+
+def _first(vectors: Array, kept: Array) -> Array:
+    found: Array = vectors[int(kept.argmax())]
+    return found
+
+
+def _last(vectors: Array, kept: Array) -> Array:
+    import numpy as np
+
+    numbers = np.flatnonzero(kept)
+    found: Array = vectors[numbers[-1]] if len(numbers) else np.zeros(vectors.shape[1])
+    return found
+
+
+def _max(vectors: Array, kept: Array) -> Array:
+    import numpy as np
+
+    found: Array = np.where(kept[:, None] > 0, vectors, -np.inf).max(axis=0)
+    return found
+
+
+def _mean(vectors: Array, kept: Array) -> Array:
+    return _total(vectors, kept) / max(float(kept.sum()), SMALLEST)
+
+
+def _mean_sqrt(vectors: Array, kept: Array) -> Array:
+    found: Array = _total(vectors, kept) / max(float(kept.sum()), SMALLEST) ** 0.5
+    return found
+
+
+def _weighted(vectors: Array, kept: Array) -> Array:
+    import numpy as np
+
+    weights = kept * np.arange(1, len(vectors) + 1)
+    found: Array = _total(vectors, weights) / max(float(weights.sum()), SMALLEST)
+    return found
+
+
+def _total(vectors: Array, weights: Array) -> Array:
+    found: Array = (vectors * weights[:, None]).sum(axis=0)
+    return found
+
+
+POOLS: Mapping[str, Callable[[Array, Array], Array]] = {
+    "cls": _first,
+    "max": _max,
+    "mean": _mean,
+    "mean_sqrt_len_tokens": _mean_sqrt,
+    "weightedmean": _weighted,
+    "lasttoken": _last,
+}
+"""Mode -> the vector of token vectors (tokens, size) and what each counts: 1, or 0 for tokens of a prompt left out."""

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.tasks._feature import SHAPES, Feature
-from cpu_pipeline.tasks._tokens import read_config
+from cpu_pipeline.tasks._settings import UNPADDED, positions, read_config
 
 USUAL = 128
 """Tokens of a sequence whose length is not given."""
-OFFSET = frozenset(["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "xmod", "data2vec-text", "mpnet", "esm"])
-"""Model types whose first position is pad_token_id + 1."""
+LONGEST = 512
+"""Tokens of the longest sequence for a model that says no limit."""
 
 
 def tokens(model: Path, shapes: Sequence[tuple[int, int | None]] = SHAPES, seed: int = 0) -> list[list[Feature]]:
     """Draw batches of random tokens that the model in a directory can take, each with its special tokens at the ends.
 
-    Shapes longer than the model's positions are cut; equal arguments give equal batches.
+    Shapes longer than the model's positions are cut; equal arguments give equal batches. All sequences of a batch are
+    of one length for a model that is never padded.
 
     Args:
         model: The directory with config.json and, for the special tokens, tokenizer.json.
@@ -29,12 +30,12 @@ def tokens(model: Path, shapes: Sequence[tuple[int, int | None]] = SHAPES, seed:
     config = read_config(model)
     rng = random.Random(seed)
     first, last = _ends(model, config)
-    longest = _positions(config)
+    longest, equal = positions(model) or LONGEST, config.get("model_type") in UNPADDED
     segments = config.get("type_vocab_size", 1) > 1
     batches = []
     for size, wanted in shapes:
         top = max(3, min(wanted or USUAL, longest))
-        lengths = [top, *(rng.randint(3, top) for _ in range(size - 1))]
+        lengths = [top, *(top if equal else rng.randint(3, top) for _ in range(size - 1))]
         rng.shuffle(lengths)
         batches.append([_feature(rng, length, first, last, config["vocab_size"], segments) for length in lengths])
     return batches
@@ -59,10 +60,3 @@ def _ends(model: Path, config: dict[str, Any]) -> tuple[int, int]:
             return ids[0], ids[-1]
     first = config.get("bos_token_id") or 0
     return first, config.get("eos_token_id") or first
-
-
-def _positions(config: dict[str, Any]) -> int:
-    """Count the tokens a model can take; RoBERTa and its kin number positions from after the padding token."""
-    positions = int(config.get("max_position_embeddings", 512))
-    offset = (config.get("pad_token_id") or 0) + 1 if str(config.get("model_type")) in OFFSET else 0
-    return positions - offset

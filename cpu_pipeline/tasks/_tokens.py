@@ -7,61 +7,105 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.model_io import InputKind
 from cpu_pipeline.tasks._feature import Feature
 from cpu_pipeline.tasks._files import read_json
+from cpu_pipeline.tasks._settings import TYPES, UNPADDED, input_names
+from cpu_pipeline.tasks._settings import positions as positions
+from cpu_pipeline.tasks._settings import read_config as read_config
+from cpu_pipeline.tasks._settings import settings as settings
 
 CHUNK = 1000
 """Rows tokenised at once; bounds what the tokenizer holds."""
 
-ABSOLUTE = {"albert", "bert", "camembert", "distilbert", "electra", "mobilebert", "mpnet", "roberta", "xlm-roberta"}
-"""Model types whose `max_position_embeddings` is a hard limit on the length."""
-OFFSET = {"camembert", "mpnet", "roberta", "xlm-roberta"}
-"""Those of them that count positions from the padding id + 1, so that they take that many tokens less."""
 
+def token_kinds(model: Path) -> dict[str, InputKind]:
+    """List what the tokens of a text become for the model in a directory (see `Task.input_kinds`).
 
-def read_config(model: Path) -> dict[str, Any]:
-    """Read config.json of a model's directory.
-
-    Raises:
-        RecipeError: it is missing or not JSON.
+    Ids are padded with the padding token of config.json, or 0 where it names none. A model that padding disturbs is
+    never padded: its texts share a batch with others of their length alone.
     """
-    config: dict[str, Any] = read_json(model / "config.json", "a model's directory needs one")
-    return config
-
-
-def pad_id(model: Path) -> int:
-    """Read the padding token's id from a model directory's config.json; 0 where it names none."""
-    number = read_config(model).get("pad_token_id")
-    return number if isinstance(number, int) and number >= 0 else 0
+    config = read_config(model)
+    number = config.get("pad_token_id")
+    padding = number if isinstance(number, int) and number >= 0 else 0
+    if config.get("model_type") in UNPADDED:
+        return {name: InputKind(fill=None) for name in input_names(model)}
+    return {name: InputKind(fill=padding if name == "input_ids" else 0) for name in input_names(model)}
 
 
 def labels(model: Path) -> list[str]:
-    """List the names of a classifier's labels by number: id2label of config.json, or `LABEL_0`, ... without one."""
+    """List the names of a classifier's outputs by number: id2label of config.json, or `LABEL_0`, ... without one.
+
+    Where id2label has no names and label2id has, its names are taken.
+
+    Raises:
+        RecipeError: id2label does not name the outputs 0, 1, 2, ..., or label2id says otherwise.
+    """
     config = read_config(model)
-    names = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(config.get("num_labels") or 2)}
-    return [str(names[key]) for key in sorted(names, key=int)]
+    names, numbers = config.get("id2label"), config.get("label2id") or {}
+    if not names:
+        found = default_labels(config.get("num_labels") or 2)
+    else:
+        given = {str(key): str(name) for key, name in names.items()}
+        if set(given) != {str(number) for number in range(len(given))}:
+            raise RecipeError(
+                f"config.json: id2label names the outputs {', '.join(given)}; "
+                f"{len(given)} outputs are 0 to {len(given) - 1}: correct it"
+            )
+        found = [given[str(number)] for number in range(len(given))]
+    return _agreed(found, {str(name): number for name, number in numbers.items()})
 
 
-def positions(model: Path) -> int | None:
-    """Return how many tokens the model can take at most; None where its config.json does not limit it."""
-    config = read_config(model)
-    if config.get("model_type") not in ABSOLUTE or not isinstance(config.get("max_position_embeddings"), int):
-        return None
-    limit = int(config["max_position_embeddings"])
-    return limit - int(config.get("pad_token_id") or 0) - 1 if config["model_type"] in OFFSET else limit
+def default_labels(count: int) -> list[str]:
+    """List the names that transformers gives to outputs without names."""
+    return [f"LABEL_{number}" for number in range(count)]
+
+
+def _agreed(names: list[str], numbers: Mapping[str, Any]) -> list[str]:
+    """Compare the names with label2id; what it says of outputs without names of their own is taken."""
+    if names == default_labels(len(names)) and sorted(map(str, numbers.values())) == sorted(
+        map(str, range(len(names)))
+    ):
+        return [name for _, name in sorted((int(number), name) for name, number in numbers.items())]
+    for name, number in numbers.items():
+        if name in names and not (str(number).isdecimal() and names[int(number) : int(number) + 1] == [name]):
+            raise RecipeError(
+                f"config.json: label2id says that {name} is {number}, id2label that it is "
+                f"{names.index(name)}; correct the one that is wrong"
+            )
+    return names
+
+
+def longest(task: BaseModel, model: Path) -> int:
+    """Say how many tokens a task keeps of each row, from its option `max_seq_length`.
+
+    What the recipe sets holds. The option's default is cut to what the tokenizer (`model_max_length`) and the model's
+    positions allow.
+    """
+    asked: int = task.max_seq_length  # type: ignore[attr-defined]  # the tasks that ask have it
+    if asked != type(task).model_fields["max_seq_length"].default:
+        return asked
+    return min(filter(None, (asked, settings(model).model_max_length, positions(model))))
+
+
+Cut = Literal["longest_first", "only_first", "only_second"]
+"""Which sequence of a pair is cut."""
 
 
 def tokenizer(
     model: Path,
     max_length: int,
-    strategy: Literal["longest_first", "only_second"] = "longest_first",
+    strategy: Cut = "longest_first",
     stride: int = 0,
     prefix_space: bool = False,
 ) -> Any:
     """Load the tokenizer of a model's directory, cut at `max_length` tokens and unpadded, whatever its file sets.
 
-    It is loaded once per directory and set anew on each call, so use it before asking for another.
+    It cuts at the side that its settings name, and encodes as AutoTokenizer does (`load.model` sees to that). It is
+    loaded once per directory and set anew on each call, so use it before asking for another.
 
     Args:
         model: The directory with tokenizer.json and config.json.
@@ -80,7 +124,9 @@ def tokenizer(
         )
     file = model / "tokenizer.json"
     found = _load(file, file.stat().st_mtime_ns if file.is_file() else 0, prefix_space)
-    found.enable_truncation(max_length, stride=stride, strategy=strategy, direction="right")
+    said = settings(model)
+    found.encode_special_tokens = said.split_special_tokens
+    found.enable_truncation(max_length, stride=stride, strategy=strategy, direction=said.truncation_side)
     found.no_padding()
     return found
 
@@ -96,13 +142,28 @@ def _load(file: Path, stamp: int, prefix_space: bool) -> Any:
     return found
 
 
-def inputs(encoding: Any) -> dict[str, list[int]]:
-    """Take the model's inputs from one encoding."""
-    return {
-        "input_ids": encoding.ids,
-        "attention_mask": encoding.attention_mask,
-        "token_type_ids": encoding.type_ids,
-    }
+def inputs(encoding: Any, model: Path) -> dict[str, list[int]]:
+    """Take the model's inputs from one encoding.
+
+    A tokenizer that does not give token types leaves them to the model, for which they are then 0.
+    """
+    types = encoding.type_ids if TYPES in settings(model).model_input_names else [0] * len(encoding.ids)
+    given = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask, TYPES: types}
+    return {name: given[name] for name in input_names(model)}
+
+
+def check_filled(rows: Sequence[Mapping[str, Any]], features: Sequence[Feature]) -> None:
+    """Check that every feature has a token: a model can answer nothing to none.
+
+    Raises:
+        RecipeError: one is empty; names its row.
+    """
+    empty = next((feature for feature in features if not feature.length), None)
+    if empty is not None:
+        raise RecipeError(
+            f"row {rows[empty.row]['id']}: its text is empty, and the tokenizer adds no special tokens, so that the "
+            "model would read nothing; remove the row, or give it a text"
+        )
 
 
 def by_row(features: Sequence[Feature], count: int) -> list[list[int]]:

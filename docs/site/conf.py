@@ -33,7 +33,8 @@ NAVIGATION = {
     "How to": [
         "how-to/quantize", "how-to/compare-backends", "how-to/fix-a-failed-gate", "how-to/lock-and-reproduce",
         "how-to/refresh-on-a-schedule", "how-to/share-a-store", "how-to/run-in-ci", "how-to/use-offline",
-        "how-to/images-and-sound", "how-to/publish-to-the-hub", "how-to/run-from-cpp", "cpp/README",
+        "how-to/sentence-embeddings", "how-to/images-and-sound", "how-to/publish-to-the-hub", "how-to/run-from-cpp",
+        "cpp/README",
     ],
     "Concepts": ["concepts"],
     "Reference": [

@@ -123,7 +123,7 @@ def test_code_of_a_checkpoint_never_runs(model: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_carry_takes_everything_but_weights(tmp_path: Path) -> None:
+def test_carry_takes_everything_but_the_model_s_weights(tmp_path: Path) -> None:
     source = models.make("minilm", tmp_path / "source", "sentence-similarity")
     for name in (
         "pytorch_model.bin",
@@ -138,11 +138,14 @@ def test_carry_takes_everything_but_weights(tmp_path: Path) -> None:
     (source / "onnx" / "model_O2.onnx").write_text("x")
     (source / ".cache").mkdir()
     (source / ".cache" / "note").write_text("x")
+    (source / "3_Dense").mkdir()
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        (source / "3_Dense" / name).write_text("x")
     repo_files.carry(source, tmp_path / "out")
     carried = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
     assert carried == [
-        "1_Pooling/config.json", "config.json", "modules.json", "sentence_bert_config.json", "tokenizer.json",
-        "tokenizer_config.json",
+        "1_Pooling/config.json", "3_Dense/model.safetensors", "config.json", "modules.json",
+        "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert (tmp_path / "out" / "config.json").stat().st_nlink == 1
 

@@ -79,6 +79,24 @@ def test_sentence_transformers_modules_are_chosen() -> None:
     }
 
 
+def test_every_file_that_sentence_transformers_reads_is_chosen() -> None:
+    read = ["modules.json", "config_sentence_transformers.json", "sentence_xlm-roberta_config.json"]
+    read += ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors", "3_LayerNorm/config.json"]
+    read += ["3_LayerNorm/pytorch_model.bin", "4_Normalize/config.json", "10_Dense_2/config.json"]
+    names = [
+        *COMMON,
+        "model.safetensors",
+        *read,
+        "2_Dense/pytorch_model.bin",
+        "3_LayerNorm/readme.txt",
+        "x/config.json",
+    ]
+    for format, weights in (("hf", "model.safetensors"), ("onnx", "onnx/model.onnx")):
+        assert set(choose_model([*names, weights], format, "m")) == {*COMMON, *read, weights}  # type: ignore[arg-type]
+    with pytest.raises(Refused, match=r"the only weights of 3_LayerNorm are pickled \(3_LayerNorm/pytorch_model.bin\)"):
+        refuse_pickles(read, set(), "m")
+
+
 def test_pickles_are_chosen_last_and_refused_unless_allowed() -> None:
     chosen = choose_model([*COMMON, "pytorch_model.bin"], "hf", "m")
     assert "pytorch_model.bin" in chosen

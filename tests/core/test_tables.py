@@ -171,7 +171,7 @@ def zipped() -> bytes:
         ("a.csv", TABLE + b'3,"a\nb\n', "a.csv:4: a quote opens in this row and never closes; close it"),
         ("a.csv", b'text,n\n"a" b,1\n', "a.csv:2: text follows a closing quote; write a quote inside of quotes twice"),
         ("a.csv", b'text,n\n"say \\"yes\\"",1\n', "a.csv:2: text follows a closing quote"),
-        ("a.jsonl", LINES + b'{"text": "a', "a.jsonl:3: not a JSON line: Unterminated string starting at at column 10"),
+        ("a.jsonl", LINES + b'{"text": "a', "a.jsonl:3: not a JSON line: Unterminated string starting at column 10"),
         ("a.jsonl", LINES + b"nonsense\n", "a.jsonl:3: not a JSON line: Expecting value at column 1"),
         ("a.jsonl", b"[1, 2]\n", "a.jsonl:1: a line must be a JSON object; a list of rows belongs into a .json file"),
         ("a.jsonl", b'{"a": NaN}\n', "a.jsonl:1: not a JSON line: NaN is not JSON; write null, or a number"),

@@ -25,6 +25,7 @@ def test_identity_is_repository_commit_and_choice(monkeypatch: pytest.MonkeyPatc
     hub = Hub(hub="own/name", revision=COMMIT, split="train", config="de")
     assert hub.identity("model") == {"hub": "own/name", "revision": COMMIT, "want": "model", "format": "hf"}
     data = {"hub": "own/name", "revision": COMMIT, "want": "data", "split": "train", "config": "de"}
+    data["choice"] = 2
     assert hub.identity("data") == data
     monkeypatch.setenv("HF_ENDPOINT", "https://huggingface.co/")
     assert hub.identity("data") == data

@@ -1,10 +1,11 @@
-"""Pooling as the checkpoint says, cosines, and their correlation with gold scores."""
+"""Encoding sentences after their prompts, comparing their embeddings, and correlating that with gold scores."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ import pytest
 from models import make
 from scipy import stats
 
-from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.tasks import _pooling
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
 
 TASK = SentenceSimilarity()
@@ -28,86 +28,15 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(_made: Path, tmp_path: Path) -> Path:
-    for name in ("config.json", "tokenizer.json", "modules.json", "sentence_bert_config.json"):
-        (tmp_path / name).write_bytes((_made / name).read_bytes())
-    _pooled_by(tmp_path, {"pooling_mode_mean_tokens": True, "word_embedding_dimension": 2})
-    return tmp_path
+    return Path(shutil.copytree(_made, tmp_path / "model"))
 
 
 def _pooled_by(model: Path, config: dict[str, Any]) -> None:
-    (model / "1_Pooling").mkdir(exist_ok=True)
     (model / "1_Pooling" / "config.json").write_text(json.dumps(config))
 
 
-def _modules(model: Path, *kinds: str, package: str = "sentence_transformers.models") -> None:
-    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
-    said = [{"idx": i, "path": paths.get(kind, "x"), "type": f"{package}.{kind}"} for i, kind in enumerate(kinds)]
-    (model / "modules.json").write_text(json.dumps(said))
-
-
-@pytest.mark.parametrize(
-    ("mode", "expected"),
-    [
-        ("mean_tokens", [3, 4]),
-        ("cls_token", [1, 8]),
-        ("max_tokens", [5, 8]),
-        ("mean_sqrt_len_tokens", [9 / 3**0.5, 12 / 3**0.5]),
-        ("weightedmean_tokens", [22 / 6, 18 / 6]),
-        ("lasttoken", [5, 2]),
-    ],
-)
-def test_the_checkpoint_s_pooling_is_used(model: Path, mode: str, expected: list[float]) -> None:
-    flags = {"pooling_mode_mean_tokens": False, f"pooling_mode_{mode}": True, "include_prompt": True}
-    _pooled_by(model, flags)
-    _modules(model, "Transformer", "Pooling")
-    assert _pooling.read(model)(VECTORS).tolist() == pytest.approx(expected)
-    _modules(model, "Transformer", "Pooling", "Normalize")
-    assert _pooling.read(model)(VECTORS).tolist() == pytest.approx(
-        (np.array(expected) / np.linalg.norm(expected)).tolist()
-    )
-
-
-def test_newer_files_name_the_mode(model: Path) -> None:
-    _pooled_by(model, {"pooling_mode": "cls"})
-    _modules(model, "Transformer", "Pooling", package="sentence_transformers.base.modules")
-    assert _pooling.read(model)(VECTORS).tolist() == [1, 8]
-
-
-def test_several_modes_are_joined(model: Path) -> None:
-    _pooled_by(model, {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True})
-    _modules(model, "Transformer", "Pooling")
-    assert _pooling.read(model)(VECTORS).tolist() == [1, 8, 3, 4]
-
-
-def test_without_modules_the_mean_is_taken_and_not_normalised(model: Path) -> None:
-    (model / "modules.json").unlink()
-    assert _pooling.read(model) == _pooling.Pooling(("mean",), False, None, False)
-    assert _pooling.read(model)(VECTORS).tolist() == [3, 4]
-
-
-def test_what_is_not_built_here_is_a_clear_failure(model: Path) -> None:
-    _modules(model, "Transformer", "Pooling", "Dense")
-    with pytest.raises(StageFailed, match="a Dense module; only Transformer, Pooling and Normalize"):
-        _pooling.read(model)
-    _modules(model, "Transformer")
-    with pytest.raises(StageFailed, match="no Pooling module"):
-        _pooling.read(model)
-    _modules(model, "Transformer", "Pooling")
-    _pooled_by(model, {"pooling_mode_magic_tokens": True, "pooling_mode_mean_tokens": True})
-    with pytest.raises(StageFailed, match="magic_tokens"):
-        _pooling.read(model)
-    _pooled_by(model, {"pooling_mode_mean_tokens": False})
-    with pytest.raises(StageFailed, match="pooling modes"):
-        _pooling.read(model)
-    (model / "1_Pooling" / "config.json").unlink()
-    with pytest.raises(StageFailed, match=r"config\.json is not there: modules\.json names 1_Pooling/config\.json"):
-        _pooling.read(model)
-    (model / "modules.json").write_text('[{"type": "x.Pooling", "path": "../1_Pooling"}]')
-    with pytest.raises(StageFailed, match="leads outside"):
-        _pooling.read(model)
-    (model / "modules.json").write_text("{")
-    with pytest.raises(StageFailed, match="not valid JSON"):
-        _pooling.read(model)
+def _settings(model: Path, **said: Any) -> None:
+    (model / "config_sentence_transformers.json").write_text(json.dumps(said))
 
 
 def test_each_sentence_is_a_feature_of_the_checkpoint_s_length(model: Path) -> None:
@@ -119,7 +48,7 @@ def test_each_sentence_is_a_feature_of_the_checkpoint_s_length(model: Path) -> N
     assert [f.row for f in features] == [0, 0, 1, 1]
     assert [len(f.inputs["input_ids"]) for f in features] == [4, 3, 3, 256]
     assert len(SentenceSimilarity(max_seq_length=20).encode(rows, model)[3].inputs["input_ids"]) == 20
-    (model / "modules.json").unlink()
+    (model / "modules.json").unlink()  # then sentence_bert_config.json is not read, and the tokenizer's limit counts
     assert len(TASK.encode(rows, model)[3].inputs["input_ids"]) == 512
     with pytest.raises(RecipeError, match="has 512 positions"):
         SentenceSimilarity(max_seq_length=600).encode(rows, model)
@@ -138,6 +67,90 @@ def test_cosines_are_of_the_pooled_vectors(model: Path) -> None:
     assert found[1:] == [{"id": "b", "cosine": None, "nan": True}, {"id": "c", "cosine": None, "nan": True}]
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("cosine", 18 / (3 * 52**0.5)), ("dot", 18.0), ("euclidean", -5.0), ("manhattan", -7.0)]
+)
+def test_vectors_are_compared_as_the_model_or_the_recipe_says(model: Path, name: Any, expected: float) -> None:
+    (model / "modules.json").write_text(
+        (model / "modules.json").read_text().replace("models.Normalize", "models.Dropout")
+    )
+    rows = [{"id": "a", "sentence1": "red", "sentence2": "blue"}]
+    sides = [{"last_hidden_state": np.float32([[3, 0]])}, {"last_hidden_state": np.float32([[6, 4], [6, 4]])}]
+    for task in (SentenceSimilarity(similarity=name), TASK):
+        [said] = task.decode(rows, task.encode(rows, model), sides, model)
+        assert said == {"id": "a", name: pytest.approx(expected)}
+        scored = task.score([{**rows[0], "score": 1.0}], {"a": said})
+        assert scored.rows == [{"id": "a", "gold": 1.0, "similarity": said[name]}]
+        _settings(model, similarity_fn_name=name)
+
+
+PROMPTS = {"query": "red house ", "passage": "blue "}
+
+
+def _ids(task: SentenceSimilarity, model: Path, text: str = "river") -> list[list[int]]:
+    features = task.encode([{"id": "a", "sentence1": text, "sentence2": text}], model)
+    return [list(feature.inputs["input_ids"]) for feature in features]
+
+
+def test_a_prompt_goes_before_each_sentence(model: Path) -> None:
+    plain, query, passage, own = (_ids(TASK, model, f"{text}river")[0] for text in ("", "red house ", "blue ", "old "))
+    _settings(model, prompts=PROMPTS)
+    assert _ids(TASK, model) == [plain, plain]
+    _settings(model, prompts=PROMPTS, default_prompt_name="query")
+    assert _ids(TASK, model) == [query, query]
+    assert _ids(SentenceSimilarity(prompt="passage"), model) == [passage, passage]
+    assert _ids(SentenceSimilarity(prompt={"text": "old "}), model) == [own, own]
+    assert _ids(SentenceSimilarity(prompts={"sentence2": "passage"}), model) == [query, passage]
+    sides: Any = {"sentence1": {"text": ""}, "sentence2": "passage"}
+    assert _ids(SentenceSimilarity(prompt="query", prompts=sides), model) == [plain, passage]
+    assert _ids(SentenceSimilarity(prompt="document"), model) == [plain, plain]  # as `encode_document` without one
+
+
+def test_a_prompt_that_the_model_has_not_is_told_with_those_it_has(model: Path) -> None:
+    _settings(model, prompts=PROMPTS)
+    says = r"no prompt 'question'; it has query, document, passage; write a text of your own as `\{text: \.\.\.\}`"
+    for task in (SentenceSimilarity(prompt="question"), SentenceSimilarity(prompts={"sentence2": "question"})):
+        with pytest.raises(RecipeError, match=says):
+            task.check_model(model)
+        with pytest.raises(RecipeError, match=says):
+            task.encode([], model)
+
+
+def test_a_prompt_can_be_left_out_of_the_embedding(model: Path) -> None:
+    _settings(model, prompts=PROMPTS, default_prompt_name="query")
+    rows = [{"id": "a", "sentence1": "river", "sentence2": "river"}]
+    task = SentenceSimilarity(prompts={"sentence2": {"text": ""}})
+    assert [feature.extra for feature in task.encode(rows, model)] == [0, 0]
+    _pooled_by(model, {"pooling_mode": "mean", "include_prompt": False})
+    features = task.encode(rows, model)
+    assert [feature.extra for feature in features] == [3, 0]  # [CLS] red house, without the [SEP] that ends any text
+    vectors = np.float32([[9, 9], [9, 9], [9, 9], [3, 0], [0, 4]])
+    sides = [{"last_hidden_state": vectors}, {"last_hidden_state": vectors[3:]}]
+    [said] = task.decode(rows, features, sides, model)
+    assert said["cosine"] == pytest.approx(1)
+
+
+def test_a_sentence_without_tokens_is_refused_by_name(model: Path) -> None:
+    file = model / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
+    rows = [{"id": name, "sentence1": "red", "sentence2": text} for name, text in (("a", "blue"), ("b", " "))]
+    with pytest.raises(RecipeError, match="row b: the tokenizer makes no token of `sentence2`, ' '"):
+        TASK.encode(rows, model)
+    assert len(SentenceSimilarity(prompt={"text": "red "}).encode(rows, model)) == 4
+
+
+def test_a_lowered_text_keeps_its_special_tokens(model: Path) -> None:
+    file = model / "tokenizer.json"
+    said = json.loads(file.read_text())
+    said["normalizer"]["lowercase"] = False
+    file.write_text(json.dumps(said))
+    cased, lower, special = (_ids(TASK, model, text)[0] for text in ("RED", "red", "red [SEP] red"))
+    assert cased != lower
+    (model / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": True}))
+    assert _ids(TASK, model, "RED")[0] == lower
+    assert _ids(TASK, model, "RED [SEP] Red")[0] == special
+
+
 def _scored(gold: list[float], cosines: list[float | None]) -> Any:
     rows = [{"id": str(i), "sentence1": "", "sentence2": "", "score": score} for i, score in enumerate(gold)]
     said = {str(i): {"id": str(i), "cosine": c, "nan": c is None} for i, c in enumerate(cosines)}
@@ -151,7 +164,7 @@ def test_correlations_equal_scipy_s() -> None:
     found = _scored(gold, cosines)
     expected = {"spearman": stats.spearmanr(gold, cosines)[0], "pearson": stats.pearsonr(gold, cosines)[0]}
     assert found.metrics == pytest.approx(expected)
-    assert found.rows[0] == {"id": "0", "gold": gold[0], "cosine": cosines[0]}
+    assert found.rows[0] == {"id": "0", "gold": gold[0], "similarity": cosines[0]}
 
 
 def test_correlations_by_hand() -> None:

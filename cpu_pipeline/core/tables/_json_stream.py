@@ -11,10 +11,9 @@ from typing import Any
 
 from cpu_pipeline.core import text_files
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.jsonl import check_characters, no_constant, once, reason
+from cpu_pipeline.core.jsonl import DECODER, check_characters, reason
 
 SPACE = re.compile(r"[ \t\r\n]*")
-DECODER = json.JSONDecoder(object_pairs_hook=once, parse_constant=no_constant)
 
 
 def rows(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -12,13 +12,14 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.backends import hf, pt2
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.core.model_io import TOKENS
 from cpu_pipeline.core.text import one_line
 from cpu_pipeline.stages import _module
 from cpu_pipeline.stages.compile._toolchain import Level, Toolchain
@@ -175,7 +176,7 @@ def card(
 
 
 def prepare(
-    model: Any, outputs: tuple[str, ...], mixed: str = "float32"
+    model: Any, outputs: tuple[str, ...], mixed: str = "float32", given: Iterable[str] = TOKENS
 ) -> tuple[Any, tuple[str, ...], dict[str, Any]]:
     """Return what is exported of a transformers model.
 
@@ -183,6 +184,7 @@ def prepare(
         model: what `hf.checkpoint` returned.
         outputs: what the task reads.
         mixed: what torch's autocast computes matrix products in.
+        given: what the task can feed to it, as `hf.inputs_of` has it.
 
     Returns:
         A module that gives the named outputs alone in float32, the names of its inputs, and an example of them.
@@ -198,7 +200,7 @@ def prepare(
             with autocast(mixed):
                 return self.model(**arrays)
 
-    names = hf.inputs_of(model)
+    names = hf.inputs_of(model, given)
     wrapped = _module.with_names(model if mixed == "float32" else Mixed(), names, outputs)
     return wrapped, names, _module.example(model, names)
 

@@ -76,15 +76,15 @@ class CompileAoti(Stage):
             raise RecipeError(f"{WHERE}: the recipe names no task; it says which head to compile")
         tools = toolchain(WHERE, job.isa, self.dtype)
         source = inputs["model"].path
-        model = hf.checkpoint(source, job.task)
-        module, names, example = _inductor.prepare(model, job.task.outputs, self.dtype)
+        model, kinds = hf.checkpoint(source, job.task), job.task.input_kinds(source)
+        module, names, example = _inductor.prepare(model, job.task.outputs, self.dtype, kinds)
         program = _inductor.export_program(WHERE, module, names, example)
         _inductor.compile_program(WHERE, program, out, tools, options={"freezing": self.freezing})
         repo_files.carry(source, out)
         _inductor.card(tools.level, model, names, job.task.outputs, self.dtype).write(out)
 
         candidate = job.load(Artifact(pt2.FORMAT, out, "", {}))
-        eager = hf.Eager(model, job.task.outputs)
+        eager = hf.Eager(model, job.task.outputs, kinds)
         tolerance = self.tolerance or TOLERANCE[self.dtype]
         compared = parity.parity(candidate, eager, source, job.task, tolerance, WHERE)
         return AotiFacts(

@@ -181,7 +181,7 @@ class FuseIpex(Stage):
         if self.attention_kernel == "ipex":
             # IPEX knows attention by its products and its softmax; torch's one operator for all of it stays as it is.
             model.set_attn_implementation("eager")
-        names = hf.inputs_of(model)
+        names = hf.inputs_of(model, task.input_kinds(source))
         model = ipex.optimize(
             model,
             dtype=getattr(torch, self.dtype),

@@ -90,7 +90,7 @@ def _of_header(info: Any) -> dict[str, dict[str, list[str]]]:
 def _names(feature: Any) -> list[str]:
     """Find the names of a `class_label`, plain or in sequences."""
     while isinstance(feature, dict) and "class_label" not in feature:
-        feature = next((feature[key] for key in ("dtype", "sequence", "list") if key in feature), None)
+        feature = next((feature[key] for key in ("dtype", "sequence", "list", "large_list") if key in feature), None)
     label = feature["class_label"] if isinstance(feature, dict) else None
     names = label.get("names") if isinstance(label, dict) else None
     if isinstance(names, dict) and all(str(key).isdecimal() for key in names):

@@ -52,7 +52,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def screen(folder: Path, allow: Collection[str]) -> None:
     """Check every configuration in `folder`; when the recipe allows it, remove what would load code instead.
 
-    `PATHS` go too.
+    `PATHS` go too, and an empty `auto_map`, which transformers cannot read.
 
     Raises:
         Refused: a configuration names code, and the recipe has no `allow: [auto_map]`.
@@ -65,8 +65,9 @@ def screen(folder: Path, allow: Collection[str]) -> None:
                 f"{path.name}: `{dangers[0]}` makes libraries run code that comes with the model, which this tool "
                 f"never does; choose a model without it, or say `allow: [auto_map]` in the recipe to remove the key"
             )
-        if dangers or any(key in config for key in PATHS):
-            write_json(path, {key: value for key, value in _without(config).items() if key not in PATHS})
+        gone = [key for key in config if key in PATHS or (key == "auto_map" and not config[key])]
+        if dangers or gone:
+            write_json(path, {key: value for key, value in _without(config).items() if key not in gone})
 
 
 def _dangers(value: Any) -> Iterator[str]:

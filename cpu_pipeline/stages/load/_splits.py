@@ -78,7 +78,9 @@ def _of_config(names: Sequence[str], config: str, where: str) -> Sequence[str]:
     inside = [name for name in names if f"/{config}/" in f"/{name}"]
     inside = inside or [name for name in names if names_split(name, config)]
     if not inside:
-        raise RecipeError(f"{where}: no file is named after the configuration {config!r}; leave `config:` out")
+        there = sorted({name.partition("/")[0] for name in names if "/" in name})
+        hint = f"there is {', '.join(there)}" if len(there) > 1 else "leave `config:` out"
+        raise RecipeError(f"{where}: no file is named after the configuration {config!r}; {hint}")
     return inside
 
 

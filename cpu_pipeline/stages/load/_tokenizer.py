@@ -1,20 +1,20 @@
-"""A checkpoint's tokenizer: made fast where it is not, and checked to fit the model (never a row is tokenised here)."""
+"""A checkpoint's tokenizer: made to encode as transformers' own does, and checked to fit the model."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import choose_tokenizer
-from cpu_pipeline.core.text import one_line
+from cpu_pipeline.stages.load import _encodings
+from cpu_pipeline.stages.load._autotokenizer import CONFIG, FAST, known, load_for_words, load_official, takes_types
 from cpu_pipeline.stages.load._configs import read_json, write_json
-
-FAST = "tokenizer.json"
-CONFIG = "tokenizer_config.json"
+from cpu_pipeline.stages.load._essence import essence
+from cpu_pipeline.tasks._settings import TYPES, settings
 
 SETTINGS = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
 """Files of a tokenizer that hold no vocabulary."""
@@ -22,17 +22,99 @@ SMALL = 4 << 20
 """Bytes of the largest tokenizer.json that is read before the build."""
 
 
-def complete(folder: Path) -> None:
-    """Make tokenizer.json from the vocabulary files when there is none, and its settings readable for everyone.
+def complete(folder: Path, config: dict[str, Any]) -> dict[str, int]:
+    """Make tokenizer.json encode as transformers' AutoTokenizer does of all files, and name the settings that matter.
+
+    Files that do so already keep their bytes.
+
+    Args:
+        folder: the model's directory.
+        config: its config.json.
+
+    Returns:
+        What `check_fit` counts.
 
     Raises:
-        RecipeError: there are no vocabulary files either.
-        StageFailed: transformers cannot make one of them.
+        RecipeError: there are no vocabulary files, or they are of another model.
+        StageFailed: transformers cannot load them, or cannot make a tokenizer.json of them.
     """
-    if not (folder / FAST).is_file():
-        _make(folder)
+    fast = (folder / FAST).is_file()
+    vocabulary = _vocabulary_files(folder)
+    before = read_json(folder / FAST) if fast else {}
+    if fast:
+        check_fit(before, config)
+    official = load_official(folder)
+    words = load_for_words(folder, official)
+    if not fast:
+        _make(folder, official, vocabulary[0])
+    elif official.is_fast:
+        _agree(folder / FAST, official.backend_tokenizer)
     if (folder / CONFIG).is_file():
         _widen(folder / CONFIG)
+    _name_settings(folder, official)
+    settle_padding(folder, official)
+    _encodings.check(folder, official, words)
+    # A class of transformers has special tokens of its own, which a vocabulary without them never gives.
+    spare = set(official.all_special_tokens) - (ids_of(before).keys() if fast else set())
+    return check_fit(read_json(folder / FAST), config, spare)
+
+
+def _agree(file: Path, official: Any) -> None:
+    """Write the official tokenizer's tokenizer.json where the one that is there would encode otherwise."""
+    from tokenizers import Tokenizer
+
+    there = Tokenizer.from_file(str(file))
+    if essence(there) == essence(official):
+        return
+    written = Tokenizer.from_str(official.to_str())
+    written.no_truncation()
+    written.no_padding()
+    written.save(str(file))
+
+
+def _name_settings(folder: Path, official: Any) -> None:
+    """Write down each setting that only transformers' class of this tokenizer knows."""
+    found = settings(folder)
+    wanted = {key: getattr(official, key) for key in ("truncation_side", "padding_side")}
+    wanted["split_special_tokens"] = bool(getattr(official, "split_special_tokens", False))
+    change = {key: value for key, value in wanted.items() if getattr(found, key) != value}
+    if _types_matter(folder, official, found.model_input_names):
+        change["model_input_names"] = list(official.model_input_names)
+    if change:
+        said = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+        write_json(folder / CONFIG, {**said, **change})
+
+
+def _types_matter(folder: Path, official: Any, found: Collection[str]) -> bool:
+    """Say whether the settings must name what the tokenizer gives, for they would seem to give something else."""
+    return (TYPES in found) != (TYPES in official.model_input_names) and takes_types(folder)
+
+
+def settle_padding(folder: Path, official: Any) -> None:
+    """Name the padding token in the config.json of a classifier that needs one and has none.
+
+    A decoder's classifier reads the last token that is not padding. transformers runs it on single texts without a
+    padding token; in batches it needs one: the tokenizer's, or else its end token, as its documentation advises.
+
+    Raises:
+        RecipeError: the tokenizer has neither.
+    """
+    from transformers import AutoConfig
+
+    said = read_json(folder / "config.json")
+    first = (said.get("architectures") or [""])[0]
+    if not str(first).endswith("ForSequenceClassification") or not known(folder):
+        return
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    if getattr(config.get_text_config(), "pad_token_id", None) is not None:
+        return
+    number = official.pad_token_id if official.pad_token_id is not None else official.eos_token_id
+    if number is None:
+        raise RecipeError(
+            "config.json names no pad_token_id, and the tokenizer has neither a padding nor an end token: a classifier "
+            "on batches needs one; add pad_token_id to the model's config.json"
+        )
+    write_json(folder / "config.json", {**said, "pad_token_id": number})
 
 
 def precheck(folder: Path) -> None:
@@ -45,7 +127,7 @@ def precheck(folder: Path) -> None:
     if not file.is_file():
         _vocabulary_files(folder)
     elif file.stat().st_size <= SMALL:
-        check_fit(folder, read_json(folder / "config.json"))
+        check_fit(read_json(file), read_json(folder / "config.json"))
 
 
 def _widen(path: Path) -> None:
@@ -69,19 +151,12 @@ def _vocabulary_files(folder: Path) -> list[str]:
     return found
 
 
-def _make(folder: Path) -> None:
-    vocabulary = _vocabulary_files(folder)
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = one_line(error)
-        raise StageFailed(f"{vocabulary[0]}: no tokenizer.json can be made of it: {reason}; add one yourself") from None
+def _make(folder: Path, official: Any, vocabulary: str) -> None:
+    """Save the tokenizer.json, with its settings, that transformers makes of the vocabulary."""
     with tempfile.TemporaryDirectory(dir=folder) as saved:
-        tokenizer.save_pretrained(saved)
+        official.save_pretrained(saved)
         if not (Path(saved) / FAST).is_file():
-            raise StageFailed(f"{vocabulary[0]}: this kind of tokenizer has no tokenizer.json; name another tokenizer")
+            raise StageFailed(f"{vocabulary}: this kind of tokenizer has no tokenizer.json; name another tokenizer")
         for name in (FAST, CONFIG):
             shutil.copyfile(Path(saved) / name, folder / name)
     config = read_json(folder / CONFIG)
@@ -90,16 +165,20 @@ def _make(folder: Path) -> None:
     write_json(folder / CONFIG, config)
 
 
-def check_fit(folder: Path, config: dict[str, Any]) -> dict[str, int]:
+def check_fit(tokenizer: dict[str, Any], config: dict[str, Any], spare: Collection[str] = ()) -> dict[str, int]:
     """Check that every id the tokenizer can give has its row in the model's embeddings; return the counts as facts.
+
+    Args:
+        tokenizer: tokenizer.json.
+        config: config.json.
+        spare: tokens that may have none.
 
     Raises:
         RecipeError: the tokenizer is of another model; names both numbers.
         StageFailed: tokenizer.json is not a valid one.
     """
-    ids = dict(_ids(read_json(folder / FAST)))
-    if not ids:
-        raise StageFailed(f"{FAST}: not a valid tokenizer: it has no vocabulary")
+    ids = ids_of(tokenizer)
+    ids = {token: number for token, number in ids.items() if token not in spare} or ids
     largest = max(ids, key=lambda token: ids[token])
     size = _vocabulary(config)
     if size is None:
@@ -118,10 +197,21 @@ def check_fit(folder: Path, config: dict[str, Any]) -> dict[str, int]:
 
 def _vocabulary(config: dict[str, Any]) -> int | None:
     inner = config.get("text_config")
-    for settings in (config, inner if isinstance(inner, dict) else {}):
-        if isinstance(settings.get("vocab_size"), int):
-            return int(settings["vocab_size"])
+    for said in (config, inner if isinstance(inner, dict) else {}):
+        if isinstance(said.get("vocab_size"), int):
+            return int(said["vocab_size"])
     return None
+
+
+def ids_of(tokenizer: dict[str, Any]) -> dict[str, int]:
+    """Return token -> id of everything that a tokenizer.json can give.
+
+    Raises:
+        StageFailed: it is not a valid one.
+    """
+    if not (found := dict(_ids(tokenizer))):
+        raise StageFailed(f"{FAST}: not a valid tokenizer: it has no vocabulary")
+    return found
 
 
 def _ids(tokenizer: dict[str, Any]) -> Iterator[tuple[str, int]]:

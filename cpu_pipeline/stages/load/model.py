@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
-from cpu_pipeline.core.repo_files import Format, copy_file, is_tokenizer, refuse_pickles
+from cpu_pipeline.core.repo_files import PICKLE, Format, refuse_pickles
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
-from cpu_pipeline.stages.load import _configs, _exported, _pickles, _safetensors, _tokenizer
+from cpu_pipeline.stages.load import _configs, _exported, _files, _pickles, _safetensors, _tokenizer
+from cpu_pipeline.stages.load._autotokenizer import FAST
 
 PROCESSOR = "preprocessor_config.json"
 """How a model's images or recordings are prepared."""
@@ -46,7 +47,7 @@ class LoadModel(Stage):
     packages: ClassVar[tuple[str, ...]] = ("safetensors", "tokenizers", "torch", "transformers")
     internal: ClassVar[bool] = True
     facts_model: ClassVar = ModelFacts
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     format: Format = "hf"
     """What the model is: `hf`, `onnx` or `openvino`."""
@@ -63,20 +64,19 @@ class LoadModel(Stage):
             RecipeError: files are missing, or the tokenizer is of another model.
             StageFailed: a file is not valid.
         """
-        _collect(inputs, out)
+        _files.collect(inputs["files"], inputs.get("tokenizer"), out)
         if not (out / "config.json").is_file():
             raise RecipeError("the model has no config.json; name a folder or repository that holds a model")
         _configs.screen(out, job.allow)
         weights = self._weights(out, job)
         config = _configs.read_json(out / "config.json")
-        if (out / PROCESSOR).is_file() and not (out / _tokenizer.FAST).is_file():
+        if (out / PROCESSOR).is_file() and not (out / FAST).is_file():
             return ModelFacts.model_validate({**_kind(config), **weights})  # a model of images or sound reads no text
-        _tokenizer.complete(out)
-        return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.check_fit(out, config)})
+        return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.complete(out, config)})
 
     def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
         """Screen configurations and the headers of the weights, and compare the tokenizer with the model."""
-        _collect(inputs, out, light=True)
+        _files.link(inputs["files"], inputs.get("tokenizer"), out)
         if not (out / "config.json").is_file():
             return
         yield from _errors(lambda: _configs.screen(out, job.allow))
@@ -84,17 +84,19 @@ class LoadModel(Stage):
             return
         if self.format == "hf" and not list(out.glob("pytorch_model*")):
             yield from _errors(lambda: _screen_weights(out))
-        if not (out / PROCESSOR).is_file() or (out / _tokenizer.FAST).is_file():
+        if not (out / PROCESSOR).is_file() or (out / FAST).is_file():
             yield from _errors(lambda: _tokenizer.precheck(out))
 
     def _weights(self, out: Path, job: Job) -> dict[str, Any]:
-        if self.format != "hf":
-            return _exported.settle(out, self.format)
-        pickled = sorted(p.name for p in out.iterdir() if re.fullmatch(r"pytorch_model.*\.bin(\.index\.json)?", p.name))
-        if pickled:
-            refuse_pickles(pickled, job.allow, "the model")
-            _pickles.convert(out)
-        return _screen_weights(out)
+        pickled = [p for p in (q.relative_to(out) for q in out.rglob("*")) if PICKLE.fullmatch(p.as_posix())]
+        refuse_pickles([p.as_posix() for p in pickled], job.allow, "the model")
+        for folder in sorted({path.parent for path in pickled}):
+            _pickles.convert(out / folder)
+        if self.format == "hf":
+            return _screen_weights(out)
+        for module in sorted(out.glob("*/model.safetensors")):
+            _safetensors.screen(module)
+        return _exported.settle(out, self.format)
 
 
 def _errors(check: Callable[[], object]) -> Iterator[PipelineError]:
@@ -102,23 +104,6 @@ def _errors(check: Callable[[], object]) -> Iterator[PipelineError]:
         check()
     except PipelineError as error:
         yield error
-
-
-def _collect(inputs: Inputs, out: Path, *, light: bool = False) -> None:
-    """Copy the model's files and, where a tokenizer is given, its files instead of the model's own.
-
-    `light` copies configurations alone, which are screened in place, and links everything else.
-    """
-    other = inputs.get("tokenizer")
-    for artifact in filter(None, (inputs["files"], other)):
-        for path in sorted(p for p in artifact.path.rglob("*") if p.is_file()):
-            name = path.relative_to(artifact.path).as_posix()
-            if other is None or is_tokenizer(name) == (artifact is other):
-                if light and not (name.endswith(".json") and "config" in path.name):
-                    (out / name).parent.mkdir(parents=True, exist_ok=True)
-                    (out / name).symlink_to(path.resolve())
-                else:
-                    copy_file(path, out / name)
 
 
 def _screen_weights(out: Path) -> dict[str, Any]:

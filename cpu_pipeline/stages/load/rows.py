@@ -234,7 +234,8 @@ class _Rows:
             row["id"] = raw["id"]
             json.dumps(row, allow_nan=False, ensure_ascii=False).encode()
         except (ValueError, TypeError, RecursionError) as error:
-            raise RecipeError(f"{where}: {error}; correct it, or name other columns with `columns:`") from None
+            advice = "" if ";" in str(error) else "; correct it, or name other columns with `columns:`"
+            raise RecipeError(f"{where}: {error}{advice}") from None
         return row
 
     def _cells(self, raw: Mapping[str, Any], labels: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Any]]:

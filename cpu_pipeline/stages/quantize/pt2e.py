@@ -120,7 +120,7 @@ class QuantizePt2e(Stage):
         tools, reduced = toolchain(WHERE, job.isa, self.dtype), _reduced(job.isa)
         source = inputs["model"].path
         model = hf.checkpoint(source, job.task)
-        module, names, example = _inductor.prepare(model, job.task.outputs)
+        module, names, example = _inductor.prepare(model, job.task.outputs, given=job.task.input_kinds(source))
         batches = self._calibration(source, names, job)
 
         exported = _inductor.export_program(WHERE, module, names, example)
@@ -186,7 +186,7 @@ class QuantizePt2e(Stage):
 
 def _compare(candidate: Session, model: Any, source: Path, task: Task) -> Comparison:
     """Measure the distance from eager outputs; only values that are not finite fail, for int8 has its price."""
-    eager = hf.Eager(model, task.outputs)
+    eager = hf.Eager(model, task.outputs, task.input_kinds(source))
     compared = parity.compare(candidate, eager, task.examples(source), task.input_kinds(source), task.per_token)
     parity.require_parity(compared, float("inf"), WHERE)
     return Comparison.model_validate(compared)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import media
+import onnx
 import pytest
 import torch
 from models import make
@@ -216,6 +217,30 @@ def test_pickles_are_converted_where_allowed(bert: Path, tmp_path: Path, shards:
     assert came.keys() == state.keys()
     assert all(torch.equal(came[name], state[name]) for name in state)
     assert not list((tmp_path / "out").glob("pytorch_model*"))
+
+
+@pytest.mark.parametrize("format", ["hf", "onnx"])
+def test_the_pickle_of_a_module_is_converted_where_allowed(bert: Path, tmp_path: Path, format: str) -> None:
+    if format == "onnx":
+        (bert / "model.safetensors").unlink()
+        (bert / "model.onnx").write_bytes(onnx.helper.make_model(onnx.GraphProto(name="g")).SerializeToString())
+    dense = {"linear.weight": torch.randn(3, 5), "linear.bias": torch.randn(3)}
+    (bert / "2_Dense").mkdir()
+    torch.save(dense, bert / "2_Dense" / "pytorch_model.bin")
+    fails(Refused, "the only weights of 2_Dense are pickled", bert, tmp_path / "no", format=format)
+    load(bert, tmp_path / "out", allow={"pickle"}, format=format)
+    came = load_file(tmp_path / "out" / "2_Dense" / "model.safetensors")
+    assert all(torch.equal(came[name], dense[name]) for name in dense) and came.keys() == dense.keys()
+    assert [path.name for path in (tmp_path / "out" / "2_Dense").iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("format", ["hf", "onnx"])
+def test_the_weights_of_a_module_are_screened(bert: Path, tmp_path: Path, format: str) -> None:
+    if format == "onnx":
+        (bert / "model.safetensors").unlink()
+    (bert / "2_Dense").mkdir()
+    (bert / "2_Dense" / "model.safetensors").write_bytes(b"PK")
+    fails(StageFailed, "not a valid safetensors file", bert, tmp_path / "out", format=format)
 
 
 class Evil:

@@ -20,7 +20,9 @@ from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load._splits import _glob
 from cpu_pipeline.stages.load.rows import LoadRows, sample
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
+from cpu_pipeline.tasks.sentence_similarity import SentenceSimilarity
 from cpu_pipeline.tasks.text_classification import TextClassification
+from cpu_pipeline.tasks.token_classification import TokenClassification
 
 
 def row(i: int) -> dict[str, Any]:
@@ -321,3 +323,91 @@ def test_equal_data_gives_equal_bytes(home: Path) -> None:
     load(home, split="train", take=10)
     load(home, split="train", take=10, role="calibration")
     assert digest_tree(home.parent / "out0") == digest_tree(home.parent / "out1")
+
+
+def features(names: list[str]) -> dict[str, str]:
+    label = {"names": names, "_type": "ClassLabel"}
+    return {"huggingface": json.dumps({"info": {"features": {"label": label, "ner_tags": {"feature": label}}}})}
+
+
+def test_numbers_of_classes_become_the_names_that_the_file_has(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "a.parquet", [{"id": str(i), "text": "x", "label": i} for i in (1, 0)], features(["bad", "good"]))
+    assert [r["label"] for r in load(home)[0]] == ["good", "bad"]
+    named = [r["label"] for r in load(home, TextClassification(labels=("NEG", "POS")))[0]]
+    assert named == ["POS", "NEG"], "what the recipe says of numbers counts"
+    put(home / "a.parquet", [{"id": "a", "tokens": ["x", "y"], "ner_tags": [0, 1]}], features(["O", "B-PER"]))
+    assert load(home, TokenClassification(), columns={"tags": "ner_tags"})[0][0]["tags"] == ["O", "B-PER"]
+    put(home / "a.parquet", [{"text": "x", "label": 2}], features(["bad", "good"]))
+    fails(RecipeError, "a.parquet, row 1: `label` is 2, and the file names 2 classes", home)
+
+
+def test_a_hub_data_set_may_name_its_classes_in_the_readme(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "train.jsonl", [row(0), row(1)])
+    entry = "{name: label, dtype: {class_label: {names: {'0': bad, '1': good}}}}"
+    (home / "README.md").write_text(f"---\ndataset_info:\n  features:\n  - {entry}\n---\n")
+    rows, facts = load(home, split="train")
+    assert [r["label"] for r in rows] == ["bad", "good"] and facts.labels == {"label": ["bad", "good"]}
+
+
+def test_a_split_without_labels_has_rows_to_calibrate_with_and_none_to_judge_by(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "test.parquet", [{"text": "x", "label": -1}], features(["bad", "good"]))
+    fails(RecipeError, "test.parquet, row 1: `label` is -1: this split has no labels; choose one that has", home)
+    assert load(home, role="calibration")[0] == [{"id": "test-0", "text": "x"}]
+    put(home / "test.parquet", [{"text": "x", "label": -1}])
+    fails(RecipeError, "test.parquet, row 1: `label` is -1: this split is not labelled", home)
+
+
+def test_an_empty_cell_of_an_optional_column_says_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    (home / "a.csv").write_text("id,text,text_pair,label\n1,,,\n2,a,b,0\n,c,,NA\n")
+    assert load(home)[0] == [
+        {"id": "1", "text": ""},
+        {"id": "2", "text": "a", "text_pair": "b", "label": "0"},
+        {"id": "a-2", "text": "c", "label": "NA"},
+    ]
+
+
+def test_lists_in_a_csv_are_json(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    (home / "a.csv").write_text('id,tokens,tags\n1,"[""a"", ""b""]","[""O"", ""B-X""]"\n')
+    assert load(home, TokenClassification())[0] == [{"id": "1", "tokens": ["a", "b"], "tags": ["O", "B-X"]}]
+    (home / "a.csv").write_text("id,tokens,tags\n1,a b,O O\n")
+    fails(RecipeError, "a.csv:2: `tokens` is 'a b', not JSON", home, task=TokenClassification())
+
+
+def test_a_number_in_a_csv_is_a_number_or_refused(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    (home / "a.csv").write_text("id,sentence1,sentence2,score\n1,a,b,4.5\n2,a,b,\n")
+    assert [r.get("score") for r in load(home, SentenceSimilarity())[0]] == [4.5, None]
+    (home / "a.csv").write_text("id,sentence1,sentence2,score\n1,a,b,4.5\n2,a,b,NA\n")
+    fails(RecipeError, "a.csv:3: `score` is 'NA', not a number; correct it", home, task=SentenceSimilarity())
+
+
+def test_a_csv_without_a_head_is_told_so(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    (home / "a.csv").write_text("a film,1\nanother,0\n")
+    fails(RecipeError, "no column 'text'; it has a film, 1; the first line must name the columns; say which one", home)
+
+
+def test_an_empty_file_beside_others_does_no_harm(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    put(home / "b.jsonl", [{"id": "1", **row(0)}])
+    (home / "a.jsonl").write_text("")
+    assert len(load(home)[0]) == 1 and not (tmp_path / "out0" / "origin.json").exists()
+
+
+def test_squads_own_file_is_read(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    home.mkdir()
+    asked = {"id": "q", "question": "what?", "answers": [{"text": "one", "answer_start": 0}]}
+    (home / "dev.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": "one two", "qas": [asked]}]}]}))
+    assert load(home, QuestionAnswering())[0] == [
+        {"id": "q", "question": "what?", "context": "one two", "answers": {"text": ["one"], "answer_start": [0]}}
+    ]
