@@ -142,8 +142,11 @@ class _Precheck:
             return
         for role in ("model", "teacher"):
             if (model := self.known.get(role)) is not None and (model.path / "config.json").is_file():
+                before = len(self.findings)
                 with self._finding(self.plan.nodes[role]):
                     task.check_model(model.path)
+                if len(self.findings) > before:  # checking the rows would tell the same again
+                    return
         model = self.known.get("model")
         for name, rows in self.known.items():
             if name.startswith("data.") and rows.format == "rows" and (rows.path / ROWS).is_file() and model:

@@ -59,6 +59,10 @@ def _additional(rule: Any, value: Any, schema: Any, definitions: Mapping[str, An
     return all(fits(rule, inner, definitions) for inner in others)
 
 
+def _keys(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, dict) else []
+
+
 def _items(rule: Any, value: Any, _: Any, definitions: Mapping[str, Any]) -> bool:
     if isinstance(rule, list):
         return False  # a schema for each position: ours have none
@@ -73,7 +77,9 @@ def _number(compare: Callable[[Any, Any], bool]) -> Callable[..., bool]:
     return lambda rule, value, *_: not TYPES["number"](value) or compare(value, rule)
 
 
-def _size(kind: type[list[Any]] | type[str], compare: Callable[[int, int], bool]) -> Callable[..., bool]:
+def _size(
+    kind: type[list[Any]] | type[dict[str, Any]] | type[str], compare: Callable[[int, int], bool]
+) -> Callable[..., bool]:
     return lambda rule, value, *_: not isinstance(value, kind) or compare(len(value), rule)
 
 
@@ -84,6 +90,8 @@ RULES: Mapping[str, Callable[..., bool]] = {
     "const": lambda rule, value, *_: _one_of([rule], value, None, None),
     "properties": _properties,
     "additionalProperties": _additional,
+    "propertyNames": lambda rule, value, _, known: all(fits(rule, key, known) for key in _keys(value)),
+    "minProperties": _size(dict, lambda size, rule: size >= rule),
     "items": _items,
     "required": lambda rule, value, *_: not isinstance(value, dict) or all(key in value for key in rule),
     "pattern": lambda rule, value, *_: not isinstance(value, str) or re.search(rule, value) is not None,

@@ -23,7 +23,9 @@ NAMES: Mapping[str, Mapping[str, Sequence[str]]] = {
             "sentence1", "premise", "question1", "question",
         ),
         "text_pair": ("text_pair", "sentence2", "hypothesis", "question2"),
-        "label": ("label", "labels", "target", "class", "category", "sentiment", "intent"),
+        "label": (
+            "label", "labels", "target", "class", "category", "sentiment", "intent", "rating", "stars", "score",
+        ),
     },
     "token-classification": {"tokens": ("tokens", "words"), "tags": ("tags", "ner_tags", "pos_tags", "labels")},
     "image-classification": {
@@ -129,6 +131,8 @@ def _text(cell: Any, _: Sequence[str]) -> bool:
 
 
 def _label(cell: Any, labels: Sequence[str]) -> bool:
+    if len(labels) == 1:  # one output: a number is what the model says
+        return _number(cell, labels)
     plain = {label.lower() for label in labels}
     value = _cell(cell)
     return str(cell).strip().lower() in plain or (type(value) is int and 0 <= value < len(labels))

@@ -82,6 +82,7 @@ def _local_draft(request: Request) -> Draft:
     if model.pickled:
         draft.allow = ["pickle"]
         draft.notes.append("its only weights are pickled, and a pickle can run code: `allow` in the recipe says so")
+    draft.metric = tasks.get(task)(**draft.options).metrics_of(model.path)[0]
     _add_data(draft, request, model.config, rows)
     return draft
 
@@ -128,13 +129,12 @@ def _task(
 
 
 def _limits(task: str, model: Path) -> dict[str, Any]:
-    """Set the length that the model allows, where that is less than the task's usual one."""
-    field = tasks.get(task).model_fields.get("max_seq_length")
-    limit = _tokens.positions(model) if field is not None else None
-    if field is None or limit is None or not isinstance(field.default, int) or field.default <= limit:
+    """Set the length of windows, where the model takes less than the task's usual one."""
+    fields = tasks.get(task).model_fields
+    limit = _tokens.positions(model) if "doc_stride" in fields else None
+    if limit is None or limit >= fields["max_seq_length"].default:
         return {}
-    stride = {"doc_stride": limit // 3} if "doc_stride" in tasks.get(task).model_fields else {}
-    return {"max_seq_length": limit, **stride}
+    return {"max_seq_length": limit, "doc_stride": limit // 3}
 
 
 # --- rows
@@ -286,7 +286,7 @@ def _allow_few_rows(draft: Draft, steps: _Steps) -> None:
 
 
 def _head_lines(draft: Draft, steps: _Steps) -> list[tuple[str, str]]:
-    metric = tasks.get(draft.task).metrics[0]
+    metric = draft.metric or tasks.get(draft.task).metrics[0]
     task: Any = {"use": draft.task, "with": draft.options} if draft.options else draft.task
     how = f"through {steps.pipeline}" if steps.pipeline else "as int8"
     lines = [

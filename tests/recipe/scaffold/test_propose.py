@@ -168,11 +168,13 @@ def test_an_exported_model_gets_steps_that_take_it(home: Path, cli: Cli, format:
     assert cli("check", f"{format}.yaml").code == 0, cli("check", f"{format}.yaml").err
 
 
-def test_the_length_is_what_the_model_takes(home: Path, cli: Cli) -> None:
-    edit_config(home / "model", max_position_embeddings=64)
-    assert cli("init", "model", "--data", "rows.csv").code == 0
-    assert value(home / "model.yaml")["task"] == {"use": "text-classification", "with": {"max_seq_length": 64}}
-    assert cli("check", "model.yaml").code == 0
+def test_windows_are_as_long_as_the_model_takes(home: Path, cli: Cli) -> None:
+    edit_config(home / "model", max_position_embeddings=64, architectures=["BertForQuestionAnswering"])
+    row = {"question": "who?", "context": "it is I", "answers": {"text": ["I"], "answer_start": [6]}}
+    (home / "squad.jsonl").write_text((json.dumps(row) + "\n") * 3)
+    assert cli("init", "model", "--data", "squad.jsonl").code == 0
+    written = value(home / "model.yaml")["task"]
+    assert written["with"] == {"max_seq_length": 64, "doc_stride": 21, "version": 1}
 
 
 def test_pickled_weights_are_named_and_not_allowed(home: Path, cli: Cli) -> None:
@@ -256,3 +258,13 @@ def test_the_version_of_squad_comes_of_the_answers(home: Path, cli: Cli) -> None
     (home / "squad.jsonl").write_text((json.dumps(row) + "\n") * 3)
     assert cli("init", "model", "--data", "squad.jsonl").code == 0
     assert value(home / "model.yaml")["task"]["with"]["version"] == 2
+
+
+def test_a_regression_is_judged_by_its_own_metric(home: Path, cli: Cli) -> None:
+    edit_config(home / "model", problem_type="regression", id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})
+    (home / "stars.csv").write_text("what,how\n" + "".join(f"a film {n},{n / 10}\n" for n in range(120)))
+    said = cli("init", "model", "--data", "stars.csv")
+    assert said.code == 0, said.err
+    assert "gates judge r2" in (home / "model.yaml").read_text()
+    assert value(home / "model.yaml")["data"]["validation"]["columns"] == {"text": "what", "label": "how"}
+    assert cli("check", "model.yaml").code == 0, cli("check", "model.yaml").err
