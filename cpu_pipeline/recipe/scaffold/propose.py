@@ -82,9 +82,18 @@ def _local_draft(request: Request) -> Draft:
     if model.pickled:
         draft.allow = ["pickle"]
         draft.notes.append("its only weights are pickled, and a pickle can run code: `allow` in the recipe says so")
-    draft.metric = tasks.get(task)(**draft.options).metrics_of(model.path)[0]
+    draft.metric = _metric(draft, model.path)
     _add_data(draft, request, model.config, rows)
     return draft
+
+
+def _metric(draft: Draft, model: Path) -> str:
+    """Name the metric that gates judge; what is wrong with the model's head becomes a note."""
+    try:
+        return tasks.get(draft.task)(**draft.options).metrics_of(model)[0]
+    except RecipeError as error:
+        draft.notes.append(str(error))
+        return tasks.get(draft.task).metrics[0]
 
 
 def _card(model: local.ModelFolder) -> Mapping[str, Any]:
