@@ -24,18 +24,17 @@ from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.tasks._base import Task
 
 
-def make_plan(recipe: RecipeFile[Recipe], until: str | None = None) -> Plan:
+def make_plan(recipe: RecipeFile[Recipe]) -> Plan:
     """Wire the steps of a recipe into a graph, and check that everything fits.
 
     Args:
         recipe: the recipe, read and checked against the schema.
-        until: keep only this step and its ancestors.
 
     Raises:
         RecipeError: every problem that was found, one a line.
         Refused: a path leads outside.
     """
-    return Planner(recipe).plan(until)
+    return Planner(recipe).plan()
 
 
 def check_pipeline(pipeline: RecipeFile[Pipeline]) -> None:
@@ -76,7 +75,7 @@ class Planner:
         self.problems = Problems(recipe, pipeline)
         self.steps: list[Step] = pipeline.value.stages or []
 
-    def plan(self, until: str | None) -> Plan:
+    def plan(self) -> Plan:
         if self.value.tune is not None:
             self.problems.in_recipe(("tune",), "no stage of this version tunes; leave it out")
         self._check_schedule()
@@ -97,8 +96,7 @@ class Planner:
         outputs = self._outputs(nodes)
         self.problems.raise_all()
         recipe, context = self.recipe, self._context(task)
-        plan = Plan(recipe.name, recipe.path, self.value, nodes, outputs, context, self._resolved(), outside)
-        return plan if until is None else plan.until(until)
+        return Plan(recipe.name, recipe.path, self.value, nodes, outputs, context, self._resolved(), outside)
 
     def _check_schedule(self) -> None:
         """Check the schedule now: a wrong one would show itself only by nothing happening."""

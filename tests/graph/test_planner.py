@@ -143,7 +143,8 @@ def test_until_keeps_one_step_and_what_it_is_made_of(plan: Planner) -> None:
     text = (ROOT / "tests/examples/valid/graph.yaml").read_text()
     made = plan(text, until="signed")
     assert set(made.nodes) == {"model:files", "model", "float", "signed"}
-    assert made.outputs == ()
+    assert made.outputs == ("signed",) and made.withheld is not None
+    assert made.withheld.folder == "until/signed"
     whole = plan(text)
     wanted = plan(text, until="signed-is-right")
     assert set(wanted.nodes) == whole.ancestors("signed-is-right")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -100,6 +101,7 @@ class ValidateAccuracy(Gate):
     packages: ClassVar = ("numpy", "scipy")
     version: ClassVar = 2
     bounds: ClassVar = frozenset({"max_drop", "at_least", "at_most"})
+    remedies: ClassVar = ("max_drop", "at_least", "at_most", "min_rows")
     unkeyed: ClassVar = frozenset({*bounds, "metric", "drop", "min_rows"})
 
     @model_validator(mode="after")
@@ -186,6 +188,10 @@ class ValidateAccuracy(Gate):
             better="lower" if name in task.lower_is_better else "higher",
         )
 
+    def trial(self, rows: int) -> Self:
+        """Ask for no number of rows: a trial has few, and proves nothing."""
+        return self.model_copy(update={"min_rows": 1})
+
     def judge(self, facts: AccuracyFacts) -> list[Verdict]:
         """Judge the number of rows, that each has a finite answer on both sides, and the metric."""
         rows = facts.rows
@@ -242,6 +248,21 @@ class ValidateAccuracy(Gate):
         about = f"{facts.rows} rows; metrics are fractions.{less}"
         return [Table("metric", rows), *([Note(facts.about)] if facts.about else []), Note(about)]
 
+    def losses(self, report: Path, task: Task | None) -> tuple[Sequence[str], int]:
+        """Return the rows whose own metric fell, the most first; a correlation has none of a row: what moved most."""
+        if task is None:
+            return (), 0
+        lines = read_jsonl(report / SCORES)
+        lost = {str(line["id"]): _loss(line["candidate"], line["reference"], task) for line in lines}
+        worst = sorted((name for name, loss in lost.items() if loss > 0), key=lambda name: (-lost[name], name))
+        return worst, len(lines)
+
+    def headline(self, facts: AccuracyFacts) -> str:
+        """Write the metric of both sides."""
+        name = self.metric or facts.metric
+        found = facts.metrics.get(name)
+        return f"{name} {_shown(found.candidate)} of {_shown(found.reference)}" if found is not None else ""
+
     def cells(self, facts: AccuracyFacts, side: str) -> Sequence[Cell]:
         """Return one side's metric, the candidate's with the interval of its difference."""
         name = self.metric or facts.metric
@@ -294,6 +315,36 @@ def _constant(facts: AccuracyFacts) -> Verdict:
         f"the reference gives {facts.constant} to all {facts.rows} rows: comparing with it shows nothing; "
         "look at the reference, the task's options and the rows, or compare with another reference",
     )
+
+
+def _loss(candidate: Mapping[str, Any], reference: Mapping[str, Any], task: Task) -> float:
+    """Say by how much one row is worse: in the first metric that differs, of this row alone."""
+    if candidate == reference:
+        return 0.0
+    known = False
+    for metric in task.metrics:
+        ours, theirs = (_of_one_row(task, side, metric) for side in (candidate, reference))
+        if ours is None or theirs is None:
+            continue
+        known = True
+        if ours != theirs:
+            return ours - theirs if metric in task.lower_is_better else theirs - ours
+    return 0.0 if known else _moved(candidate, reference)
+
+
+def _of_one_row(task: Task, scores: Mapping[str, Any], metric: str) -> float | None:
+    """Compute a metric of one row; None where one row has none, as in a correlation."""
+    try:
+        value = task.aggregate([scores], metric)
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _moved(candidate: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
+    """Add up how far the numbers of two scores are apart."""
+    pairs = ((value, reference.get(key)) for key, value in candidate.items())
+    return sum(abs(a - b) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float))
 
 
 def _at_least(name: str, value: float | None, bound: float) -> Verdict:

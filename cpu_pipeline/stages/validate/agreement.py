@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 
@@ -60,6 +60,7 @@ class ValidateAgreement(Gate):
     version: ClassVar = 3
     bounds: ClassVar = frozenset({"max_difference", "mean_difference", "cosine", "same_top"})
     unkeyed: ClassVar = bounds
+    remedies: ClassVar = ("max_difference", "mean_difference", "cosine", "same_top")
 
     def host(self) -> Host:
         """Say that rounding depends on the instruction sets."""
@@ -85,6 +86,10 @@ class ValidateAgreement(Gate):
         found = {**compared, "sequences": sequences, "on": "rows" if "validation" in job.data else "random tokens"}
         (out / "agreement.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return AgreementFacts.model_validate(found)
+
+    def trial(self, rows: int) -> Self:
+        """Compare no more sequences than a trial has rows."""
+        return self.model_copy(update={"samples": min(self.samples, rows)})
 
     def judge(self, facts: AgreementFacts) -> list[Verdict]:
         """Judge each bound; a value that is NaN or infinite on either side fails whatever the bounds say."""
