@@ -54,6 +54,7 @@ def test_a_list_is_a_chain_that_reports_do_not_break(plan: Planner) -> None:
     assert wires(made) == {
         "model:files": {},
         "model": {"files": "model:files"},
+        "model:fidelity": {"files": "model:files", "model": "model"},
         "data.validation:files": {},
         "data.validation": {"files": "data.validation:files"},
         "float": {"model": "model"},
@@ -142,7 +143,8 @@ def test_one_place_is_fetched_once(plan: Planner) -> None:
 def test_until_keeps_one_step_and_what_it_is_made_of(plan: Planner) -> None:
     text = (ROOT / "tests/examples/valid/graph.yaml").read_text()
     made = plan(text, until="signed")
-    assert set(made.nodes) == {"model:files", "model", "float", "signed"}
+    rows = {"data.validation:files", "data.validation"}  # on which the model is compared with transformers
+    assert set(made.nodes) == {"model:files", "model", "model:fidelity", *rows, "float", "signed"}
     assert made.outputs == ("signed",) and made.withheld is not None
     assert made.withheld.folder == "until/signed"
     whole = plan(text)
