@@ -176,10 +176,10 @@ def _add_data(draft: Draft, request: Request, config: Mapping[str, Any], rows: S
         more, scored = {"without": take, "seed": 0}, scored - take
     elif len(rows) > 1:
         take = min(CALIBRATE, rows[1].table.count)
-        about = f"{take} of {rows[1].table.count} rows, that quantization may see"
+        about = f"{take} of {rows[1].table.count} rows that quantization may see"
         sample = {"take": take, "seed": 0} if take < rows[1].table.count else {}
         draft.data["calibration"] = local.data_entry(rows[1], found[1], draft, request.path, about, **sample)
-    about = f"{'the other ' if more else ''}{scored} rows, that only the checks see"
+    about = f"{'the other ' if more else ''}{scored} rows that only the checks see"
     draft.data["validation"] = local.data_entry(rows[0], found[0], draft, request.path, about, **more)
     _note_version(draft, rows[0].rows, found[0])
     if 0 < scored < FEWEST:
