@@ -138,10 +138,10 @@ class Plan:
         if step not in self.nodes:
             raise RecipeError(f"--until {step}: no step is called `{step}`{did_you_mean(step, self.nodes)}")
         wanted = self.ancestors(step)
-        if APART in self.nodes and len({n for n in wanted if n.startswith("data.") and ":" not in n}) > 1:
-            wanted |= self.ancestors(APART)
         if FIDELITY in self.nodes and "model" in wanted - {step}:
             wanted |= self.ancestors(FIDELITY)
+        if APART in self.nodes and len({n for n in wanted if n.startswith("data.") and ":" not in n}) > 1:
+            wanted |= self.ancestors(APART)
         nodes = {
             name: replace(node, after=tuple(n for n in node.after if n in wanted))
             for name, node in self.nodes.items()

@@ -94,7 +94,9 @@ def read(model: Path, *, whole: bool = True) -> Sentences:
     prompts = _prompts(main)
     name = main.get("default_prompt_name")
     if name and name not in prompts:
-        raise RecipeError(f"{MAIN}: default_prompt_name is {name!r}, and the prompts are {', '.join(prompts)}; {HINT}")
+        raise RecipeError(
+            f"{MAIN}: default_prompt_name is {name!r}, and the prompts are {', '.join(prompts)}; correct it"
+        )
     similarity = main.get("similarity_fn_name") or "cosine"
     return Sentences(
         _transformer.read(model),
@@ -145,10 +147,10 @@ def tokenizer(model: Path, limit: int, transformer: Transformer) -> Any:
         RecipeError: there is none, or the model takes fewer tokens.
     """
     found = _tokens.tokenizer(model, limit)
-    return _lowering(found) if transformer.lower else found
+    return lowering(found) if transformer.lower else found
 
 
-def _lowering(tokenizer: Any) -> Any:
+def lowering(tokenizer: Any) -> Any:
     """Copy a tokenizer, with a step before its others that lowers a text; special tokens in it are found before."""
     from tokenizers import Tokenizer, normalizers
 

@@ -56,7 +56,7 @@ def test_a_list_is_a_chain_that_reports_do_not_break(plan: Planner) -> None:
         "model": {"files": "model:files"},
         "data.validation:files": {},
         "data.validation": {"files": "data.validation:files"},
-        "model:fidelity": {"files": "model:files", "model": "model"},
+        "model:fidelity": {"model": "model", "files": "model:files"},
         "float": {"model": "model"},
         "same": {"candidate": "float", "reference": "model"},
         "int8": {"model": "float"},
@@ -125,6 +125,19 @@ def test_sources_and_data_come_first_and_are_checked_before_any_step(plan: Plann
     assert {node.use for node in made.nodes.values() if node.stage.online} == {"fetch"}
 
 
+def test_the_reference_is_checked_before_any_step_where_there_are_rows_to_check_it_on(plan: Planner) -> None:
+    made = plan((ROOT / "tests/examples/valid/everything.yaml").read_text())
+    check = made.nodes["model:fidelity"]
+    assert check.inputs == {"model": "model", "files": "model:files", "tokenizer": "tokenizer:files"}
+    assert check.data == {role: f"data.{role}" for role in ("calibration", "validation")} and check.after == ("data",)
+    for step in ("float", "int8", "predict:int8", "predict:teacher"):
+        assert "model:fidelity" in made.nodes[step].after
+    steps = "stages:\n  - {id: float, use: export.onnx}\n"
+    assert "model:fidelity" in plan(HEAD + DATA + steps).nodes
+    assert "model:fidelity" not in plan(HEAD + steps).nodes
+    assert "model:fidelity" not in plan(HEAD + DATA.replace("validation", "training") + steps).nodes
+
+
 def test_one_place_is_fetched_once(plan: Planner) -> None:
     hub = '{hub: rajpurkar/squad_v2, revision: "3ffb306f725f7d2ce8394bc1873b24868140c412", split: '
     made = plan(
@@ -143,20 +156,21 @@ def test_one_place_is_fetched_once(plan: Planner) -> None:
 def test_until_keeps_one_step_and_what_it_is_made_of(plan: Planner) -> None:
     text = (ROOT / "tests/examples/valid/graph.yaml").read_text()
     made = plan(text, until="signed")
-    needed = {"model:files", "model", "model:fidelity", "data.validation:files", "data.validation", "float", "signed"}
-    assert set(made.nodes) == needed
+    checked = {"model:fidelity", "data.validation:files", "data.validation"}
+    assert set(made.nodes) == {"model:files", "model", "float", "signed", *checked}
     assert made.outputs == ("signed",) and made.withheld is not None
     assert made.withheld.folder == "until/signed"
+    assert set(plan(text, until="model").nodes) == {"model:files", "model"}
     whole = plan(text)
     wanted = plan(text, until="signed-is-right")
-    assert set(wanted.nodes) == whole.ancestors("signed-is-right") | {"model:fidelity"}
+    assert set(wanted.nodes) == whole.ancestors("signed-is-right") | checked
     for node in wanted.nodes.values():
         assert set(node.needs) <= set(wanted.nodes)
 
 
 def test_until_still_proves_that_data_roles_are_apart(plan: Planner) -> None:
     text = (ROOT / "tests/examples/valid/everything.yaml").read_text()
-    assert "data" not in plan(text, until="float").nodes
+    assert "data" not in plan(text, until="data.validation").nodes
     judged = plan(text, until="same").nodes
     assert {"data", "data.calibration", "data.validation"} <= set(judged)
     assert "data" in judged["same"].after

@@ -49,7 +49,7 @@ class Draft:
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the task."""
     metric: str = ""
-    """The metric that gates judge."""
+    """What gates judge unless told otherwise."""
     data: dict[str, Entry] = field(default_factory=dict)
     """Role -> its rows."""
     changes: dict[str, Entry] = field(default_factory=dict)

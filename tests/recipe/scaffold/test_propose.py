@@ -260,11 +260,21 @@ def test_the_version_of_squad_comes_of_the_answers(home: Path, cli: Cli) -> None
     assert value(home / "model.yaml")["task"]["with"]["version"] == 2
 
 
-def test_a_regression_is_judged_by_its_own_metric(home: Path, cli: Cli) -> None:
-    edit_config(home / "model", problem_type="regression", id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})
-    (home / "stars.csv").write_text("what,how\n" + "".join(f"a film {n},{n / 10}\n" for n in range(120)))
-    said = cli("init", "model", "--data", "stars.csv")
+@pytest.mark.parametrize(
+    ("config", "label", "metric"),
+    [
+        ({}, "{0}", "accuracy"),
+        ({"id2label": {"0": "LABEL_0"}, "label2id": {}, "problem_type": "regression"}, "{1}.5", "r2"),
+        ({"problem_type": "multi_label_classification"}, '"[""{0}""]"', "f1_micro"),
+    ],
+)
+def test_the_metric_is_that_of_the_model_s_head(home: Path, cli: Cli, config: Any, label: str, metric: str) -> None:
+    edit_config(home / "model", **config)
+    rows = [f"a day {n}," + label.format(("bad", "good")[n % 2], n) for n in range(120)]
+    (home / "rows.csv").write_text("\n".join(["text,score", *rows]) + "\n")
+    said = cli("init", "model", "--data", "rows.csv")
     assert said.code == 0, said.err
-    assert "gates judge r2" in (home / "model.yaml").read_text()
-    assert value(home / "model.yaml")["data"]["validation"]["columns"] == {"text": "what", "label": "how"}
-    assert cli("check", "model.yaml").code == 0, cli("check", "model.yaml").err
+    assert f"gates judge {metric};" in (home / "model.yaml").read_text()
+    assert value(home / "model.yaml")["data"]["validation"]["columns"] == {"label": "score"}
+    said = cli("check", "model.yaml")
+    assert (said.code, said.out) == (0, "ok  model.yaml\n"), said.err
