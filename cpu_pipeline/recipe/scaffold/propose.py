@@ -85,7 +85,6 @@ def _local_draft(request: Request) -> Draft:
     if model.pickled:
         draft.allow = ["pickle"]
         draft.notes.append("its only weights are pickled, and a pickle can run code: `allow` in the recipe says so")
-    draft.metric = _metric(draft, model.path)
     _add_data(draft, request, model.config, rows)
     return draft
 
