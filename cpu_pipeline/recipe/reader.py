@@ -16,6 +16,7 @@ from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.recipe import package_data
 from cpu_pipeline.recipe.document import Document, Keys, Problem, read_document
 from cpu_pipeline.recipe.explain import explain
+from cpu_pipeline.recipe.fits import fits
 from cpu_pipeline.recipe.spec import Pipeline, Recipe
 from cpu_pipeline.tasks import canonical
 
@@ -136,9 +137,12 @@ def _recipe_path(path: Path) -> Path:
 
 def check_schema(document: Document, kind: str) -> None:
     """Check a document against schema.json; steps against the branch of their own stage."""
+    schema = the_schema()
+    definitions = {**schema["definitions"], "Step": _without_branches(schema["definitions"]["Step"])}
+    if fits(definitions[kind], document.value, definitions) and not _unfit_steps(document.value, definitions):
+        return
     from jsonschema import Draft7Validator
 
-    schema = the_schema()
     checker = Draft7Validator({**schema, **_bare(schema, kind)})
     problems = [*_problems(checker, document.value, ()), *_check_steps(document.value, schema)]
     if problems:
@@ -185,8 +189,21 @@ def _bare(schema: Mapping[str, Any], kind: str) -> dict[str, Any]:
     jsonschema tries every branch of every step: 2,000 steps would take seconds.
     """
     definitions = dict(schema["definitions"])
-    definitions["Step"] = {k: v for k, v in definitions["Step"].items() if k != "allOf"}
+    definitions["Step"] = _without_branches(definitions["Step"])
     return {"definitions": definitions, "allOf": [], "if": True, "then": definitions[kind], "else": True}
+
+
+def _without_branches(step: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in step.items() if key != "allOf"}
+
+
+def _unfit_steps(value: Any, definitions: Mapping[str, Any]) -> bool:
+    """Say whether options of a step do not fit its stage."""
+    return any(
+        not fits(definitions.get(f"stage.{step['use']}", True), step["with"], definitions)
+        for step in value.get("stages") or ()
+        if "with" in step
+    )
 
 
 def _check_steps(value: Any, schema: Mapping[str, Any]) -> Iterator[Problem]:
@@ -211,12 +228,18 @@ def check_options(use: str, options: Mapping[str, Any], keys: Keys) -> list[Prob
         options: option -> value.
         keys: where the options are, for messages.
     """
+    if not options:
+        return []
+    schema = the_schema()
+    branch = {**schema["definitions"][f"stage.{use}"]}
+    branch.pop("required", None)
+    if fits(branch, dict(options), schema["definitions"]):
+        return []
     from jsonschema import Draft7Validator
 
-    schema = the_schema()
     branch = {**schema["definitions"][f"stage.{use}"], "definitions": schema["definitions"]}
     branch.pop("required", None)
-    return list(_problems(Draft7Validator(branch), dict(options), keys)) if options else []
+    return list(_problems(Draft7Validator(branch), dict(options), keys))
 
 
 @cache

@@ -129,6 +129,8 @@ def _text(cell: Any, _: Sequence[str]) -> bool:
 
 
 def _label(cell: Any, labels: Sequence[str]) -> bool:
+    if len(labels) == 1:  # one output: a number is what the model says
+        return _number(cell, labels)
     plain = {label.lower() for label in labels}
     value = _cell(cell)
     return str(cell).strip().lower() in plain or (type(value) is int and 0 <= value < len(labels))

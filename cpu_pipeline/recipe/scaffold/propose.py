@@ -143,13 +143,12 @@ def _task(
 
 
 def _limits(task: str, model: Path) -> dict[str, Any]:
-    """Set the length that the model allows, where that is less than the task's usual one."""
-    field = tasks.get(task).model_fields.get("max_seq_length")
-    limit = _tokens.positions(model) if field is not None else None
-    if field is None or limit is None or not isinstance(field.default, int) or field.default <= limit:
+    """Set the length of windows, where the model takes less than the task's usual one."""
+    fields = tasks.get(task).model_fields
+    limit = _tokens.positions(model) if "doc_stride" in fields else None
+    if limit is None or limit >= fields["max_seq_length"].default:
         return {}
-    stride = {"doc_stride": limit // 3} if "doc_stride" in tasks.get(task).model_fields else {}
-    return {"max_seq_length": limit, **stride}
+    return {"max_seq_length": limit, "doc_stride": limit // 3}
 
 
 # --- rows
@@ -182,10 +181,10 @@ def _add_data(draft: Draft, request: Request, config: Mapping[str, Any], rows: S
         more, scored = {"without": take, "seed": 0}, scored - take
     elif len(rows) > 1:
         take = min(CALIBRATE, rows[1].table.count)
-        about = f"{take} of {rows[1].table.count} rows, that quantization may see"
+        about = f"{take} of {rows[1].table.count} rows that quantization may see"
         sample = {"take": take, "seed": 0} if take < rows[1].table.count else {}
         draft.data["calibration"] = local.data_entry(rows[1], found[1], draft, request.path, about, **sample)
-    about = f"{'the other ' if more else ''}{scored} rows, that only the checks see"
+    about = f"{'the other ' if more else ''}{scored} rows that only the checks see"
     draft.data["validation"] = local.data_entry(rows[0], found[0], draft, request.path, about, **more)
     _note_version(draft, rows[0].rows, found[0])
     if 0 < scored < FEWEST:

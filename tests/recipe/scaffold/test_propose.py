@@ -168,11 +168,13 @@ def test_an_exported_model_gets_steps_that_take_it(home: Path, cli: Cli, format:
     assert cli("check", f"{format}.yaml").code == 0, cli("check", f"{format}.yaml").err
 
 
-def test_the_length_is_what_the_model_takes(home: Path, cli: Cli) -> None:
-    edit_config(home / "model", max_position_embeddings=64)
-    assert cli("init", "model", "--data", "rows.csv").code == 0
-    assert value(home / "model.yaml")["task"] == {"use": "text-classification", "with": {"max_seq_length": 64}}
-    assert cli("check", "model.yaml").code == 0
+def test_windows_are_as_long_as_the_model_takes(home: Path, cli: Cli) -> None:
+    edit_config(home / "model", max_position_embeddings=64, architectures=["BertForQuestionAnswering"])
+    row = {"question": "who?", "context": "it is I", "answers": {"text": ["I"], "answer_start": [6]}}
+    (home / "squad.jsonl").write_text((json.dumps(row) + "\n") * 3)
+    assert cli("init", "model", "--data", "squad.jsonl").code == 0
+    written = value(home / "model.yaml")["task"]
+    assert written["with"] == {"max_seq_length": 64, "doc_stride": 21, "version": 1}
 
 
 def test_pickled_weights_are_named_and_not_allowed(home: Path, cli: Cli) -> None:
