@@ -94,9 +94,9 @@ class Task(BaseModel, ABC):
         Raises:
             RecipeError: the model has the head of another task, or takes fewer tokens than the task feeds it.
         """
-        from cpu_pipeline.tasks import _head
+        from cpu_pipeline.tasks import _head, _tokens
 
-        _head.check(self.auto_class, getattr(self, "max_seq_length", None), model)
+        _head.check(self.auto_class, _tokens.set_length(self), model)
 
     def check_rows(self, rows: Sequence[Row], model: Path) -> None:
         """Check rows against config.json of a model's directory: labels that it has; imports nothing heavy.
