@@ -16,17 +16,19 @@ from cpu_pipeline.engine import rebuild as rebuilding
 from cpu_pipeline.engine.rebuild import Compared
 from cpu_pipeline.engine.result import BuildResult, repaired
 from cpu_pipeline.graph import check as checking
-from cpu_pipeline.graph import planner
+from cpu_pipeline.graph import planner, variants
 from cpu_pipeline.graph import precheck as graph_precheck
 from cpu_pipeline.graph.check import CheckResult
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.graph.precheck import Checked
+from cpu_pipeline.graph.sets import apply_sets
 from cpu_pipeline.recipe import reader
 from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.refresh import upstream
-from cpu_pipeline.release import candidate, latest, lockfile, publish, versions
+from cpu_pipeline.release import candidate, lockfile, publish, versions
 from cpu_pipeline.release.candidate import Builder
+from cpu_pipeline.release.settle import Release
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store, default_root
 from cpu_pipeline.store.runs import recorder
@@ -39,11 +41,13 @@ class Outcome:
     built: BuildResult
     """Artifacts, keys, records and verdicts of every step."""
     path: Path | None
-    """The version's directory in `out`; None when nothing is published (`until`)."""
+    """The version's directory in `out`, or the one of a build that is never put into service (`withheld`)."""
     fresh: bool
     """True when the directory was written now, False when it existed."""
     instead_of: str | None
     """The version in service until now; None when there was none, or it is the same."""
+    withheld: tuple[str, ...] = ()
+    """Why it was not put into service; empty where it was."""
 
 
 def load_recipe(
@@ -56,28 +60,46 @@ def load_recipe(
 
     Args:
         path: a file, or the bare name of a recipe that the package ships.
-        options: step id -> option -> value, over the file's own.
+        options: step id, or `data.ROLE` -> option -> value, over the file's own.
         allow_paths: directories outside its own that the recipe may read, besides those of CPU_PIPELINE_ALLOW_PATH.
 
     Raises:
         RecipeError: every problem, one a line, as `file:line:column: path: what is wrong`.
     """
-    loaded = reader.load_recipe(Path(path), map(Path, allow_paths))
-    return RecipeFile(loaded.document, loaded.value, options, loaded.allowed)
+    return apply_sets(reader.load_recipe(Path(path), map(Path, allow_paths)), options)
 
 
-def plan(loaded: RecipeFile[Recipe], until: str | None = None) -> Plan:
+def plan(
+    loaded: RecipeFile[Recipe],
+    until: str | None = None,
+    *,
+    limit: int | None = None,
+    skip: Sequence[str] = (),
+    measure: bool = True,
+) -> Plan:
     """Connect the steps of a recipe and its pipeline in a checked graph.
+
+    With any of the options a build of the plan is reported and never put into service: see `Plan.withheld`.
 
     Args:
         loaded: the recipe.
         until: leave out what this step does not need.
+        limit: cut every data role to so many rows at most, and measurements to few calls.
+        skip: gates to leave out.
+        measure: False to leave out what measures time.
 
     Raises:
         RecipeError: steps, formats or options do not fit.
         Refused: a path leads outside.
     """
-    return planner.make_plan(loaded, until)
+    made = planner.make_plan(loaded)
+    if skip:
+        made = variants.skipping(made, skip)
+    if not measure:
+        made = variants.unmeasured(made)
+    if limit is not None:
+        made = variants.trial(made, limit)
+    return made if until is None else variants.until(made, until)
 
 
 def build(
@@ -109,7 +131,7 @@ def build(
 
     Raises:
         StageFailed, TryAgain, BackendMissing: a step failed; independent branches were built all the same.
-        GateFailed: everything was built, a check failed, nothing was published.
+        GateFailed: everything was built, a check failed, nothing was published; `out/NAME/failed/<run>/` says why.
         Stale: the plan or what came out differs from the recipe's lock.
         Refused: a version was edited by hand.
     """
@@ -119,27 +141,57 @@ def build(
         require_locked = _lock_check(planned, locked)
         if create_envs:
             candidate.create_environments(planned, opened, tells)
-
-        before: Path | None = None
-
-        def publish_outputs(built: BuildResult) -> tuple[Path, bool] | None:
-            nonlocal before
-            require_locked(built)
-            before = latest.in_service(Path(out) / planned.name)
-            return publish.publish(built, opened, Path(out), force=force, by=run.command)
-
         # The lease ends once the roots name the version: no `gc` comes between building and publishing.
         with leased(opened) as lease:
             builder = Builder(opened, lease, tells, jobs)
-            built, published = repaired(
-                lambda: candidate.record(run, builder.build(planned, remeasure=remeasure)), publish_outputs, tells
+            release = Release(builder, Path(out), run, require_locked, force=force)
+            built, done = repaired(
+                lambda: candidate.record(run, builder.build(planned, remeasure=remeasure)), release.settle, tells
             )
-            if published is not None:
-                opened.root_at(published[0].parent)
-                run.note(version=published[0].name)
-    path, fresh = published or (None, False)
-    was = latest.label(before.name) if before is not None and path is not None else None
-    return Outcome(built, path, fresh, None if path is not None and was == path.name else was)
+    return Outcome(built, done.path, done.fresh, done.instead_of, done.withheld)
+
+
+def prepare(
+    planned: Plan,
+    store: Store | Path | str | None = None,
+    out: Path | str = "artifacts",
+    *,
+    jobs: int = 1,
+    create_envs: bool = False,
+    tell: Tell = lambda _: None,
+) -> None:
+    """Build what a plan has besides measurements, for a `build` that follows. Publishes nothing.
+
+    Args:
+        planned: what to build.
+        store: the store, or its directory; the user's own when None.
+        out: the directory of artifacts that the build will have.
+        jobs: how many steps may run at once.
+        create_envs: create the environments that steps need and that do not exist.
+        tell: called with every event.
+
+    Raises:
+        PipelineError: a step failed; this alone is recorded as a run. A gate that fails is left to the build.
+    """
+    opened = _opened(store)
+    events: list[Event] = []
+
+    def noting(event: Event) -> None:
+        events.append(event)
+        tell(event)
+
+    if create_envs:
+        candidate.create_environments(planned, opened, tell)
+    with leased(opened) as lease:
+        built = Builder(opened, lease, noting, jobs).build(variants.cheap(planned))
+    if not built.errors:
+        return
+    with _recording(opened, "run", planned, tell) as (run, _):
+        run.note(out=str(Path(out).absolute()))
+        for event in events:
+            run.tell(event)
+        candidate.record(run, built)
+        publish.require_built(built)
 
 
 def rebuild(

@@ -150,11 +150,12 @@ class InProcessProject(ProjectFixture):
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
-            handler = signal.getsignal(signal.SIGTERM)
+            handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
             try:
                 code = main([str(argument) for argument in arguments])
             finally:
-                signal.signal(signal.SIGTERM, handler)
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
         texts = []
         for stream in (out, err):
             stream.seek(0)

@@ -77,7 +77,7 @@ def checkpoint(path: Path, head: Head | None) -> Any:
 
     auto_class = head.auto_class if head else "AutoModel"
     try:
-        auto_class = _class(path, head)
+        auto_class = class_for(path, head)
         try:
             model, report = load("sdpa")
         except ValueError:  # an architecture without it; any other trouble shows again
@@ -92,7 +92,7 @@ def checkpoint(path: Path, head: Head | None) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _class(path: Path, head: Head | None) -> str:
+def class_for(path: Path, head: Head | None) -> str:
     """Name transformers' class: of a model in ENCODERS the encoder alone, where only its last layer is read."""
     name = head.auto_class if head else "AutoModel"
     if name != "AutoModel" or head is None or set(head.outputs) != {"last_hidden_state"}:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +31,8 @@ from cpu_pipeline.cli import (
 )
 from cpu_pipeline.cli._help import GroupedCommands
 from cpu_pipeline.cli.output import fail, hush, patient
-from cpu_pipeline.core.errors import BUG, BackendMissing, PipelineError, Termination, interruption
+from cpu_pipeline.core import signals
+from cpu_pipeline.core.errors import BUG, BackendMissing, PipelineError, interruption
 
 app = typer.Typer(
     name="cpu-pipeline",
@@ -101,14 +100,24 @@ def _root(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; only errors that we did not foresee show a traceback."""
-    if argv is None:
-        _speak_utf8()
-    _open_streams()
+    """Run one command; only errors that we did not foresee show a traceback.
+
+    A signal that ends the command is its exit code, whatever became of the exception on its way here.
+    """
+    signals.install()
+    try:
+        if argv is None:
+            _speak_utf8()
+        _open_streams()
+        code = _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt as error:  # while an error was being reported
+        code = interruption(error, "interrupted").exit_code
+    return signals.exit_code() or code
+
+
+def _run(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8; in JSON this is how to escape them
         sys.stdout.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _terminate)
-    arguments = sys.argv[1:] if argv is None else argv
     stdout = sys.stdout
     try:
         with patient(stdout):
@@ -133,13 +142,15 @@ def main(argv: list[str] | None = None) -> int:
         if _is_usage(error):
             error.show()  # type: ignore[attr-defined]  # click's usage errors know how to show themselves
             return 2
+        return _bug()
+
+
+def _bug() -> int:
+    """Report the exception that is handled, unless a signal is behind it: some libraries make another one of that."""
+    if signals.exit_code() is None:
         traceback.print_exc()
         print("this is a bug of cpu-pipeline; please report it with the lines above", file=sys.stderr)
-        return BUG
-
-
-def _terminate(_: int, __: FrameType | None) -> None:
-    raise Termination
+    return BUG
 
 
 def _is_usage(error: Exception) -> bool:

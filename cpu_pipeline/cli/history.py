@@ -66,8 +66,8 @@ def rollback(
 ) -> None:
     """Put an earlier version back into service; `refresh` does not promote again what that takes out."""
     from cpu_pipeline import api
-    from cpu_pipeline.cli.output import Progress
     from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.cli.progress import Progress
 
     with Progress(quiet=as_json) as tell:
         before, after = api.rollback(name, version, out, store=store, tell=tell)
@@ -118,6 +118,8 @@ def status(
 
 
 def _row(entry: RunEntry) -> tuple[str, ...]:
+    from cpu_pipeline.refresh.status import report_of
+
     code = f" ({entry.exit_code})" if entry.exit_code else ""
     return (
         entry.id,
@@ -126,7 +128,7 @@ def _row(entry: RunEntry) -> tuple[str, ...]:
         entry.name,
         entry.outcome + code,
         entry.version or "-",
-        entry.says[:200],
+        entry.says[:200] + report_of(entry),
     )
 
 

@@ -104,6 +104,10 @@ class PublishedOutput(TypedDict):
     """Format of the artifact."""
     digest: str
     """sha256 of its files."""
+    size: int
+    """Bytes of its files."""
+    path: str | None
+    """Its directory; null where the build has none."""
 
 
 class BuiltStep(TypedDict):
@@ -125,11 +129,13 @@ class RunOutput(TypedDict):
     exit_code: Literal[0]
     """0."""
     path: str | None
-    """Directory of the version; null with `--until`."""
+    """Directory of the version, or of a build that is not for service; null for a recipe without outputs."""
     fresh: bool
     """Whether the directory was written now."""
     instead_of: str | None
     """The version that was in service before, when it is another one."""
+    not_for_service: list[str]
+    """Why it was not put into service (`--limit`, `--until`, `--skip`, `--no-measure`); empty when it was."""
     built: list[str]
     """Steps that were built; all others were cached."""
     outputs: dict[str, PublishedOutput]
@@ -151,6 +157,8 @@ class FailedRun(TypedDict):
     """Name of the error's class."""
     says: str
     """The message."""
+    report: str | None
+    """Path of the report on the gates that failed; null for another error."""
 
 
 class RebuildOutput(TypedDict):

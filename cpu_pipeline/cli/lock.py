@@ -33,7 +33,7 @@ def lock(
     """Build recipes and write NAME.lock beside each: commits, files, packages, every step's key and output, figures."""
     from cpu_pipeline import api
     from cpu_pipeline.cli._each_recipe import each_recipe
-    from cpu_pipeline.cli.output import Progress
+    from cpu_pipeline.cli.progress import Progress
     from cpu_pipeline.core.errors import RecipeError
 
     if check and upgrade:

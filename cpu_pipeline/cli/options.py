@@ -25,9 +25,33 @@ RemoteOption = Annotated[
 ]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="STEP.OPTION=VALUE", help="Set one option; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="STEP.OPTION=VALUE",
+        help="Set one option of a step, or of data (data.validation.take=50); may be repeated.",
+    ),
+]  # fmt: skip
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="STEP", help="Stop at this step, and put it into NAME/until/STEP/; nothing is promoted."),
 ]
-Until = Annotated[str | None, typer.Option("--until", metavar="STEP", help="Stop at this step; nothing is published.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="ROWS",
+        help="Try the recipe on at most so many rows of each role, into NAME/trial/; nothing is promoted.",
+    ),
+]  # fmt: skip
+Skip = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GATE", help="Leave out a gate; may be repeated. Goes into NAME/unchecked/; nothing is promoted."
+    ),
+]
+NoMeasure = Annotated[
+    bool,
+    typer.Option("--no-measure", help="Leave out what measures time, as --skip does; nothing is promoted."),
+]
 AllowPaths = Annotated[
     list[Path] | None,
     typer.Option(
@@ -80,8 +104,8 @@ def parse_sets(sets: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for text in sets or ():
         name, equals, value = text.partition("=")
-        step, dot, option = name.partition(".")
-        if not (equals and dot and step and option):
-            raise RecipeError(f"--set {text}: write it as STEP.OPTION=VALUE")
+        step, dot, option = name.rpartition(".") if name.startswith("data.") else name.partition(".")
+        if not (equals and dot and step and option) or step == "data":
+            raise RecipeError(f"--set {text}: write it as STEP.OPTION=VALUE, or data.ROLE.OPTION=VALUE")
         found.setdefault(step, {})[option] = parse(value, Path(f"--set {name}")).value
     return found

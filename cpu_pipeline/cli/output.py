@@ -1,4 +1,4 @@
-"""How the command line prints: results on stdout, the rest on stderr; live on a terminal, plain lines elsewhere."""
+"""How the command line prints: results on stdout, the rest on stderr, and nothing that would steer a terminal."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from cpu_pipeline.core.errors import PipelineError
+from cpu_pipeline.core.errors import Interrupted, PipelineError
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from cpu_pipeline.cli.json_outputs import ErrorOutput
-    from cpu_pipeline.core.events import Event
 
 _STEERING = re.compile(r"\x1b\][^\x07\x1b\n]*\x07?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Escape sequences and control characters, but for tabs and line ends."""
@@ -53,8 +48,9 @@ def fail(error: PipelineError, as_json: bool = False) -> int:
         payload: ErrorOutput = {"error": type(error).__name__, "exit_code": error.exit_code, "says": str(error)}
         with patient(sys.stdout):
             print(json.dumps(payload, ensure_ascii=False))
+    what = "" if isinstance(error, Interrupted) else "error: "
     with patient(sys.stderr):
-        print(plain(f"{type(error).__name__}: {error}"), file=sys.stderr)
+        print(plain(f"{what}{error}"), file=sys.stderr)
     return error.exit_code
 
 
@@ -76,52 +72,3 @@ def columns(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         print("  ".join([*cells, row[-1]]).rstrip())
-
-
-class Progress:
-    """Tell what a build does: a line per event, and on a terminal what is running now."""
-
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.running: dict[str, float] = {}
-        self.status: Status | None = None
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty() and not self.quiet:
-            from rich.console import Console
-
-            self.console = Console(stderr=True, highlight=False)
-            self.status = self.console.status("planning")
-            self.status.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self.status is not None:
-            self.status.stop()
-
-    def __call__(self, event: Event) -> None:
-        """Show one event."""
-        if event.what == "building":
-            self.running[event.node] = time.monotonic()
-        else:
-            self.running.pop(event.node, None)
-        because = (
-            f"  because {'; '.join(event.why)}"
-            if event.why and event.what != "warning"
-            else "  ".join(["", *event.why])
-        )
-        took = f"  {event.seconds:.1f} s" if event.what == "built" else ""
-        self._line(f"{event.what:9} {event.node}{took}{because}")
-        if self.status is not None:
-            from rich.markup import escape
-
-            self.status.update(escape("building " + ", ".join(self.running) if self.running else "…"))
-
-    def _line(self, text: str) -> None:
-        if self.quiet:
-            return
-        with patient(sys.stderr):
-            if self.status is not None:
-                self.console.print(plain(text), markup=False, soft_wrap=True)
-            else:
-                print(plain(text), file=sys.stderr, flush=True)

@@ -27,11 +27,14 @@ def plan(
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import columns
     from cpu_pipeline.engine import preview
+    from cpu_pipeline.graph import variants
     from cpu_pipeline.graph.planner import make_plan
-    from cpu_pipeline.recipe.reader import RecipeFile, load_recipe
+    from cpu_pipeline.graph.sets import apply_sets
+    from cpu_pipeline.recipe.reader import load_recipe
 
-    read = load_recipe(recipe, allow_paths or ())
-    planned = make_plan(RecipeFile(read.document, read.value, parse_sets(sets), read.allowed), until)
+    planned = make_plan(apply_sets(load_recipe(recipe, allow_paths or ()), parse_sets(sets)))
+    if until is not None:
+        planned = variants.until(planned, until)
     seen = list(preview.look(planned, open_store(store, store_remote)))
     if as_json:
         result: PlanOutput = {

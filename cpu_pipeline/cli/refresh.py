@@ -48,7 +48,8 @@ def refresh(
     GITHUB_STEP_SUMMARY names. With --json stderr has errors alone.
     """
     from cpu_pipeline.cli._each_recipe import each_recipe
-    from cpu_pipeline.cli.output import Progress, patient
+    from cpu_pipeline.cli.output import patient
+    from cpu_pipeline.cli.progress import Progress
     from cpu_pipeline.refresh import outcome, reconcile
 
     triggers = _triggers(only)
@@ -125,7 +126,7 @@ def _summarize(results: Sequence[Refreshed]) -> None:
 def _print(result: Refreshed, *, errors_alone: bool) -> None:
     from cpu_pipeline.cli.output import patient, plain
 
-    lines = [f"{result.error}: {result.says}"] if result.exit_code else []
+    lines = [f"error: {result.says}"] if result.exit_code else []
     if not errors_alone and result.outcome != "refused":
         lines += [] if result.exit_code else [f"{result.outcome}  {result.recipe}: {result.says}"]
         lines += [f"  because {cause}" for cause in result.causes]

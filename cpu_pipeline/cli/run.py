@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +10,12 @@ import typer
 from cpu_pipeline.cli.options import (
     AllowPaths,
     Json,
+    Limit,
+    NoMeasure,
     Recipes,
     RemoteOption,
     Sets,
+    Skip,
     StoreOption,
     Until,
     open_store,
@@ -22,7 +24,6 @@ from cpu_pipeline.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cpu_pipeline.api import Outcome
     from cpu_pipeline.cli.json_outputs import FailedRun, RebuildOutput, RunOutput
     from cpu_pipeline.core.errors import PipelineError
     from cpu_pipeline.graph.plan import Plan
@@ -35,7 +36,10 @@ def run(
     store_remote: RemoteOption = None,
     out: Annotated[Path, typer.Option(help="The directory of NAME/<version>/ and NAME/latest.")] = Path("artifacts"),
     jobs: Annotated[int, typer.Option(min=1, help="How many steps may run at once.")] = 1,
+    limit: Limit = None,
     until: Until = None,
+    skip: Skip = None,
+    no_measure: NoMeasure = False,
     sets: Sets = None,
     allow_paths: AllowPaths = None,
     keep_going: Annotated[
@@ -58,26 +62,43 @@ def run(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Build recipes: reuse cached steps, build the others, check them, and publish what passed every gate."""
-    from cpu_pipeline import api
-    from cpu_pipeline.cli._each_recipe import each_recipe
-    from cpu_pipeline.cli.output import Progress, fail, patient
-    from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.core.errors import RecipeError
+    """Build recipes: reuse cached steps, build the others, check them, and publish what passed every gate.
 
-    if locked and until is not None:
-        raise RecipeError("--locked builds the whole recipe; leave out --until")
+    With several recipes all other steps run before the first measurement.
+    """
+    from cpu_pipeline import api
+    from cpu_pipeline.cli import _outcome
+    from cpu_pipeline.cli._each_recipe import each_recipe
+    from cpu_pipeline.cli._early import Early
+    from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.cli.output import fail
+    from cpu_pipeline.cli.progress import Progress
+
+    if locked:
+        _require_whole(limit=limit, until=until, skip=skip, no_measure=no_measure or None)
     require_own_names(recipes)
     options = parse_sets(sets)
     # Every recipe is read and checked before the first is built: a mistake in the last one costs nothing.
-    planned = [api.plan(api.load_recipe(recipe, options, allow_paths=allow_paths or ()), until) for recipe in recipes]
+    planned = [
+        api.plan(
+            api.load_recipe(recipe, options, allow_paths=allow_paths or ()),
+            until,
+            limit=limit,
+            skip=skip or (),
+            measure=not no_measure,
+        )
+        for recipe in recipes
+    ]
     opened = open_store(store, store_remote)
     api.precheck(planned, opened)
     if rebuild:
         return _rebuild(planned, opened, jobs=jobs, create_envs=create_envs, locked=locked, as_json=as_json)
+    early = Early(opened, out, jobs=jobs, create_envs=create_envs, keep_going=keep_going)
+    early.prepare(planned)
     results: list[RunOutput | FailedRun] = []
 
     def build(plan: Plan) -> int:
+        early.raise_error(plan)
         with Progress() as tell:
             outcome = api.build(
                 plan,
@@ -88,17 +109,15 @@ def run(
                 remeasure=remeasure,
                 create_envs=create_envs,
                 locked=locked,
-                tell=tell,
+                tell=early.news(plan, tell),
             )
-        results.append(_result(plan, outcome))
+        results.append(_outcome.result(plan, outcome))
         if not as_json:
-            with patient(sys.stdout):
-                _print(plan, outcome)
+            _outcome.show(plan, outcome)
         return 0
 
     def report(plan: Plan, error: PipelineError) -> int:
-        name = type(error).__name__
-        results.append({"recipe": plan.name, "exit_code": error.exit_code, "error": name, "says": str(error)})
+        results.append(_outcome.failure(plan, error))
         return fail(error)
 
     alone = len(planned) == 1 and not keep_going
@@ -108,11 +127,21 @@ def run(
     return code
 
 
+def _require_whole(**given: object) -> None:
+    """Refuse options with which `--locked` would compare less than the recipe builds."""
+    from cpu_pipeline.core.errors import RecipeError
+
+    for name, value in given.items():
+        if value is not None:
+            raise RecipeError(f"--locked builds the whole recipe; leave out --{name.replace('_', '-')}")
+
+
 def _rebuild(planned: list[Plan], store: Store, *, jobs: int, create_envs: bool, locked: bool, as_json: bool) -> int:
     from cpu_pipeline import api
     from cpu_pipeline.cli._each_recipe import each_recipe
-    from cpu_pipeline.cli.output import Progress, columns
     from cpu_pipeline.cli.output import as_json as print_json
+    from cpu_pipeline.cli.output import columns
+    from cpu_pipeline.cli.progress import Progress
     from cpu_pipeline.engine.rebuild import require_repeated
 
     def rebuild(plan: Plan) -> int:
@@ -127,38 +156,3 @@ def _rebuild(planned: list[Plan], store: Store, *, jobs: int, create_envs: bool,
         return 0
 
     return each_recipe(planned, rebuild)
-
-
-def _result(plan: Plan, outcome: Outcome) -> RunOutput:
-    built = outcome.built
-    return {
-        "recipe": plan.name,
-        "exit_code": 0,
-        "path": None if outcome.path is None else str(outcome.path),
-        "fresh": outcome.fresh,
-        "instead_of": outcome.instead_of,
-        "built": built.made,
-        "outputs": {
-            n: {"format": built.artifacts[n].format, "digest": built.artifacts[n].digest} for n in plan.outputs
-        },
-        "checks": built.verdicts,
-        "steps": {
-            n: {"key": built.keys[n], "digest": a.digest, "facts": dict(a.facts)} for n, a in built.artifacts.items()
-        },
-    }
-
-
-def _print(plan: Plan, outcome: Outcome) -> None:
-    built = outcome.built
-    for name, found in built.verdicts.items():
-        for verdict in found:
-            print(f"{'passed' if verdict.passed else 'FAILED'}  {name}: {verdict.says}")
-    cached = len(built.artifacts) - len(built.made)
-    print(f"{plan.name}: {len(built.made)} steps built, {cached} cached")
-    if outcome.path is not None:
-        instead = f" (instead of {outcome.instead_of})" if outcome.instead_of else ""
-        print(f"{'wrote' if outcome.fresh else 'promoted' if instead else 'unchanged'}  {outcome.path}{instead}")
-        print(f"report  {outcome.path / 'report.md'}")
-    elif built.artifacts:
-        last = list(built.artifacts)[-1]
-        print(f"{last}  {built.artifacts[last].path}")

@@ -39,7 +39,8 @@ def schedule(
     install: Annotated[
         str | None,
         Option(
-            metavar="COMMAND", help="How cpu-pipeline gets onto GitHub's machine [default: pip install '.[build]']."
+            metavar="COMMAND",
+            help="How cpu-pipeline gets onto GitHub's machine; else pip, by the variable CPU_PIPELINE_REQUIREMENT.",
         ),
     ] = None,
     image: Annotated[str | None, Option(help="Container image that holds cpu-pipeline, for kubernetes.")] = None,

@@ -29,7 +29,7 @@ def score(
     ] = None,
 ) -> None:
     """Score predictions made anywhere with a task's own metrics."""
-    made = _task(task, options or [])
+    made = _task(task, options or []).for_references(references)
     found = made.score(made.read_references(references), made.read_predictions(predictions))
     if as_json:
         metrics = {name: value if math.isfinite(value) else None for name, value in found.metrics.items()}

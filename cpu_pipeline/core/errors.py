@@ -10,7 +10,8 @@ PipelineError
 ├── Refused               7  damaged, edited or not allowed; nothing was opened or overwritten
 ├── TryAgain             75  network, disk or a lost worker: the same command may work later
 └── Interrupted         130  somebody pressed Ctrl-C
-    └── Terminated      143  SIGTERM, as of a scheduler
+    ├── Terminated      143  SIGTERM, as of a scheduler
+    └── HungUp          129  SIGHUP: the terminal was closed
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class GateFailed(PipelineError):
     """Everything was built, but a check failed, so nothing is published."""
 
     exit_code = 3
+    report: str | None = None
+    """Path of the report on it, where one was written."""
 
 
 class BackendMissing(PipelineError):
@@ -85,8 +88,19 @@ class Terminated(Interrupted):
     exit_code = 143
 
 
+class HungUp(Interrupted):
+    """SIGHUP: the terminal was closed, or the connection to it was lost."""
+
+    exit_code = 129
+
+
 class Termination(KeyboardInterrupt):
-    """Raised by SIGTERM in the running code; everything that handles Ctrl-C handles it, too."""
+    """Raised by SIGTERM and SIGHUP in the running code; everything that handles Ctrl-C handles it, too."""
+
+    def __init__(self, number: int = 15) -> None:
+        super().__init__()
+        self.number = number
+        """Number of the signal."""
 
 
 def newer_format(path: object, found: int, reads: int, advice: str = "install that version") -> RecipeError:
@@ -103,8 +117,10 @@ def newer_format(path: object, found: int, reads: int, advice: str = "install th
 
 
 def interruption(by: BaseException, message: str) -> Interrupted:
-    """Return the error for a `KeyboardInterrupt` that came of Ctrl-C or SIGTERM."""
-    return Terminated(message) if isinstance(by, Termination) else Interrupted(message)
+    """Return the error for a `KeyboardInterrupt` that came of Ctrl-C, SIGTERM or SIGHUP."""
+    if not isinstance(by, Termination):
+        return Interrupted(message)
+    return HungUp(message) if by.number == 1 else Terminated(message)
 
 
 def error_class(name: str) -> type[PipelineError]:

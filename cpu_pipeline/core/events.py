@@ -13,11 +13,18 @@ class Event:
     node: str
     """The node's id, or another subject such as "environment `ipex`"."""
     what: str
-    """cached, creating (an environment), building, waiting, built, failed, skipped or warning."""
+    """cached, creating (an environment), building, progress, waiting, built, passed, FAILED (a gate), tracing (which
+    step lost what a gate asks for), failed (a step), skipped or warning."""
     why: tuple[str, ...] = ()
     """Reasons or details, a line each."""
     seconds: float = 0.0
     """How long it took, where it is `built`."""
+    done: int = 0
+    """Steps of the build that are settled; of `progress`: how much of the step is done, in units of its own."""
+    total: int = 0
+    """Steps of the build, or units of the step; 0 where that is not known."""
+    left: float | None = None
+    """Seconds that the rest of the build takes, by what it took before; None where that is not known."""
 
 
 Tell = Callable[[Event], None]

@@ -93,9 +93,15 @@ class Session(Protocol):
 class StatefulSession(Session, Protocol):
     """A session that remembers its earlier calls, such as the keys and values of the tokens it has seen.
 
-    Whoever runs a batch resets it first (`runtime.batching.call` and `answer` do), so that no answer depends on the
+    Whoever runs a batch calls `reset` below first, so that no answer depends on the
     batches before it. A session without `reset` has no state.
     """
 
     def reset(self) -> None:
         """Forget every earlier call."""
+
+
+def reset(session: Session) -> None:
+    """Let a session that has state forget its earlier calls."""
+    if isinstance(session, StatefulSession):
+        session.reset()

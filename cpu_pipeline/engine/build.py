@@ -15,7 +15,8 @@ from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.core.text import one_line
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
-from cpu_pipeline.engine.executors._base import Executor, Handle, StepOutcome
+from cpu_pipeline.engine.estimate import Estimate
+from cpu_pipeline.engine.executors._base import Executor, Handle, StepAdvance, StepOutcome
 from cpu_pipeline.engine.executors.local import LocalExecutor
 from cpu_pipeline.engine.keys import Keyed, reasons
 from cpu_pipeline.engine.machine_lock import MachineLock
@@ -68,7 +69,7 @@ def build(
             store=store,
             lease=held,
             executor=executor or LocalExecutor(),
-            progress=Progress(plan, tell),
+            progress=Progress(plan, tell, Estimate(plan, store)),
             jobs=max(1, jobs),
             remeasure=remeasure,
         )
@@ -114,8 +115,9 @@ class _Build:
         while self.progress.pending or self.running:
             advanced = self._advance()
             if self.running:
-                for outcome in self.executor.poll(TICK):
-                    self._finish(outcome)
+                for news in self.executor.poll(TICK):
+                    self._take(news)
+                self.progress.tick([started.node for started in self.running.values()])
             elif not advanced and self.progress.pending:
                 time.sleep(TICK)
         return self.progress.result
@@ -172,11 +174,11 @@ class _Build:
 
     def _reuse(self, node: Node, found: StoredArtifact, why: str | None = None) -> None:
         self._settle(node, found)
-        self.progress.tell(Event(node.id, "cached", () if why is None else (why,)))
+        self.progress.news(node, "cached", () if why is None else (why,))
 
     def _settle(self, node: Node, artifact: StoredArtifact) -> None:
         self.progress.settle(node, artifact)
-        self.store.remember(f"{self.plan.name}/{node.id}", self.progress.result.keys[node.id])
+        self.store.remember(self.plan.label(node.id), self.progress.result.keys[node.id])
 
     def _has_turn(self, node: Node) -> bool:
         """Say whether a node may run beside those that run: a measurement runs alone."""
@@ -199,11 +201,11 @@ class _Build:
                 self._reuse(node, found, "another build has just made it")
             elif damaged := self._damaged(node):
                 self.progress.build_again(damaged)
-            elif not self.machine.enter(alone):
-                self.progress.wait(node, "the machine is not free for measuring" if alone else "a measurement runs")
+            elif not self.machine.enter(alone, label := self.plan.label(node.id)):
+                self.progress.wait(node, _why_waiting(self.machine, alone))
                 return False
             else:
-                locks.callback(self.machine.leave)
+                locks.callback(self.machine.leave, label)
                 work, handle = self._run(node, keyed)
                 self.running[handle] = _Started(node, keyed, work, locks.pop_all())
             return True
@@ -229,7 +231,13 @@ class _Build:
     def _why(self, node: Node, keyed: Keyed) -> tuple[str, ...]:
         if self.store.find(keyed.key) is not None:
             return ("asked to measure again",)
-        return reasons(self.store.last(f"{self.plan.name}/{node.id}"), keyed.ingredients)
+        return reasons(self.store.last(self.plan.label(node.id)), keyed.ingredients)
+
+    def _take(self, news: StepOutcome | StepAdvance) -> None:
+        if isinstance(news, StepAdvance):
+            self.progress.advance(self.running[news.handle].node, news.what, news.done, news.total)
+        else:
+            self._finish(news)
 
     def _finish(self, outcome: StepOutcome) -> None:
         """Store what a step wrote, or note why it failed."""
@@ -243,7 +251,7 @@ class _Build:
         self._release(outcome.handle)
         self.progress.result.made.append(started.node.id)
         self._settle(started.node, artifact)
-        self.progress.tell(Event(started.node.id, "built", seconds=outcome.seconds))
+        self.progress.news(started.node, "built", seconds=outcome.seconds)
 
     def _release(self, handle: Handle) -> None:
         self.running.pop(handle).locks.close()
@@ -268,6 +276,13 @@ def _commit(started: _Started, outcome: StepOutcome, lease: Lease) -> StoredArti
     artifact = lease.commit(keyed.key, keyed.ingredients, node.gives, ran.facts, run, started.work)
     lease.store.drop_scratch(keyed.key)
     return artifact
+
+
+def _why_waiting(machine: MachineLock, alone: bool) -> str:
+    """Say who holds the machine."""
+    what = "the machine is not free for measuring" if alone else "a measurement runs, or waits to"
+    holders = [hold for hold in machine.holders() if alone or hold.alone]
+    return f"{what}: {'; '.join(map(str, holders[:3]))}" if holders else what
 
 
 def _warn(plan: Plan, tell: Tell) -> None:

@@ -2,16 +2,44 @@
 
 It is a readers-writer lock shared by all builds of this user, whatever their store: a measurement writes, other steps
 read. A measurement that waits holds a second lock, the door: until it ran no other step starts, so that builds which
-always run something cannot starve it.
+always run something cannot starve it. Beside the locks, who holds the machine says so, for the messages of who waits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import json
+import os
+import secrets
 import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, ReadWriteLock, Timeout
+
+KIND = ".hold.json"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Who holds the machine."""
+
+    pid: int
+    step: str
+    """Recipe and step."""
+    alone: bool
+    """Whether it measures, or keeps a measurement waiting."""
+    since: float
+    """Seconds since 1970."""
+
+    def __str__(self) -> str:
+        """Say it for people."""
+        what = "measures" if self.alone else "builds"
+        return f"pid {self.pid} {what} {self.step} since {time.strftime('%H:%M:%S', time.localtime(self.since))}"
 
 
 class MachineLock:
@@ -20,13 +48,20 @@ class MachineLock:
     def __init__(self, folder: Path | None = None) -> None:
         folder = folder or Path(tempfile.gettempdir()) / f"cpu-pipeline-{getpass.getuser()}"
         folder.mkdir(mode=0o700, exist_ok=True)
+        self._folder = folder
         self._machine = ReadWriteLock(folder / "machine.db", is_singleton=False)
         self._door = FileLock(folder / "door.lock")
-        self._holds = 0
+        self._holds: list[tuple[str, Path]] = []
+        """Step -> the note about it."""
         self._waits = False
 
-    def enter(self, alone: bool) -> bool:
-        """Acquire the machine, alone or beside other steps that do not measure; return False when it is not free."""
+    def enter(self, alone: bool, step: str = "a step") -> bool:
+        """Acquire the machine, alone or beside other steps that do not measure; return False when it is not free.
+
+        Args:
+            alone: True for a measurement.
+            step: recipe and step, for the messages of others that wait.
+        """
         if self._door.is_locked and not alone:
             return False  # a measurement of this build waits
         try:
@@ -45,14 +80,21 @@ class MachineLock:
                 self._door.release()
             return False
         self._door.release(force=True)
-        self._holds += 1
+        self._holds.append((step, self._note(Hold(os.getpid(), step, alone, time.time()))))
         return True
 
-    def leave(self) -> None:
-        """Release the last hold, if there is any."""
-        if self._holds:
-            self._holds -= 1
+    def leave(self, step: str = "a step") -> None:
+        """Release the hold of a step, if there is any."""
+        held = next((hold for hold in self._holds if hold[0] == step), None)
+        if held is not None:
+            self._holds.remove(held)
+            self._forget(held[1])
             self._machine.release()
+
+    def holders(self) -> list[Hold]:
+        """List who holds the machine now, but for this process: measurements first."""
+        found = [hold for hold in self._read() if hold.pid != os.getpid()]
+        return sorted(found, key=lambda hold: (not hold.alone, hold.since))
 
     def release_unused_door(self) -> None:
         """Release the door if no measurement has waited since the last call: the one that did was skipped or failed."""
@@ -63,3 +105,24 @@ class MachineLock:
     def close(self) -> None:
         """Release the door, though a measurement may wait."""
         self._door.release(force=True)
+
+    def _note(self, hold: Hold) -> Path:
+        """Write who holds it; the lock holds, too, where that can't be written."""
+        path = self._folder / f"{hold.pid}.{secrets.token_hex(4)}{KIND}"
+        with contextlib.suppress(OSError):
+            path.write_text(json.dumps(asdict(hold)), encoding="utf-8")
+        return path
+
+    def _forget(self, path: Path) -> None:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+    def _read(self) -> Iterator[Hold]:
+        """Read the notes of living processes; remove those of dead ones."""
+        for path in self._folder.glob(f"*{KIND}"):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                hold = Hold(**json.loads(path.read_text(encoding="utf-8")))
+                if psutil.pid_exists(hold.pid):
+                    yield hold
+                else:
+                    self._forget(path)

@@ -42,7 +42,7 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
         if found is not None:
             yield Outlook(node, "cached", ("in the remote store",) if node.id in remote else ())
             continue
-        before = store.last(f"{plan.name}/{node.id}")
+        before = store.last(plan.label(node.id))
         if keyed is None and before is not None:
             yield Outlook(node, "depends", tuple(f"on what `{n}` becomes" for n in node.reads if n in unknown))
         else:

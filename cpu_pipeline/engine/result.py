@@ -70,7 +70,8 @@ class BuildResult:
                 "failed": {name: str(error).partition("\n")[0] for name, error in self.errors.items()},
             },
             "verdicts": {name: [vars(verdict) for verdict in found] for name, found in self.verdicts.items()},
-            "puts_out": list(self.plan.outputs),
+            "puts_out": [] if self.plan.withheld is not None else list(self.plan.outputs),
+            **({} if self.plan.withheld is None else {"withheld": list(self.plan.withheld.reasons)}),
         }
 
 

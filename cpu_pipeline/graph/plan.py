@@ -107,6 +107,14 @@ class Plan:
     """The recipe with the steps of its pipeline as `stages`, the options of `with:` and --set merged into them."""
     outside: tuple[Outside, ...] = ()
     """The paths that lead out of the recipe's directory."""
+    withheld: Withheld | None = None
+    """Why its outputs are never put into service; None where they are once every gate passed."""
+    remembered_as: str = ""
+    """Name under which the store remembers how its steps were built last; the recipe's when empty."""
+
+    def label(self, node_id: str) -> str:
+        """Name a step for the store's memory of what was built last, and in what time."""
+        return f"{self.remembered_as or self.name}/{node_id}"
 
     def formats(self, node: Node) -> dict[str, str]:
         """Return the format of each of the node's inputs."""
@@ -140,6 +148,18 @@ class Plan:
             if name in wanted
         }
         return replace(self, nodes=nodes, outputs=())
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """Why what a plan builds is never put into service, and where it goes instead."""
+
+    reasons: tuple[str, ...]
+    """One at least, each a clause about the build: `it is a trial on ...`."""
+    folder: str
+    """Below `artifacts/NAME`."""
+    besides: tuple[str, ...] = ()
+    """Steps whose artifacts go there, though they are no models."""
 
 
 @dataclass(frozen=True)

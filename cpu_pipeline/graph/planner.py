@@ -20,21 +20,21 @@ from cpu_pipeline.recipe.cron import parse_cron
 from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.reader import RecipeFile, load_pipeline
 from cpu_pipeline.recipe.spec import RESERVED, ROLES, Pipeline, Recipe, Step
+from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.tasks._base import Task
 
 
-def make_plan(recipe: RecipeFile[Recipe], until: str | None = None) -> Plan:
+def make_plan(recipe: RecipeFile[Recipe]) -> Plan:
     """Wire the steps of a recipe into a graph, and check that everything fits.
 
     Args:
         recipe: the recipe, read and checked against the schema.
-        until: keep only this step and its ancestors.
 
     Raises:
         RecipeError: every problem that was found, one a line.
         Refused: a path leads outside.
     """
-    return Planner(recipe).plan(until)
+    return Planner(recipe).plan()
 
 
 def check_pipeline(pipeline: RecipeFile[Pipeline]) -> None:
@@ -75,7 +75,7 @@ class Planner:
         self.problems = Problems(recipe, pipeline)
         self.steps: list[Step] = pipeline.value.stages or []
 
-    def plan(self, until: str | None) -> Plan:
+    def plan(self) -> Plan:
         if self.value.tune is not None:
             self.problems.in_recipe(("tune",), "no stage of this version tunes; leave it out")
         self._check_schedule()
@@ -87,6 +87,7 @@ class Planner:
             for number, step in enumerate(self.steps)
             if (stage := make_stage(self.recipe, number, step, self.problems)) is not None
         }
+        self._check_task(task, made)
         self.problems.raise_all()
         nodes = wire_steps(self.steps, made, nodes, self.problems)
         self.problems.raise_all()
@@ -95,8 +96,7 @@ class Planner:
         outputs = self._outputs(nodes)
         self.problems.raise_all()
         recipe, context = self.recipe, self._context(task)
-        plan = Plan(recipe.name, recipe.path, self.value, nodes, outputs, context, self._resolved(), outside)
-        return plan if until is None else plan.until(until)
+        return Plan(recipe.name, recipe.path, self.value, nodes, outputs, context, self._resolved(), outside)
 
     def _check_schedule(self) -> None:
         """Check the schedule now: a wrong one would show itself only by nothing happening."""
@@ -133,6 +133,17 @@ class Planner:
             for detail in error.errors():
                 self.problems.in_recipe(("task", "with", *detail["loc"]), detail["msg"])
             return None
+
+    def _check_task(self, task: Task | None, made: Mapping[str, Stage]) -> None:
+        """Check that options of the steps fit the task, such as the metric of a gate."""
+        for number, step in enumerate(self.steps):
+            for misfit in made[step.id].misfits(task) if task is not None and step.id in made else ():
+                option, _, says = misfit.partition(": ")
+                if option in self.value.options.get(step.id, {}):
+                    self.problems.in_recipe(("with", step.id, option), f"{step.use}: {says}")
+                else:
+                    message = f"step `{step.id}` ({step.use}): {says}"
+                    self.problems.in_pipeline(("stages", number, "with", option), message)
 
     def _context(self, task: Task | None) -> Context:
         target = self.value.target

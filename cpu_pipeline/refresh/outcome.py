@@ -42,6 +42,8 @@ class Refreshed:
     """What the gates that refused it report."""
     warnings: list[str] = field(default_factory=list)
     """What is odd, but stops nothing."""
+    report: str | None = None
+    """Path of the report on the gates that refused it; None where none was written."""
     removed: Sequence[str] = ()
     """Versions beyond `keep`."""
     error: str | None = None

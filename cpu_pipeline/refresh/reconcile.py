@@ -23,7 +23,9 @@ from cpu_pipeline.refresh.drift import DriftReport, find_drift
 from cpu_pipeline.refresh.outcome import Refreshed, begin, failed, rests
 from cpu_pipeline.release import candidate, lockfile, publish, versions
 from cpu_pipeline.release.candidate import Builder, Candidate
+from cpu_pipeline.release.failures.write import write_failure
 from cpu_pipeline.release.standing import Overtaken
+from cpu_pipeline.release.tree import REPORT
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs import recorder
@@ -212,6 +214,7 @@ class Reconciler:
         decision = decide(judged.verdicts, self.standing, found.manifest, measured(found.built.plan))
         if decision.action == "refuse":
             self._refuse(decision)
+            self._report(judged)
             return
         lock = lockfile.make_lock(found.built, self.builder.store)
         self.standing.require_unmoved()  # the decision compares with what was in service when this refresh began
@@ -232,6 +235,14 @@ class Reconciler:
         lines += [f"  because {cause}" for cause in result.causes]
         lines += [f"  {gate}: {figure}" for gate, figures in result.changes.items() for figure in figures]
         result.says = "\n".join(lines)
+
+    def _report(self, judged: _Judged) -> None:
+        """Write why, beside the versions."""
+        built = judged.candidate.built
+        folder = write_failure(built, judged.verdicts, self.builder, self.out, self.run.id)
+        self.run.note(report=str(folder.absolute()))
+        self.result.report = str(folder / REPORT)
+        self.result.says += f"\n  report: {self.result.report}"
 
     def _hold(self, decision: Decision) -> None:
         result, [rejected] = self.result, decision.reasons

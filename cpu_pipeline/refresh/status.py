@@ -14,6 +14,7 @@ from cpu_pipeline.graph import planner
 from cpu_pipeline.recipe.reader import load_recipe
 from cpu_pipeline.release import latest, lockfile, promotions
 from cpu_pipeline.release.promotions import Promotion
+from cpu_pipeline.release.tree import REPORT
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs.reader import began
 from cpu_pipeline.store.runs.recorder import RunEntry, runs
@@ -147,8 +148,16 @@ def _state(path: Path, known: Sequence[RunEntry], out: Path, most: float, now: d
         found.problems.append(f"it was last fresh {ago(age)} ago, {ago(most)} at most")
     if last is not None and last.outcome != "done":
         code = "" if last.exit_code is None else f" ({last.exit_code})"
-        found.problems.append(f"the last {last.command} {last.outcome}{code}: {last.says or last.id}")
+        message = f"the last {last.command} {last.outcome}{code}: {last.says or last.id}"
+        found.problems.append(message + report_of(last))
     return found
+
+
+def report_of(run: RunEntry) -> str:
+    """Name the report on the gates that failed, as the end of a message; nothing where there is none any more."""
+    if run.report is None or not (path := Path(run.report) / REPORT).is_file():
+        return ""
+    return f"; report: {path}"
 
 
 def _is_of(run: RunEntry, path: Path, out: Path) -> bool:

@@ -44,7 +44,7 @@ def _details(result: Mapping[str, Any]) -> list[str]:
     points += [f"{code(gate)}: {escape(line)}" for gate, found in result["changes"].items() for line in found]
     points += [f"warning: {escape(line)}" for line in result["warnings"]]
     if result["outcome"] == "failed":
-        points.append(f"**{escape(result['error'])}**: {escape(result['says'])}")
+        points.append(f"**error**: {escape(result['says'])}")
     if not points:
         return []
     return [f"### {escape(result['recipe'])}", "", *(f"- {point}" for point in points), ""]

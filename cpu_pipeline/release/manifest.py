@@ -67,6 +67,8 @@ def describe(built: BuildResult) -> dict[str, Any]:
         "isa": list(isa),
         "host": host.machine(),
     }
+    if plan.withheld is not None:
+        described["withheld"] = list(plan.withheld.reasons)
     return described | {"version": version_of(described)}
 
 
@@ -96,6 +98,8 @@ def artifact_files(manifest: Mapping[str, Any], output: str) -> list[str]:
 
 
 MANIFEST = "manifest.json"
+ASIDE = frozenset({"failed", "trial", "unchecked", "until"})
+"""Directories of `artifacts/NAME/` that hold no version: what was built there is never put into service."""
 
 
 VERSION = re.compile(r"[0-9a-f]{12}")

@@ -18,7 +18,7 @@ from cpu_pipeline.core.files import UnchangedFiles
 from cpu_pipeline.engine.keys import walk
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.release import lockfile
-from cpu_pipeline.release.manifest import MANIFEST, read_manifest
+from cpu_pipeline.release.manifest import ASIDE, MANIFEST, read_manifest
 from cpu_pipeline.store.gc import Roots
 from cpu_pipeline.store.local import Store, root_name
 from cpu_pipeline.store.sync import Find, StepRef
@@ -82,7 +82,8 @@ def _files(root: Path) -> Iterator[Path] | list[Path]:
     root.stat()
     if not root.is_dir():
         return [root]
-    versions = [path for path in root.iterdir() if not path.name.startswith(".") and not path.is_symlink()]
+    named = [path for path in root.iterdir() if not path.name.startswith(".") and not path.is_symlink()]
+    versions = [path for path in named if path.name not in ASIDE]  # those need nothing of the store
     return [path / MANIFEST for path in sorted(versions) if path.is_dir()]
 
 

@@ -21,7 +21,7 @@ from cpu_pipeline.core.errors import RecipeError, Refused, TryAgain
 from cpu_pipeline.core.files import hold_lock, remove_tree, write_file, writing
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.release.latest import label, latest, point, require_link
-from cpu_pipeline.release.manifest import MANIFEST, edited
+from cpu_pipeline.release.manifest import ASIDE, MANIFEST, edited
 from cpu_pipeline.release.promotions import Promotion, append, missing_line, promoted, read_lines
 
 
@@ -91,7 +91,10 @@ def rollback(home: Path, version: str | None = None) -> tuple[str | None, str]:
 def versions(home: Path) -> list[str]:
     """List the versions in the order in which they were last put into service; others come first."""
     existing = {path.parent.name for path in home.glob(f"*/{MANIFEST}") if not path.parent.is_symlink()}
-    existing = {name for name in existing if not name.startswith(".")} - {"latest"}  # a copy may have made it a folder
+    existing = {name for name in existing if not name.startswith(".")} - {
+        "latest",
+        *ASIDE,
+    }  # a copy may have made `latest` a folder
     order = [name for name in dict.fromkeys(move.version for move in reversed(promoted(home))) if name in existing]
     return [*sorted(existing - set(order)), *reversed(order)]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.core.model_io import InputKind, StatefulSession
+from cpu_pipeline.core.model_io import InputKind, reset
 from cpu_pipeline.tasks._base import Feature
 
 if TYPE_CHECKING:
@@ -101,26 +101,42 @@ def grouped(features: Sequence[Feature], size: int, kinds: Kinds) -> list[list[F
 
 def call(session: Session, arrays: Arrays) -> Arrays:
     """Run one batch, after resetting a session that has state."""
-    if isinstance(session, StatefulSession):
-        session.reset()
+    reset(session)
     return session(arrays)
 
 
-def answer(session: Session, features: Sequence[Feature], task: Task, kinds: Kinds, size: int) -> list[Arrays]:
+def answer(
+    session: Session,
+    features: Sequence[Feature],
+    task: Task,
+    kinds: Kinds,
+    size: int,
+    told: Callable[[int], None] = lambda _: None,
+) -> list[Arrays]:
     """Run every feature, in batches of `size`, as the task runs a batch: `Task.run` calls the session, once or often.
+
+    Args:
+        session: the model.
+        features: what it answers.
+        task: runs a batch.
+        kinds: how the inputs come to one shape.
+        size: features in a batch.
+        told: called after each batch with the number of features that are answered.
 
     Returns:
         Each feature's outputs, in the order of the features and without the batch axis: of shape (length, ...), cut
         to the feature's own length, where the task's outputs are per token.
     """
     answers: list[Arrays] = [{}] * len(features)
+    done = 0
     for numbers in batches(features, size, kinds):
-        if isinstance(session, StatefulSession):
-            session.reset()
+        reset(session)
         outputs = task.run(session, pad([features[i] for i in numbers], session.inputs, kinds))
         for index, number in enumerate(numbers):
             length = features[number].length if task.per_token else None
             answers[number] = {name: value[index][:length] for name, value in outputs.items()}
+        done += len(numbers)
+        told(done)
     return answers
 
 

@@ -59,18 +59,33 @@ def mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 
 def paired_difference(
-    candidate: Rows, reference: Rows, metric: str, aggregate: Callable[[Rows, str], float], confidence: float = 0.95
+    candidate: Rows,
+    reference: Rows,
+    metric: str,
+    aggregate: Callable[[Any, str], float],
+    confidence: float = 0.95,
+    packed: tuple[Any, Any] = (None, None),
 ) -> Interval:
     """Bound candidate - reference in one metric, both of the same rows in the same order.
 
     A metric that is in the rows is a mean of them, and so is its difference; any other is computed anew by `aggregate`
     from rows drawn together for both sides (percentile bootstrap; Efron and Tibshirani 1993).
+
+    Args:
+        candidate: scores of each row.
+        reference: those of the other side.
+        metric: the metric.
+        aggregate: computes it from rows.
+        confidence: the level of the interval.
+        packed: both sides in a form of which `take(positions)` draws rows for `aggregate`; None to draw from the rows.
     """
     import numpy as np
 
     value = aggregate(candidate, metric) - aggregate(reference, metric)
     if any(metric in row for row in candidate):
-        pairs = [(c[metric], r[metric]) for c, r in zip(candidate, reference, strict=True) if metric in c]
+        pairs = [
+            (c[metric], r[metric]) for c, r in zip(candidate, reference, strict=True) if metric in c and metric in r
+        ]
         found = mean([c - r for c, r in pairs], confidence)
         return Interval(value, found.low, found.high)
     if not math.isfinite(value) or len(candidate) < 2:
@@ -80,11 +95,15 @@ def paired_difference(
     rng = np.random.default_rng(SEED)
     differences = np.empty(min(MOST, max(FEWEST, WORK // len(candidate))))
     for i in range(len(differences)):
-        drawn = rng.integers(0, len(candidate), len(candidate)).tolist()
-        ours, theirs = [candidate[j] for j in drawn], [reference[j] for j in drawn]
+        drawn = rng.integers(0, len(candidate), len(candidate))
+        ours, theirs = (_drawn(*side, drawn) for side in zip((candidate, reference), packed, strict=True))
         differences[i] = aggregate(ours, metric) - aggregate(theirs, metric)
     # A draw on which the metric is not defined (a correlation with a constant) says nothing about the others.
     return Interval(value, *_bounds(differences[np.isfinite(differences)], confidence))
+
+
+def _drawn(rows: Rows, packed: Any, positions: Any) -> Any:
+    return [rows[i] for i in positions.tolist()] if packed is None else packed.take(positions)
 
 
 def speed_up(reference: Any, candidate: Any, confidence: float = 0.95) -> Interval:

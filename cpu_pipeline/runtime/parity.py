@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,21 +18,36 @@ if TYPE_CHECKING:
     from cpu_pipeline.tasks._base import Task
 
 
+def top(output: Any) -> Any:
+    """Return the position of the largest value of each vector of an output."""
+    return output.argmax(axis=-1)
+
+
 def compare(
-    candidate: Session, reference: Session, batches: Sequence[Sequence[Feature]], kinds: Kinds, per_token: bool
+    candidate: Session,
+    reference: Session,
+    batches: Sequence[Sequence[Feature]],
+    kinds: Kinds,
+    per_token: bool,
+    choice: Callable[[Any], Any] | None = top,
 ) -> Facts:
     """Run both sessions on the same padded batches; padded positions do not count when outputs are per token.
 
+    `choice` says what an output chooses, as `Task.choice` does; None where outputs choose nothing.
+
     Returns max_abs and mean_abs (differences in the outputs' own unit, over values that are finite on both sides),
-    cosine_min and cosine_mean (per sequence and output), same_top (share of equal arg max: over positions where an
-    output has one number per token, otherwise over the last axis), nonfinite (values of either side that are NaN or
-    infinite), values (how many were compared) and shapes (of the first input of each batch, such as [4, 64] tokens).
+    cosine_min and cosine_mean (per sequence and output), same_top (share of equal choices, by default of the arg max:
+    over positions where an output has one number per token, otherwise over the last axis), choices (how many different
+    ones the reference made), nonfinite (values of either side that are NaN or infinite), values (how many were
+    compared) and shapes (of the first input of each batch, such as [4, 64] tokens). Without `choice`, same_top is None
+    and choices 0.
     """
     import numpy as np
 
     largest, total, finite, broken = 0.0, 0.0, 0, 0
     cosines: list[float] = []
     tops: list[bool] = []
+    choices: set[Any] = set()
     shapes = []
     for batch in batches:
         ours = call(candidate, pad(batch, candidate.inputs, kinds))
@@ -54,13 +69,17 @@ def compare(
                 largest = max(largest, float(gap.max(initial=0.0)))
                 total, finite = total + float(gap.sum()), finite + gap.size
                 cosines.append(_cosine(a[known], b[known]))
-                tops.extend(np.atleast_1d(a.argmax(axis=-1) == b.argmax(axis=-1)).tolist())
+                if choice is not None:
+                    ours_top, theirs_top = choice(a), choice(b)
+                    tops.extend(np.atleast_1d(ours_top == theirs_top).tolist())
+                    choices.update(np.ravel(theirs_top).tolist())
     return {
         "max_abs": largest,
         "mean_abs": total / max(1, finite),
         "cosine_min": min(cosines, default=1.0),
         "cosine_mean": float(np.mean(cosines)) if cosines else 1.0,
-        "same_top": float(np.mean(tops)) if tops else 1.0,
+        "same_top": None if choice is None else float(np.mean(tops)) if tops else 1.0,
+        "choices": len(choices),
         "nonfinite": broken,
         "values": finite + broken,
         "shapes": shapes,

@@ -29,6 +29,7 @@ __all__ = [
     "Figure",
     "Inputs",
     "Job",
+    "Progress",
     "Role",
     "Stage",
     "Timer",
@@ -50,6 +51,16 @@ Host = Literal["none", "isa", "machine"]
 
 FindSource = Callable[[str, Mapping[str, object]], "Source"]
 """Make a source of its name and fields."""
+
+
+class Progress(Protocol):
+    """Takes how far a step is; may be called often."""
+
+    def __call__(self, what: str, done: int = 0, total: int = 0) -> None: ...
+
+
+def _nobody(what: str, done: int = 0, total: int = 0) -> None:
+    """Tell nobody."""
 
 
 def _finite(value: object) -> object:
@@ -120,6 +131,8 @@ class Job:
     isa: tuple[str, ...] = ()
     """Instruction sets to build for: the recipe's target, or this machine's (see `host.isa`)."""
     allow: Set[str] = frozenset()
+    progress: Progress = _nobody
+    """Tells who waits how far the step is: what it does, how much is done, and of how much (0: not known)."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +188,8 @@ class Stage(BaseModel, ABC):
     else why not, in one sentence for people."""
     unkeyed: ClassVar[Set[str]] = frozenset()
     """Options that `judge` uses and `run` does not."""
+    remedies: ClassVar[tuple[str, ...]] = ()
+    """Options to change when a gate fails because of this step, the first to try first; reports name them."""
 
     @abstractmethod
     def gives(self) -> str:
@@ -198,6 +213,10 @@ class Stage(BaseModel, ABC):
     def backends(self, formats: Mapping[str, str]) -> Set[str]:
         """Name the formats whose backends `run` loads, given each input's format."""
         return frozenset()
+
+    def misfits(self, task: Task) -> list[str]:
+        """Say what does not fit the recipe's task, each as `option: what is wrong`; then nothing is built."""
+        return []
 
     def identity(self, source: FindSource) -> object:
         """Return outside state that the options point at (such as a local folder's digest), for the key."""
@@ -236,6 +255,10 @@ class Stage(BaseModel, ABC):
             return stored
         return cls.facts_model.model_validate_json(canonical(stored), strict=True)
 
+    def trial(self, rows: int) -> Self:
+        """Return the stage with the least work that shows whether it works, for data of at most `rows` rows."""
+        return self
+
     # What follows reads facts: an instance of the stage's own `facts_model`. A stage narrows the type of `facts` to it.
 
     def judge(self, facts: Any) -> list[Verdict]:
@@ -260,6 +283,19 @@ class Stage(BaseModel, ABC):
     def details(self, facts: Any) -> Sequence[Table | Note]:
         """Return what the report shows beside the verdicts: what was measured, and what a reader must know of it."""
         return []
+
+    def losses(self, report: Path, task: Task | None) -> tuple[Sequence[str], int]:
+        """Return the ids of the rows that the candidate answers worse, the worst first, and how many were compared.
+
+        Args:
+            report: the directory that `run` filled.
+            task: the recipe's task.
+        """
+        return (), 0
+
+    def headline(self, facts: Any) -> str:
+        """Write what was measured of the candidate beside the reference, in a few words for a table."""
+        return ""
 
     def cells(self, facts: Any, side: str) -> Sequence[Cell]:
         """Return figures about the input called `side`, for the report's table of all models."""

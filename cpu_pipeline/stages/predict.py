@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -74,10 +75,12 @@ class Predict(Stage):
         lengths: list[int] = []
         step = task.rows_at_once or max(1, len(rows))
         for first in range(0, len(rows), step):
+            job.progress("rows", first, len(rows))
             chunk = rows[first : first + step]
             features = task.encode(chunk, model.path)
             lengths += [extent(feature, kinds) for feature in features]
-            predictions += _predict(task, model.path, session, kinds, chunk, features)
+            told = partial(_tell, job, first, len(rows))
+            predictions += _predict(task, model.path, session, kinds, chunk, features, told)
         write_jsonl(out / PREDICTIONS, predictions)
         return PredictFacts(
             rows=len(rows),
@@ -87,14 +90,32 @@ class Predict(Stage):
         )
 
 
+def _tell(job: Job, before: int, total: int, answered: int) -> None:
+    job.progress("rows", before + answered, total)
+
+
+def _scaled(told: Callable[[int], None], before: int, rows: int, features: int, run: int) -> None:
+    """Tell rows by the features that were run: a long row has several."""
+    told(before + rows * run // features)
+
+
 def _predict(
-    task: Task, model: Path, session: Session, kinds: Kinds, rows: Sequence[Row], features: Sequence[Feature]
+    task: Task,
+    model: Path,
+    session: Session,
+    kinds: Kinds,
+    rows: Sequence[Row],
+    features: Sequence[Feature],
+    told: Callable[[int], None],
 ) -> list[Prediction]:
-    """Answer rows with the features made of them, in groups of rows of similar length."""
+    """Answer rows with the features made of them, in groups of rows of similar length; tell how many are answered."""
     predictions: list[Prediction] = [{}] * len(rows)
+    answered = 0
     for group in _groups(features, len(rows)):
         part = [replace(features[i], row=position) for position, (_, own) in enumerate(group) for i in own]
-        answers = answer(session, part, task, kinds, BATCH)
+        scaled = partial(_scaled, told, answered, len(group), len(part))
+        answers = answer(session, part, task, kinds, BATCH, scaled)
+        answered += len(group)
         decoded = task.decode([rows[number] for number, _ in group], part, answers, model)
         for (number, _), prediction in zip(group, decoded, strict=True):
             predictions[number] = prediction

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -36,6 +36,11 @@ class Score:
     """For each row, in order: `id`, and what each metric needs of it (`f1: 0.8`, or `gold` and `predicted`)."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Rows, rows without an answer, predictions that were missing, ..."""
+    constant: Mapping[str, str] = field(default_factory=dict)
+    """What never varies, so that no metric tells a good model from a constant one: `rows` (all have one right answer)
+    or `answers` (the model gave one to all) -> that value in words, such as `label 1`; see `_constant.constants`."""
+    about: str = ""
+    """How it was scored, in a sentence for the report, where that depends on data and model."""
 
 
 class Task(BaseModel, ABC):
@@ -59,7 +64,9 @@ class Task(BaseModel, ABC):
     """Column -> what its cells are, where that is not text: `label` (a name or a number, or a list of them), `number`,
     or `json` (a list, an object, true or false). A cell of a CSV is text until this says otherwise."""
     metrics: ClassVar[tuple[str, ...]]
-    """Metrics it reports, the usual one first."""
+    """Metrics it can report, the usual one first; `metrics_of` says which it does."""
+    lower_is_better: ClassVar[Set[str]] = frozenset()
+    """Metrics that measure an error, from 0 up; of all others more is better, and 1 the most."""
     gold: ClassVar[str | None] = None
     """The column that has the right answer, so that rows without one are told before the build; None to leave that."""
     percent: ClassVar[bool] = False
@@ -84,12 +91,42 @@ class Task(BaseModel, ABC):
             ValueError: says what is wrong with it.
         """
 
+    def metrics_of(self, model: Path | None = None) -> tuple[str, ...]:
+        """List the metrics that it reports under its options, the usual one first.
+
+        Args:
+            model: a model's directory with config.json, for the metrics with it; None for all that are possible.
+
+        Raises:
+            RecipeError: the model does not fit the task.
+        """
+        return self.metrics
+
+    def has_metric(self, name: str) -> bool:
+        """Say whether it may report a metric, as far as its options tell."""
+        return name in self.metrics_of()
+
+    def choice(self, model: Path) -> Callable[[Any], Any] | None:
+        """Return what says which answer an output chooses; by default the position of the largest value of each vector.
+
+        It is called with an output without its batch axis, and gives an array or one value; two choices are the same
+        where these are equal. None where outputs choose nothing, such as the number of a regression.
+        """
+        return lambda output: output.argmax(axis=-1)
+
+    def packed(self, rows: Sequence[Mapping[str, Any]]) -> Any:
+        """Bring entries of `Score.rows` into a form of which `take(positions)` draws some quickly, for `aggregate`.
+
+        None, the default, to draw from the entries themselves.
+        """
+        return None
+
     @abstractmethod
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
         """Make features of rows with the tokenizer or processor in the model's directory; cut, but do not pad."""
 
     def check_model(self, model: Path) -> None:
-        """Check what config.json of a model's directory says against this task, before anything is loaded.
+        """Check that the model in a directory fits the task and its options, by its configuration alone.
 
         Raises:
             RecipeError: the model has the head of another task, or takes fewer tokens than the task feeds it.
@@ -99,10 +136,10 @@ class Task(BaseModel, ABC):
         _head.check(self.auto_class, _tokens.set_length(self), model)
 
     def check_rows(self, rows: Sequence[Row], model: Path) -> None:
-        """Check rows against config.json of a model's directory: labels that it has; imports nothing heavy.
+        """Check that rows fit the model in a directory: their labels are its labels. `encode` calls it.
 
         Raises:
-            RecipeError: they do not fit.
+            RecipeError: a row does not.
         """
         return
 
@@ -153,6 +190,10 @@ class Task(BaseModel, ABC):
     @abstractmethod
     def aggregate(self, rows: Sequence[Mapping[str, Any]], metric: str) -> float:
         """Compute one metric from (resampled) entries of `Score.rows`; the bootstrap calls this."""
+
+    def for_references(self, path: Path) -> Self:
+        """Return the task with the options that a file of references states itself, where they are not given."""
+        return self
 
     def read_references(self, path: Path) -> list[Row]:
         """Read references for `cpu-pipeline score`: JSON lines of rows, unless the field has a format of its own."""

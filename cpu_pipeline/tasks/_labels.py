@@ -5,23 +5,28 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.tasks import _tokens
 from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Task
+from cpu_pipeline.tasks._constant import constants
+from cpu_pipeline.tasks._names import Labels, Names, match
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from cpu_pipeline.core.model_io import Arrays
 
 
 class LabelTask(Task, ABC):
     """Choose one label for each row, by the largest of the model's `logits`; a row has one feature."""
 
-    labels: tuple[str, ...] | None = None
-    """Names of the data's label numbers, in order, when the model numbers them differently: then names are compared."""
+    labels: Labels = None
+    """Names of the data's label numbers, in order (of the outputs, where the model has no names); or a map, the data's
+    label: the model's. Where both have names, labels are compared by name, without regard to case."""
     average: Literal["binary", "macro"] = "macro"
     """F1 of the positive label alone, or the plain mean of every label's."""
     positive: int | str = 1
@@ -30,11 +35,11 @@ class LabelTask(Task, ABC):
     outputs = ("logits",)
     per_token = False
     kinds: ClassVar = {"label": "label"}
-    metrics = ("accuracy", "f1", "matthews")
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "matthews")
     gold = "label"
 
     def label(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Take a raw row's label, a number from 0 or a name of the model's; nothing where it has none.
+        """Take a raw row's label, a number from 0 or a name; nothing where it has none.
 
         Raises:
             ValueError: it is something else, or has no name in the task's `labels`.
@@ -42,70 +47,113 @@ class LabelTask(Task, ABC):
         label = raw.get("label")
         if label is None:
             return {}
-        if type(label) not in (int, str):
+        if isinstance(label, bool):
+            label = str(label).lower()
+        if isinstance(label, float) and label.is_integer():
+            label = int(label)
+        if not isinstance(label, (int, str)):
             raise ValueError(f"`label` is {type(label).__name__}, not a number from 0 or a name")
-        if isinstance(label, int) and label < 0:
-            raise ValueError(f"`label` is {label}: this split is not labelled")
-        if isinstance(label, int) and self.labels is not None:
-            if label >= len(self.labels):
-                raise ValueError(f"`label` is {label}, but the task's `labels` are {len(self.labels)}")
-            label = self.labels[label]
+        if isinstance(label, int):
+            label = self._numbered(label)
         return {"label": label}
 
+    def _numbered(self, label: int) -> int | str:
+        if label < 0:
+            raise ValueError(f"`label` is {label}: this split is not labelled")
+        if not isinstance(self.labels, tuple):
+            return label
+        if label >= len(self.labels):
+            raise ValueError(f"`label` is {label}, but the task's `labels` are {len(self.labels)}")
+        return self.labels[label]
+
+    def check_model(self, model: Path) -> None:
+        """Check that the model has labels to choose from, and the one that `positive` names.
+
+        Raises:
+            RecipeError: it has one output, names that are wrong, no such label, or the head of another task.
+        """
+        super().check_model(model)
+        names = Names.read(model, self.labels)
+        if len(names.own) < 2:
+            raise RecipeError(
+                f"the model has one output ({names.own[0]}), and a label is chosen among several; it is no classifier"
+            )
+        if self.average == "binary" and isinstance(self.positive, str) and names.resolve(self.positive) is None:
+            raise RecipeError(
+                f"positive: {self.positive!r} is not one of the model's labels: {', '.join(names.own)}; correct it"
+            )
+
     def check_rows(self, rows: Sequence[Row], model: Path) -> None:
-        """Check that the rows' labels are the model's."""
-        check_labels(rows, model)
+        """Check that the rows' labels are the model's.
+
+        Raises:
+            RecipeError: one is not.
+        """
+        self.check_model(model)
+        names = Names.read(model, self.labels)
+        for row in rows:
+            if "label" in row and names.resolve(row["label"]) is None:
+                raise names.refuse(row["id"], row["label"], [r["label"] for r in rows if "label" in r])
 
     def decode(
         self, rows: Sequence[Row], features: Sequence[Feature], outputs: Sequence[Arrays], model: Path
     ) -> list[Prediction]:
-        """Take the label with the largest logit (of equals the first), by number and name, with its softmax."""
-        import numpy as np
+        """Take the label with the largest logit (of equals the first), by number and name, with its softmax.
 
-        names = _tokens.labels(model)
+        `gold` is the row's own label as the model has it, where the row has it otherwise.
+        """
+        names = Names.read(model, self.labels)
         predictions: list[Prediction] = []
         for feature, answer in zip(features, outputs, strict=True):
-            logits = answer["logits"].astype(np.float64)
-            prediction: dict[str, Any] = {"id": rows[feature.row]["id"], "label": None, "name": None, "nan": True}
-            if np.isfinite(logits).all():
-                best = int(np.argmax(logits))
-                share = 1 / float(np.exp(logits - logits[best]).sum())
-                prediction = {"id": prediction["id"], "label": best, "name": names[best], "score": round(share, 6)}
-            if (gold := meant(rows[feature.row].get("label"), names)) != rows[feature.row].get("label"):
-                prediction["gold"] = gold
-            predictions.append(prediction)
+            row, logits = rows[feature.row], logits_of(answer, names)
+            predictions.append({**_largest(row, logits, names), **_gold(row, names)})
         return predictions
 
     def score(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
         """Compare labels: by number where the row has a number, by name where it has a name."""
+        return self.score_labels(rows, predictions)
+
+    def score_labels(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
+        """Compare one label for each row."""
         names = {p["label"]: p["name"] for p in predictions.values() if p.get("name") is not None}
+        golds = _golds(rows, predictions, names)
+        known = dict.fromkeys(golds)
+        positive = {kind: self._positive(kind, names, known) for kind in (int, str)}
         scored = []
-        for row in rows:
-            if "label" not in row:
-                raise _tokens.unlabelled(row, "label")
-            prediction = predictions.get(row["id"], {})
-            gold = prediction.get("gold", row["label"])
-            predicted = _predicted({**row, "label": gold}, prediction)
+        for row, gold in zip(rows, golds, strict=True):
+            predicted = _predicted(row["id"], gold, predictions.get(row["id"], {}), known)
             entry = {"id": row["id"], "gold": gold, "predicted": predicted, "accuracy": float(gold == predicted)}
             if self.average == "binary":
-                positive = self._positive(type(gold), names)
-                entry["outcome"] = _outcome(gold == positive, predicted is not None and predicted == positive)
+                wanted = positive[type(gold)]
+                entry["outcome"] = _outcome(gold == wanted, predicted is not None and predicted == wanted)
             scored.append(entry)
-        metrics = {name: self.aggregate(scored, name) for name in self.metrics}
-        return Score(metrics, scored, _tokens.counts(rows, predictions))
+        return Score(
+            {name: self.aggregate_labels(scored, name) for name in LabelTask.metrics},
+            scored,
+            _tokens.counts(rows, predictions),
+            constants("label", golds, (entry["predicted"] for entry in scored)),
+        )
 
-    def _positive(self, kind: type, names: Mapping[int, str]) -> int | str | None:
+    def _positive(self, kind: type, names: Mapping[int, str], golds: Iterable[Any]) -> int | str | None:
         """Say the positive label as gold labels say it; None when no prediction tells its name (so none is of it)."""
-        if isinstance(self.positive, kind):
-            return self.positive
         if isinstance(self.positive, str):
-            return next((number for number, name in names.items() if name == self.positive), None)
-        if self.labels is not None:
-            return self.labels[self.positive] if 0 <= self.positive < len(self.labels) else None
+            named = match(self.positive, [*names.values(), *(gold for gold in golds if isinstance(gold, str))])
+            if kind is str:
+                return named
+            return next((number for number, name in names.items() if name == named), None)
+        if kind is int:
+            return self.positive
+        if isinstance(self.labels, tuple):
+            named = self.labels[self.positive] if 0 <= self.positive < len(self.labels) else None
+            return None if named is None else match(named, names.values()) or named
         return names.get(self.positive)
 
     def aggregate(self, rows: Sequence[Mapping[str, Any]], metric: str) -> float:
         """Compute a metric; NaN when there are no rows. A ratio of nothing to nothing is 0, as scikit-learn has it."""
+        return self.aggregate_labels(rows, metric)
+
+    def aggregate_labels(self, rows: Sequence[Mapping[str, Any]], metric: str) -> float:
+        """Compute a metric of one label for each row."""
         if not rows:
             return float("nan")
         if metric == "accuracy":
@@ -125,42 +173,71 @@ class LabelTask(Task, ABC):
         return _matthews(len(rows), sum(pairs[x, x] for x in gold), gold, predicted)
 
 
-def check_labels(rows: Sequence[Row], model: Path) -> None:
-    """Check that the rows' labels are the model's.
+def logits_of(answer: Arrays, names: Names) -> np.ndarray[Any, Any]:
+    """Take the logits of one feature: one for each label.
 
     Raises:
-        RecipeError: one is not.
+        RecipeError: the model has another number of outputs than its configuration names.
     """
-    names = _tokens.labels(model)
+    import numpy as np
+
+    logits = answer["logits"].astype(np.float64)
+    if logits.shape[-1] != len(names.own):
+        raise RecipeError(
+            f"the model gives {logits.shape[-1]} outputs, and config.json (id2label) names {len(names.own)}; correct it"
+        )
+    return logits
+
+
+def _gold(row: Row, names: Names) -> dict[str, Any]:
+    """Return a row's own label as the model has it, where the row has it otherwise: a name for a text."""
+    label = row.get("label")
+    gold = names.name(label) if isinstance(label, str) else None if label is None else names.resolve(label)
+    return {} if gold is None or (type(gold) is type(label) and gold == label) else {"gold": gold}
+
+
+def _golds(rows: Sequence[Row], predictions: Mapping[str, Prediction], names: Mapping[int, str]) -> list[Any]:
+    """List the rows' labels as the model has them, which predictions tell; of unanswered rows as those of others do.
+
+    Raises:
+        RecipeError: a row has none.
+    """
+    told: dict[Any, Any] = {}
     for row in rows:
-        _check_label(row, names)
+        if "label" not in row:
+            raise _tokens.unlabelled(row, "label")
+        if "gold" in (prediction := predictions.get(row["id"], {})):
+            told[row["label"]] = prediction["gold"]
+    found = [told.get(row["label"], row["label"]) for row in rows]
+    mixed = len({type(gold) for gold in found}) > 1
+    return [names.get(gold, gold) if mixed and isinstance(gold, int) else gold for gold in found]
 
 
-def meant(label: Any, names: Sequence[str]) -> Any:
-    """Say what a label is: a name of the model's first, then a number that is written as text."""
-    digits = isinstance(label, str) and label not in names and label.isascii() and label.isdecimal()
-    return int(label) if digits else label
+def _largest(row: Row, logits: np.ndarray[Any, Any], names: Names) -> dict[str, Any]:
+    import numpy as np
+
+    if not np.isfinite(logits).all():
+        return {"id": row["id"], "label": None, "name": None, "nan": True}
+    best = int(np.argmax(logits))
+    share = 1 / float(np.exp(logits - logits[best]).sum())
+    return {"id": row["id"], "label": best, "name": names.own[best], "score": round(share, 6)}
 
 
-def _check_label(row: Row, names: Sequence[str]) -> None:
-    label = meant(row.get("label"), names)
-    if isinstance(label, str) and label not in names:
-        raise RecipeError(f"row {row['id']}: label {label!r} is not one of the model's: {', '.join(names)}")
-    if isinstance(label, int) and label >= len(names):
-        raise RecipeError(f"row {row['id']}: label {label}, but the model has {len(names)} labels")
-
-
-def _predicted(row: Row, prediction: Prediction) -> int | str | None:
+def _predicted(row: str, gold: Any, prediction: Prediction, golds: Iterable[Any]) -> int | str | None:
     """Take a prediction's label in the kind, number or name, of the row's; None for no prediction or NaN."""
-    wanted = type(row["label"])
+    wanted = type(gold)
     if not prediction or prediction.get("nan"):
         return None
     for key in ("label", "name"):
-        if type(prediction.get(key)) is wanted:
-            return prediction[key]  # type: ignore[no-any-return]  # JSON
+        found: int | str | None = prediction.get(key)
+        if isinstance(found, str) and wanted is str:
+            # A prediction made elsewhere has a name as its label, and may spell it in another way.
+            return (match(found, golds) or found) if key == "label" else found
+        if type(found) is wanted:
+            return found
     have, need = ("numbers", "names") if wanted is str else ("names", "numbers")
     raise RecipeError(
-        f"prediction {row['id']}: labels are {have}, those of the rows {need}; name the rows' with the task's `labels`"
+        f"prediction {row}: labels are {have}, those of the rows {need}; name the rows' with the task's `labels`"
     )
 
 

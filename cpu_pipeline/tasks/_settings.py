@@ -64,7 +64,7 @@ def settings(model: Path) -> Settings:
 @lru_cache(maxsize=8)
 def _settings(file: Path, stamp: int) -> Settings:
     said = read_json(file, "save the tokenizer again")
-    longest = said.get("model_max_length")
+    longest = said.get("model_max_length", said.get("max_len"))
     limited = isinstance(longest, int | float) and 0 < longest < UNLIMITED
     found = {key: said[key] for key in Settings.model_fields if said.get(key) is not None}
     try:

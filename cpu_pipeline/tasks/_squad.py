@@ -68,6 +68,27 @@ def read_references(path: Path) -> list[dict[str, Any]] | None:
     return rows
 
 
+def read_version(path: Path) -> int | None:
+    """Read SQuAD's version that the official data set's JSON is of; None when the file is something else.
+
+    Its `version` says it (`1.1`, `v2.0`); without one, 2 where a question has no answer.
+
+    Raises:
+        RecipeError: it is of another version.
+    """
+    document = _read_whole(path)
+    if document is None or not isinstance(document.get("data"), list):
+        return None
+    said = str(document.get("version", "")).strip().lower().removeprefix("v")
+    if said.partition(".")[0] in ("1", "2"):
+        return int(said[0])
+    if said:
+        raise RecipeError(
+            f"{path}: SQuAD's version {document['version']!r} is not known; set it with --set version=1 or 2"
+        )
+    return 1 if all(row["answers"] for row in read_references(path) or ()) else 2
+
+
 def read_predictions(path: Path) -> dict[str, str] | None:
     """Read the official predictions, one JSON object of id -> text; None when the file is something else."""
     document = _read_whole(path)

@@ -37,10 +37,46 @@ def token_kinds(model: Path) -> dict[str, InputKind]:
 
 
 def labels(model: Path) -> list[str]:
-    """List the names of a classifier's labels by number: id2label of config.json, or `LABEL_0`, ... without one."""
+    """List the names of a classifier's outputs by number: id2label of config.json, or `LABEL_0`, ... without one.
+
+    Where id2label has no names and label2id has, its names are taken.
+
+    Raises:
+        RecipeError: id2label does not name the outputs 0, 1, 2, ..., or label2id says otherwise.
+    """
     config = read_config(model)
-    names = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(config.get("num_labels") or 2)}
-    return [str(names[key]) for key in sorted(names, key=int)]
+    names, numbers = config.get("id2label"), config.get("label2id") or {}
+    if not names:
+        found = default_labels(config.get("num_labels") or 2)
+    else:
+        given = {str(key): str(name) for key, name in names.items()}
+        if set(given) != {str(number) for number in range(len(given))}:
+            raise RecipeError(
+                f"config.json: id2label names the outputs {', '.join(given)}; "
+                f"{len(given)} outputs are 0 to {len(given) - 1}: correct it"
+            )
+        found = [given[str(number)] for number in range(len(given))]
+    return _agreed(found, {str(name): number for name, number in numbers.items()})
+
+
+def default_labels(count: int) -> list[str]:
+    """List the names that transformers gives to outputs without names."""
+    return [f"LABEL_{number}" for number in range(count)]
+
+
+def _agreed(names: list[str], numbers: Mapping[str, Any]) -> list[str]:
+    """Compare the names with label2id; what it says of outputs without names of their own is taken."""
+    if names == default_labels(len(names)) and sorted(map(str, numbers.values())) == sorted(
+        map(str, range(len(names)))
+    ):
+        return [name for _, name in sorted((int(number), name) for name, number in numbers.items())]
+    for name, number in numbers.items():
+        if name in names and not (str(number).isdecimal() and names[int(number) : int(number) + 1] == [name]):
+            raise RecipeError(
+                f"config.json: label2id says that {name} is {number}, id2label that it is "
+                f"{names.index(name)}; correct the one that is wrong"
+            )
+    return names
 
 
 def longest(task: BaseModel, model: Path) -> int:

@@ -82,7 +82,7 @@ def by_default(model: Path) -> int | None:
     """Return how many tokens are read where nothing but tokenizer and model limit them; None for all."""
     config = _tokens.read_config(model)
     positions = config.get(ALIASES.get(str(config.get("model_type")), "max_position_embeddings"))
-    return _least(model, _tokenizer_limit(model), positions)
+    return _least(model, _tokens.settings(model).model_max_length, positions)
 
 
 def _least(model: Path, *limits: Any) -> int | None:
@@ -93,12 +93,6 @@ def _least(model: Path, *limits: Any) -> int | None:
 
 def _is_length(value: Any) -> bool:
     return type(value) in (int, float) and value >= 1
-
-
-def _tokenizer_limit(model: Path) -> Any:
-    file = model / "tokenizer_config.json"
-    config = read_json(file, "save the tokenizer again") if file.is_file() else {}
-    return config.get("model_max_length", config.get("max_len"))
 
 
 def _first(model: Path) -> tuple[str, dict[str, Any]]:

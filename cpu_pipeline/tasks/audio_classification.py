@@ -14,7 +14,7 @@ from cpu_pipeline.core.model_io import InputKind
 from cpu_pipeline.tasks import _tokens
 from cpu_pipeline.tasks._base import Feature, Row
 from cpu_pipeline.tasks._files import read_json
-from cpu_pipeline.tasks._labels import LabelTask, check_labels
+from cpu_pipeline.tasks._labels import LabelTask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ class AudioClassification(LabelTask):
                 not one of the model's, or the model's sound is prepared in a way that is not built here.
             BackendMissing: soundfile is not installed.
         """
-        check_labels(rows, model)
+        self.check_rows(rows, model)
         processor, shortest = Processor.read(model), _shortest(model)
         features = []
         for number, row in enumerate(rows):

@@ -13,7 +13,7 @@ from cpu_pipeline.core.model_io import InputKind
 from cpu_pipeline.tasks import _tokens
 from cpu_pipeline.tasks._base import Feature, Row
 from cpu_pipeline.tasks._files import read_json
-from cpu_pipeline.tasks._labels import LabelTask, check_labels
+from cpu_pipeline.tasks._labels import LabelTask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +63,7 @@ class ImageClassification(LabelTask):
                 a way that is not built here.
             BackendMissing: Pillow is not installed.
         """
-        check_labels(rows, model)
+        self.check_rows(rows, model)
         processor = Processor.read(model)
         return [
             Feature(number, {"pixel_values": processor(_open(Path(row["image"]), str(row["id"])))})

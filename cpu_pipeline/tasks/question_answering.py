@@ -12,6 +12,7 @@ from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.jsonl import read_jsonl
 from cpu_pipeline.tasks import _squad, _tokens
 from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Task
+from cpu_pipeline.tasks._constant import constants
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Arrays
@@ -53,13 +54,17 @@ class QuestionAnswering(Task):
             raise ValueError(f"doc_stride {self.doc_stride} is more than half of max_seq_length {self.max_seq_length}")
         return self
 
+    def metrics_of(self, model: Path | None = None) -> tuple[str, ...]:
+        """List the metrics; those of questions with and without an answer are of version 2."""
+        return self.metrics if self.squad_version == 2 else self.metrics[:2]
+
     def row(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Take question, context and, where there are any, answers."""
         row = {**_tokens.named(raw), "question": _tokens.text(raw, "question"), "context": _tokens.text(raw, "context")}
         if raw.get("answers") is not None:
             row["answers"] = _squad.answers(raw["answers"])
             if self.squad_version == 1 and not row["answers"]["text"]:
-                raise ValueError("a question without an answer needs the task's `version: 2`")
+                raise ValueError("a question without an answer needs the task's option `version: 2` (SQuAD 2)")
         return row
 
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
@@ -151,21 +156,32 @@ class QuestionAnswering(Task):
         A row without a prediction counts 0 in every metric, as in the 1.1 evaluation; that of 2.0 leaves it out of the
         sums, which would reward silence, so here it counts 0 there too. Both times `counts` has it under `missing`.
         """
-        scored = []
+        scored, said = [], []
         for row in rows:
             if "answers" not in row:
                 raise _tokens.unlabelled(row, "answers")
             prediction = predictions.get(row["id"], {})
             text = None if prediction.get("nan") else prediction.get("prediction_text", prediction.get("answer"))
+            said.append(None if text is None else _squad.normalize(text))
             scored.append({"id": row["id"], **_squad.score_one(text, row["answers"]["text"], self.squad_version)})
         reported = [name for name in self.metrics if any(name in entry for entry in scored)] or ["f1", "exact_match"]
         counts = {**_tokens.counts(rows, predictions), "no_answer": sum(not r["answers"]["text"] for r in rows)}
-        return Score({name: self.aggregate(scored, name) for name in reported}, scored, counts)
+        golds = [sorted({_squad.normalize(text) for text in row["answers"]["text"]}) for row in rows]
+        metrics = {name: self.aggregate(scored, name) for name in reported}
+        return Score(metrics, scored, counts, constants("the answer", golds, said))
 
     def aggregate(self, rows: Sequence[Mapping[str, Any]], metric: str) -> float:
         """Average over the rows that have the metric; NaN when none has."""
         values = [row[metric] for row in rows if metric in row]
         return sum(values) / len(values) if values else float("nan")
+
+    def for_references(self, path: Path) -> Self:
+        """Take SQuAD's version from a file of references, unless it was given."""
+        if "squad_version" in self.model_fields_set:
+            return self
+        official = _squad.read_version(path)
+        found = official or (2 if any(_is_impossible(row) for row in read_jsonl(path)) else 1)
+        return self.model_copy(update={"squad_version": found})
 
     def read_references(self, path: Path) -> list[Row]:
         """Read SQuAD's official JSON of either version, or JSON lines of rows."""
@@ -182,6 +198,14 @@ class QuestionAnswering(Task):
             if not isinstance(line.get("prediction_text", line.get("answer")), str):
                 raise RecipeError(f"{path}: {name}: no `prediction_text` (or `answer`) that is text")
         return found
+
+
+def _is_impossible(raw: Mapping[str, Any]) -> bool:
+    """Say whether a raw row is a question without an answer; one whose answers are wrong is for `row` to refuse."""
+    try:
+        return raw.get("answers") is not None and not _squad.answers(raw["answers"])["text"]
+    except ValueError:
+        return False
 
 
 def _cut(tokenizer: Any, questions: list[str], limit: int) -> list[str]:

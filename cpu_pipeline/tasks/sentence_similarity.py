@@ -71,7 +71,7 @@ class SentenceSimilarity(Task):
             RecipeError: it asks for something that is not supported, or the options for a prompt that it has not.
         """
         super().check_model(model)
-        self._texts(_sentences.read(model, whole=False))
+        self.before(_sentences.read(model, whole=False))
 
     def encode(self, rows: Sequence[Row], model: Path) -> list[Feature]:
         """Tokenise each sentence after its prompt: two features for each row, one after the other.
@@ -80,7 +80,7 @@ class SentenceSimilarity(Task):
             RecipeError: a sentence has no token, so that there is nothing to embed; names the row.
         """
         sentences = _sentences.read(model)
-        before = self._texts(sentences)
+        before = self.before(sentences)
         limit = self.max_seq_length or sentences.transformer.max_length or UNLIMITED
         tokenizer = _sentences.tokenizer(model, limit, sentences.transformer)
         skip = {name: _sentences.prompt_tokens(tokenizer, text, sentences) for name, text in before.items()}
@@ -156,8 +156,12 @@ class SentenceSimilarity(Task):
         covariance = centred.T @ centred
         return float(covariance[0, 1] / math.sqrt(covariance[0, 0] * covariance[1, 1]))
 
-    def _texts(self, sentences: Sentences) -> dict[str, str]:
-        """Return what goes before the sentence of each column."""
+    def before(self, sentences: Sentences) -> dict[Column, str]:
+        """Return what goes before the sentence of each column.
+
+        Raises:
+            RecipeError: the model has no such prompt.
+        """
         return {name: _chosen(self.prompts.get(name) or self.prompt, sentences) for name in COLUMNS}
 
 

@@ -159,7 +159,7 @@ def test_status_says_what_fails(bench: InProcessProject) -> None:
     bench.run(bench.home / "small.yaml").expect(3)
     said = call(bench, "small.yaml")
     assert said.code == 5
-    assert said.err == "Stale: small: the last run failed (3): step `gate`: score 0.1, at least 0.5 asked\n"
+    assert said.err == "error: small: the last run failed (3): step `gate`: score 0.1, at least 0.5 asked\n"
     assert said.out.startswith(f"wrong  small  {versions(bench)[1]}  fresh ")
     assert "lock missing" in said.out and said.out.endswith("last run failed\n")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,38 @@ def test_named_recipes_alone(project: Path, cli: Cli) -> None:
     scripts = [step["run"] for step in job[1]["steps"] if "run" in step]
     assert scripts[0] == "pip install 'mine[build]'\npython -m pip install s3fs"
     assert any("--out shipped" in script for script in scripts)
+
+
+def test_another_repository_says_what_is_installed(project: Path, cli: Cli) -> None:
+    """The file is for a repository of recipes, which is no clone of this one: nothing is guessed."""
+    write_project(project)
+    said = cli("schedule", "--for", "github-actions", "recipes/weekly.yaml")
+    [job] = yaml.safe_load(said.out)["jobs"].values()
+    [install] = [step for step in job["steps"] if step.get("name") == "Install"]
+    assert install["env"]["REQUIREMENT"] == "${{ vars.CPU_PIPELINE_REQUIREMENT }}"
+    script = install["run"]
+    assert "pip install '.[build]'" not in script
+
+    def run(**env: str) -> subprocess.CompletedProcess[str]:
+        fake = project / "bin"
+        fake.mkdir(exist_ok=True)
+        (fake / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        (fake / "python").chmod(0o755)
+        path = f"{fake}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], env={"CONSTRAINTS": "", "PATH": path, **env},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    missing = run(REQUIREMENT="")
+    assert missing.returncode == 2 and "Set the variable CPU_PIPELINE_REQUIREMENT" in missing.stdout
+    assert run(REQUIREMENT="wheels/a b.whl[build]").stdout.splitlines() == [
+        "-m",
+        "pip",
+        "install",
+        "wheels/a b.whl[build]",
+    ]
+    assert "--constraint\npins.txt\n" in run(REQUIREMENT="x", CONSTRAINTS="pins.txt").stdout
 
 
 def test_files_are_written(project: Path, cli: Cli) -> None:

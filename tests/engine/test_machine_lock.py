@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cpu_pipeline.engine.machine_lock import MachineLock
 
 
@@ -46,3 +48,22 @@ def test_a_measurement_that_found_another_end_lets_go_of_the_door(tmp_path: Path
     assert not measuring.enter(alone=True)
     measuring.close()
     assert busy.enter(alone=False)
+
+
+def test_who_waits_can_say_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = MachineLock(tmp_path)
+    assert other.enter(alone=True, step="other/speed")
+    assert other.holders() == [], "a build does not wait for itself"
+    monkeypatch.setattr("cpu_pipeline.engine.machine_lock.os.getpid", lambda: 1)
+    [hold] = MachineLock(tmp_path).holders()
+    assert (hold.step, hold.alone) == ("other/speed", True)
+    assert str(hold).startswith(f"pid {hold.pid} measures other/speed since ")
+    other.leave("other/speed")
+    assert MachineLock(tmp_path).holders() == []
+
+
+def test_a_note_of_a_dead_process_is_removed(tmp_path: Path) -> None:
+    note = tmp_path / "99999999.abc.hold.json"
+    note.write_text('{"pid": 99999999, "step": "x/speed", "alone": true, "since": 0}')
+    (tmp_path / "1.cut.hold.json").write_text('{"pid": ')
+    assert MachineLock(tmp_path).holders() == [] and not note.exists()

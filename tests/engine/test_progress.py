@@ -10,6 +10,7 @@ import pytest
 from cpu_pipeline.core.errors import StageFailed, TryAgain
 from cpu_pipeline.core.events import Event
 from cpu_pipeline.engine import keys
+from cpu_pipeline.engine.estimate import Estimate
 from cpu_pipeline.engine.keys import Keyed
 from cpu_pipeline.engine.progress import Progress
 from cpu_pipeline.graph.plan import Node
@@ -26,6 +27,16 @@ class Silent:
         return []
 
 
+class Unknown(Estimate):
+    """Of a store that remembers nothing."""
+
+    def __init__(self) -> None:
+        self._began = {}
+
+    def left(self, pending: Any) -> float | None:
+        return None
+
+
 def node(name: str, *inputs: str, after: tuple[str, ...] = ()) -> Node:
     return Node(name, "toy", Silent(), {f"in{i}": source for i, source in enumerate(inputs)}, after=after)  # type: ignore[arg-type]
 
@@ -40,7 +51,7 @@ def progress(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> Progress:
     """Two chains, a to c and x, and y after both."""
     monkeypatch.setattr("cpu_pipeline.engine.progress.key_of", fake_key)
     nodes = {n.id: n for n in (node("a"), node("b", "a"), node("c", "b"), node("x"), node("y", "c", after=("x",)))}
-    return Progress(type("Plan", (), {"nodes": nodes})(), events.append)
+    return Progress(type("Plan", (), {"nodes": nodes})(), events.append, Unknown())
 
 
 def fake_key(plan: Any, node: Node, known: Any) -> Keyed:
@@ -84,10 +95,45 @@ def test_what_may_succeed_later_ends_the_build(progress: Progress, events: list[
     assert isinstance(progress.result.errors["x"], TryAgain)
 
 
-def test_waiting_is_told_once(progress: Progress, events: list[Event]) -> None:
+def test_waiting_is_told_once_and_again_after_a_while(
+    progress: Progress, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for _ in range(3):
         progress.wait(progress.plan.nodes["a"], "another build is making it")
     assert len(events) == 1
+    monkeypatch.setattr("cpu_pipeline.engine.progress.REMIND", -1.0)
+    progress.wait(progress.plan.nodes["a"], "another build is making it")
+    assert len(events) == 2
+
+
+def test_events_say_how_far_the_build_is(progress: Progress, events: list[Event]) -> None:
+    nodes = progress.plan.nodes
+    progress.start(nodes["a"], ["never built"])
+    settle(progress, "a")
+    progress.news(nodes["a"], "built", seconds=1.0)
+    progress.fail(nodes["b"], StageFailed("no"))
+    progress.news(nodes["x"], "building")
+    assert [(event.what, event.done, event.total) for event in events if event.total] == [
+        ("building", 0, 5), ("built", 1, 5), ("building", 2, 5),
+    ]  # fmt: skip
+
+
+def test_a_silent_step_is_told_of_now_and_then(
+    progress: Progress, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = progress.plan.nodes["a"]
+    progress.tick([node])
+    progress.tick([node])
+    assert not events
+    monkeypatch.setattr("cpu_pipeline.engine.progress.QUIET", -1.0)
+    progress.tick([node])
+    progress.advance(node, "rows", 3, 8)
+    progress.tick([node])
+    assert [(event.why, event.done, event.total) for event in events] == [
+        ((), 0, 0),
+        (("rows",), 3, 8),
+        (("rows",), 3, 8),
+    ]
 
 
 def test_a_damaged_node_is_pending_again_with_keys_computed_again(progress: Progress, events: list[Event]) -> None:

@@ -158,8 +158,9 @@ def test_until_keeps_one_step_and_what_it_is_made_of(plan: Planner) -> None:
     made = plan(text, until="signed")
     checked = {"model:fidelity", "data.validation:files", "data.validation"}
     assert set(made.nodes) == {"model:files", "model", "float", "signed", *checked}
-    assert made.outputs == ()
     assert set(plan(text, until="model").nodes) == {"model:files", "model"}
+    assert made.outputs == ("signed",) and made.withheld is not None
+    assert made.withheld.folder == "until/signed"
     whole = plan(text)
     wanted = plan(text, until="signed-is-right")
     assert set(wanted.nodes) == whole.ancestors("signed-is-right") | checked
@@ -330,3 +331,39 @@ def test_no_output_takes_the_folder_of_what_gates_measured(plan: Planner) -> Non
     pipelines = {"mine": "about: x.\nstages: [{id: checks, use: export.onnx}]\n"}
     with pytest.raises(RecipeError, match=r"mine.yaml:2:\d+: .*call the output something else"):
         plan(HEAD + "pipeline: mine\n", pipelines=pipelines)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "says"),
+    [
+        (
+            "question-answering",
+            "{metric: exactmatch, max_drop: 0.1}",
+            "no metric `exactmatch` (did you mean `exact_match`?); it has: f1, exact_match",
+        ),
+        ("question-answering", "{metric: NoAns_f1, max_drop: 0.1}", "no metric `NoAns_f1`; it has: f1, exact_match"),
+        ("text-classification", "{metric: mse, at_least: 0.1}", "mse is an error, less is better; use `at_most`"),
+        ("{use: text-classification, with: {kind: single}}", "{metric: mse, at_most: 0.1}", "no metric `mse`"),
+    ],
+)
+def test_a_gate_s_metric_is_one_of_the_task_s(plan: Planner, task: str, options: str, says: str) -> None:
+    head = f"model: {{folder: model}}\ntask: {task}\n" + DATA
+    step = f"  - {{id: right, use: validate.accuracy, from: {{candidate: model, reference: model}}, with: {options}}}\n"
+    with pytest.raises(RecipeError) as caught:
+        plan(head + "stages:\n" + step)
+    assert says in str(caught.value) and "toy.yaml:6:" in str(caught.value) and "step `right`" in str(caught.value)
+    pipeline = "about: Gates.\nstages:\n" + step.replace(options, "{max_drop: 0.1}")
+    with pytest.raises(RecipeError) as caught:
+        plan(head + f"pipeline: gates\nwith:\n  right: {options}\n", pipelines={"gates": pipeline})
+    assert says in str(caught.value) and "with.right" in str(caught.value)
+
+
+def test_a_gate_s_metric_may_be_a_label_s_own_or_that_of_a_version(plan: Planner) -> None:
+    for task, metric in (
+        ("text-classification", "f1:toxic"),
+        ("{use: question-answering, with: {version: 2}}", "NoAns_f1"),
+        ("{use: text-classification, with: {kind: regression}}", "spearman"),
+    ):
+        step = "use: validate.accuracy, from: {candidate: model, reference: model}, "
+        step += f"with: {{metric: '{metric}', max_drop: 0}}"
+        plan(f"model: {{folder: model}}\ntask: {task}\n" + DATA + f"stages:\n  - {{id: right, {step}}}\n")

@@ -100,7 +100,7 @@ def test_refuses_made(name: str, cli: Cli, tmp_path: Path) -> None:
     said = cli("check", "--recipe-only", path)
     assert said.code == 2
     assert says in said.err and "Traceback" not in said.err
-    assert said.err.startswith(f"RecipeError: {path}:") and len(said.err.splitlines()) == 1
+    assert said.err.startswith(f"error: {path}:") and len(said.err.splitlines()) == 1
 
 
 def test_accepts_what_is_just_below_the_caps(tmp_path: Path, cli: Cli) -> None:

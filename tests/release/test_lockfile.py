@@ -118,7 +118,7 @@ def test_is_the_same_of_a_cold_build_in_another_place(bench: InProcessProject, w
 )  # fmt: skip
 def test_what_moved_is_told_and_nothing_is_built(bench: InProcessProject, change: Any, says: list[str]) -> None:
     change(bench)
-    bench.call("lock", "small.yaml", "--check").expect(5, "Stale: ", *says)
+    bench.call("lock", "small.yaml", "--check").expect(5, "error: ", *says)
     before = bench.lines()
     bench.run(bench.home / "small.yaml", "--locked").expect(5, *says)
     assert bench.lines() == before and not bench.out.exists()

@@ -20,11 +20,12 @@ from cpu_pipeline import api
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import digest_file, digest_json
 from cpu_pipeline.core.errors import GateFailed, RecipeError, Refused, StageFailed
-from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.engine.result import BuildResult, Damaged
 from cpu_pipeline.release.latest import in_service
 from cpu_pipeline.release.manifest import MANIFEST, edited, read_manifest
 from cpu_pipeline.release.promotions import PROMOTIONS, promoted
-from cpu_pipeline.release.publish import REPORT, Damaged, publish
+from cpu_pipeline.release.publish import publish
+from cpu_pipeline.release.tree import REPORT
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store

@@ -46,7 +46,7 @@ def test_equal_answers_are_equal() -> None:
     facts = compare(SAME, SAME, BATCHES, TOKENS, per_token=True)
     assert facts == {
         "max_abs": 0.0, "mean_abs": 0.0, "cosine_min": pytest.approx(1), "cosine_mean": pytest.approx(1),
-        "same_top": 1.0, "nonfinite": 0, "values": 9, "shapes": [[2, 3], [1, 4]],
+        "same_top": 1.0, "choices": 2, "nonfinite": 0, "values": 9, "shapes": [[2, 3], [1, 4]],
     }  # fmt: skip
     require_parity(facts, 1e-9, "here")
 

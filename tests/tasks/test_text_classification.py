@@ -108,8 +108,11 @@ def test_rows_are_checked() -> None:
         ({"text": None}, "`text` is missing"),
         ({"text_pair": 1}, "`text_pair` is int"),
         ({"label": -1}, "not labelled"),
-        ({"label": True}, "`label` is bool"),
-        ({"label": 1.0}, "`label` is float"),
+        ({"label": -1.0}, "not labelled, or a regression"),
+        ({"label": {}}, "`label` is dict"),
+        ({"label": math.nan}, "`label` is float"),
+        ({"label": ["a", None]}, "`label` has None"),
+        ({"label": [0.5]}, "entries are names, numbers from 0"),
     ]:
         with pytest.raises(ValueError, match=says):
             TASK.row({"text": "a", "label": 0, **wrong})
@@ -131,7 +134,7 @@ def test_sentences_and_pairs_are_tokenised_and_cut(model: Path) -> None:
 def test_labels_the_model_lacks_are_refused_before_anything_runs(model: Path) -> None:
     with pytest.raises(RecipeError, match="row a: label 'NEUTRAL' is not one of the model's: NEGATIVE, POSITIVE"):
         TASK.encode([{"id": "a", "text": "x", "label": "NEUTRAL"}], model)
-    with pytest.raises(RecipeError, match="row a: label 2, but the model has 2 labels"):
+    with pytest.raises(RecipeError, match="row a: label 2, but the model has 2 labels, 0 to 1: NEGATIVE, POSITIVE"):
         TASK.encode([{"id": "a", "text": "x", "label": 2}], model)
 
 

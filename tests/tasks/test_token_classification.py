@@ -76,7 +76,7 @@ def test_rows_are_checked() -> None:
         (TASK, {"tokens": "a b"}, "`tokens` must be a list of words"),
         (TASK, {"tokens": ["a", None]}, "`tokens` must be a list of words"),
         (TASK, {"tags": ["O", "O"]}, "a list of 1"),
-        (TASK, {"tags": [1]}, "name them, in order, with the task's `labels`"),
+        (TASK, {"tags": [-100]}, "not a number from 0"),
         (TASK, {"tags": [None]}, "a tag is NoneType"),
         (named, {"tags": [2]}, "tag 2 has no name"),
     ]:

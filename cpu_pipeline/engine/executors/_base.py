@@ -61,6 +61,18 @@ class StepOutcome:
     """The facts and the peak memory, or why the step failed. The message does not name the step: the build does."""
 
 
+@dataclass(frozen=True)
+class StepAdvance:
+    """How far a step is that runs."""
+
+    handle: Handle
+    what: str
+    """What it does, such as `rows` or `calibrating`."""
+    done: int
+    total: int
+    """0 where it is not known."""
+
+
 class Executor(Protocol):
     """Runs steps, several at once. Called from the main thread of one build.
 
@@ -89,8 +101,8 @@ class Executor(Protocol):
             TryAgain: no worker can be started now.
         """
 
-    def poll(self, seconds: float) -> list[StepOutcome]:
-        """Wait at most `seconds` for a step to end; return the steps that ended, each once."""
+    def poll(self, seconds: float) -> list[StepOutcome | StepAdvance]:
+        """Wait at most `seconds` for a step to end or to advance; return the steps that ended, each once, and news."""
 
     def stop(self, handle: Handle, grace: float) -> None:
         """End a step, with every process that it started. It has no outcome.

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import selectors
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import psutil
 from cpu_pipeline.core.errors import PipelineError, StageFailed
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT, Interpreter
-from cpu_pipeline.engine.executors._base import Handle, StepOutcome, StepRequest
+from cpu_pipeline.engine.executors._base import Handle, StepAdvance, StepOutcome, StepRequest
 from cpu_pipeline.engine.worker.process import WorkerProcess, tail
 from cpu_pipeline.engine.worker.protocol import Ran, Run
 
@@ -78,14 +79,14 @@ class LocalExecutor:
         )
         return handle
 
-    def poll(self, seconds: float) -> list[StepOutcome]:
-        """Wait at most `seconds` for a child to reply or die; end the steps whose time is over."""
+    def poll(self, seconds: float) -> list[StepOutcome | StepAdvance]:
+        """Wait at most `seconds` for a child to write or die; end the steps whose time is over."""
         with selectors.DefaultSelector() as ready:
             for handle, running in self._running.items():
                 ready.register(running.child.replies, selectors.EVENT_READ, handle)
-            ended = [self._finish(key.data) for key, _ in ready.select(seconds)]
+            news = [item for key, _ in ready.select(seconds) for item in self._read(key.data)]
         self._sample()
-        return ended + [self._give_up(handle) for handle, running in list(self._running.items()) if running.late]
+        return news + [self._give_up(handle) for handle, running in list(self._running.items()) if running.late]
 
     def stop(self, handle: Handle, grace: float) -> None:
         """End a step's child and what it started."""
@@ -106,16 +107,31 @@ class LocalExecutor:
                 child.close()
             self._idle.clear()
 
-    def _finish(self, handle: Handle) -> StepOutcome:
-        """Read the reply of a child, or how it died."""
+    def _read(self, handle: Handle) -> Iterator[StepOutcome | StepAdvance]:
+        """Read what a child has written: how far it is, its reply, or how it died."""
+        child = self._running[handle].child
+        while True:
+            try:
+                found = child.take(Ran)
+            except PipelineError as error:
+                yield self._finish(handle, error)
+                return
+            if isinstance(found, Ran):
+                yield self._finish(handle, found)
+                return
+            if found is not None:
+                yield StepAdvance(handle, found.progress, found.done, found.total)
+            if not child.has_line:
+                return
+
+    def _finish(self, handle: Handle, result: Ran | PipelineError) -> StepOutcome:
+        """Note that a step has ended, and keep its child if that is well."""
         running = self._running[handle]
         seconds = running.seconds
-        result: Ran | PipelineError
-        try:
-            result = running.child.answer(Ran)
-        except PipelineError as error:
+        if isinstance(result, PipelineError):
             running.child.kill()
-            result = with_log(error, running.request.log) if error.exit_code == StageFailed.exit_code else error
+            if result.exit_code == StageFailed.exit_code:
+                result = with_log(result, running.request.log)
         else:
             self._give_back(running.child)
         del self._running[handle]

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,9 @@ from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain
-from cpu_pipeline.core.model_io import StatefulSession
+from cpu_pipeline.core.model_io import StatefulSession, reset
 from cpu_pipeline.engine.worker.protocol import (
+    Advanced,
     Answer,
     Answered,
     Failed,
@@ -45,16 +46,19 @@ from cpu_pipeline.engine.worker.protocol import (
     Time,
     Timed,
     read_request,
+    write_news,
     write_reply,
 )
 from cpu_pipeline.engine.worker.session import RemoteSession, TimedSession
-from cpu_pipeline.stages._base import Job, stored_facts
+from cpu_pipeline.stages._base import Job, Progress, stored_facts
 from cpu_pipeline.store.local import disk_error
 
 if TYPE_CHECKING:
     from cpu_pipeline.backends._base import Session
     from cpu_pipeline.tasks._base import Task
 
+PAUSE = 0.5
+"""Seconds between two pieces of news of one kind."""
 FULL = 1 << 20
 """A disk with fewer free bytes counts as full when a step fails that writes to it."""
 
@@ -67,21 +71,27 @@ def main() -> None:
     _die_with_parent(int(sys.argv[1]))
     lines = os.fdopen(os.dup(0), "rb")
     os.dup2(devnull, 0)
-    worker = Worker()
+
+    def send(text: bytes) -> None:
+        replies.write(text)
+        replies.flush()
+
+    worker = Worker(send)
     while line := lines.readline():
-        reply = write_reply(worker.reply(line))
+        reply = write_reply(worker.reply(line))  # news went out before
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):  # the log's disk may be the one that is full
                 stream.flush()
-        replies.write(reply)
-        replies.flush()
+        send(reply)
 
 
 class Worker:
     """Answers one request after another; between them it keeps the artifact that was opened last."""
 
-    def __init__(self) -> None:
+    def __init__(self, send: Callable[[bytes], None] = lambda _: None) -> None:
         self.session: Session | None = None
+        self.send = send
+        """Takes what goes to the build before the reply."""
 
     def reply(self, line: bytes) -> Reply:
         """Answer one request; every error becomes a reply."""
@@ -106,7 +116,7 @@ class Worker:
         match request:
             case Run():
                 _log_to(request.log)
-                return _run(request)
+                return _run(request, News(self.send))
             case Open():
                 if request.log is not None:
                     _log_to(request.log)
@@ -114,7 +124,7 @@ class Worker:
                 self.session = backend.load(request.artifact.path, _task(request.task), request.threads)
                 return Opened(tuple(self.session.inputs), isinstance(self.session, StatefulSession))
             case Reset():
-                _reset(self._opened())
+                reset(self._opened())
                 return ResetDone()
             case Answer():
                 return _answer(request, self._opened())
@@ -129,9 +139,21 @@ class Worker:
         return self.session
 
 
-def _reset(session: Session) -> None:
-    if isinstance(session, StatefulSession):
-        session.reset()
+class News:
+    """Tells the build how far a step is, now and then: most stages could tell thousands of times."""
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+        self._what, self._when = "", 0.0
+
+    def __call__(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Send it, unless something like it went out just before."""
+        now = time.monotonic()
+        if what == self._what and now - self._when < PAUSE:
+            return
+        self._what, self._when = what, now
+        with contextlib.suppress(OSError):
+            self._send(write_news(Advanced(what, done, total)))
 
 
 def _trace(error: Exception) -> None:
@@ -159,7 +181,7 @@ def _full(error: BaseException, out: Path) -> TryAgain | None:
     return None
 
 
-def _run(request: Run) -> Ran:
+def _run(request: Run, news: Progress) -> Ran:
     task, threads = _task(request.task), request.threads
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -175,6 +197,7 @@ def _run(request: Run) -> Ran:
         threads=threads,
         isa=request.isa,
         allow=frozenset(request.allow),
+        progress=news,
     )
     _forget_peak()
     try:
@@ -246,7 +269,7 @@ def _time(request: Time, session: Session) -> Timed:
     seconds = []
     for _ in range(request.rounds):
         for arrays in batches.values():
-            _reset(session)
+            reset(session)
             begin = time.perf_counter()
             session(arrays)
             seconds.append(time.perf_counter() - begin)

@@ -20,7 +20,7 @@ import psutil
 from cpu_pipeline.core import host
 from cpu_pipeline.core.errors import StageFailed
 from cpu_pipeline.engine.environments import Interpreter
-from cpu_pipeline.engine.worker.protocol import R, Request, read_reply, write_request
+from cpu_pipeline.engine.worker.protocol import Advanced, R, Request, read_news, read_reply, write_request
 from cpu_pipeline.engine.worker.sandbox import variables
 
 TAIL = 15
@@ -54,6 +54,8 @@ class WorkerProcess:
             **group,
         )
         self._watched = psutil.Process(self.process.pid)
+        self._read = b""
+        """What the child has written and nobody has taken yet: less than a line, but for a moment."""
         if cpus and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(self.process.pid, cpus)
 
@@ -83,10 +85,35 @@ class WorkerProcess:
         Raises:
             PipelineError: the error that the child reports; how the child died, if it did.
         """
-        line = self.replies.readline()
-        if not line.endswith(b"\n"):
-            raise StageFailed(self.epitaph())
-        return read_reply(line, expected)
+        while (line := self.take(expected)) is None or isinstance(line, Advanced):
+            pass
+        return line
+
+    def take(self, expected: type[R]) -> R | Advanced | None:
+        """Read once what the child writes: the reply to the request, news that came before it, or part of a line.
+
+        Args:
+            expected: the class of the reply.
+
+        Raises:
+            PipelineError: the error that the child reports; how the child died, if it did.
+        """
+        if b"\n" not in self._read:
+            # Not through a buffer of Python's: what it holds, no selector sees.
+            piece = os.read(self.replies.fileno(), 1 << 16)
+            if not piece:
+                raise StageFailed(self.epitaph())
+            self._read += piece
+        line, end, rest = self._read.partition(b"\n")
+        if not end:
+            return None
+        self._read = rest
+        return read_news(line) or read_reply(line, expected)
+
+    @property
+    def has_line(self) -> bool:
+        """Say whether another line was read already."""
+        return b"\n" in self._read
 
     def epitaph(self) -> str:
         """Describe how the child died."""

@@ -92,6 +92,17 @@ class Timed(Reply):
 
 
 @dataclass(frozen=True)
+class Advanced(Reply):
+    """No reply, but news before it: how far a step is."""
+
+    progress: str
+    """What the step does, such as `rows` or `calibrating`."""
+    done: int
+    total: int
+    """0 where it is not known."""
+
+
+@dataclass(frozen=True)
 class Failed(Reply):
     """The reply to any request that failed: the error's class, by name, and its message."""
 
@@ -243,6 +254,8 @@ class Time(Request):
 
 
 R = TypeVar("R", bound=Reply)
+NEWS = b'{"progress": '
+"""How a line begins that is no reply."""
 REQUESTS: Mapping[str, type[Request]] = {request.verb: request for request in (Run, Open, Reset, Answer, Time)}
 
 
@@ -267,6 +280,11 @@ def read_request(line: bytes) -> Request:
         raise StageFailed(f"the request `{verb}` does not have the fields that it should: {error!r}") from error
 
 
+def write_news(news: Advanced) -> bytes:
+    """Write how far a step is, as one line."""
+    return json.dumps(news.to_json()).encode() + b"\n"
+
+
 def write_reply(reply: Reply) -> bytes:
     """Write a reply as one line.
 
@@ -274,6 +292,14 @@ def write_reply(reply: Reply) -> bytes:
         ValueError: a number in it is NaN or infinite.
     """
     return json.dumps({"error": None, **reply.to_json()}, allow_nan=False).encode() + b"\n"
+
+
+def read_news(line: bytes) -> Advanced | None:
+    """Read a line of a worker that is no reply; None for a reply."""
+    if not line.startswith(NEWS):
+        return None
+    fields = json.loads(line)
+    return Advanced(fields["progress"], fields["done"], fields["total"])
 
 
 def read_reply(line: bytes, expected: type[R]) -> R:

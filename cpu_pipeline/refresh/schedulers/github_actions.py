@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 from cpu_pipeline.core.artifact import digest_json
@@ -13,7 +14,8 @@ from cpu_pipeline.refresh.schedule import REFRESH, Order, ScheduledJob
 from cpu_pipeline.refresh.schedulers._yaml import aside, dump, note
 from cpu_pipeline.store.remote.urls import PACKAGES, protocol_of
 
-INSTALL = "pip install '.[build]'"
+VARIABLE, CONSTRAINTS = "CPU_PIPELINE_REQUIREMENT", "CPU_PIPELINE_CONSTRAINTS"
+"""Variables of the repository: what pip installs, and a file of constraints in it."""
 STORE = ".cpu-pipeline"
 _CACHE = "55cc8345863c7cc4c66a329aec7e433d2d1c52a9"
 CHECKOUT, PYTHON, RESTORE, SAVE, UPLOAD = (
@@ -32,7 +34,9 @@ SECRETS = {"s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "s3a": ("AWS_AC
 HEAD = """\
 Keeps artifacts fresh. Made by `cpu-pipeline schedule --for github-actions`: make it again when a schedule changes.
 It goes to .github/workflows/{name}.yml on the default branch; GitHub runs it in UTC, and late when it is busy.
-Secrets of the repository that it takes when they are there: {secrets}.
+Variables of the repository: {variable} says what pip installs, such as
+{requirement}, the path of a wheel or `cpu-pipeline[build] @ git+ADDRESS@COMMIT`; {constraints} may name a
+file of constraints. Secrets of the repository that it takes when they are there: {secrets}.
 Versions and runs are kept in GitHub's cache, for each job under the names of its recipes.
 Where another schedule puts recipes together anew, a job finds what one earlier job had kept, and its other recipes
 begin without their earlier versions.
@@ -43,7 +47,10 @@ def files(order: Order) -> dict[str, str]:
     """Return the workflow of an order."""
     secrets = ", ".join(["HF_TOKEN (for gated and private repositories)", *_secrets(order)])
     name = f"{REFRESH}.yml"
-    return {name: dump([_workflow(order)], HEAD.format(name=REFRESH, secrets=secrets))}
+    about = HEAD.format(
+        name=REFRESH, secrets=secrets, variable=VARIABLE, constraints=CONSTRAINTS, requirement=_requirement()
+    )
+    return {name: dump([_workflow(order)], about)}
 
 
 def _workflow(order: Order) -> dict[str, Any]:
@@ -113,10 +120,37 @@ def _prepare(order: Order, job: ScheduledJob) -> list[dict[str, Any]]:
     return [
         {"uses": CHECKOUT},
         {"uses": PYTHON, "with": python},
-        {"name": "Install", "run": (order.install or INSTALL) + client},
+        _install(order, client),
         restored,
         *([pulled] if pull else []),
     ]
+
+
+def _install(order: Order, client: str) -> dict[str, Any]:
+    """Install what the user names: this file does not know where cpu-pipeline comes from."""
+    if order.install is not None:
+        return {"name": "Install", "run": order.install + client}
+    about = (
+        f"::error::Set the variable {VARIABLE} of this repository (Settings > Secrets and variables > Actions > "
+        f"Variables) to what pip installs, such as {_requirement()} or the path of a wheel"
+    )
+    lines = [
+        'if [ -z "$REQUIREMENT" ]; then',
+        f"  echo {shlex.quote(about)}",
+        "  exit 2",
+        "fi",
+        'python -m pip install ${CONSTRAINTS:+--constraint "$CONSTRAINTS"} "$REQUIREMENT"',
+    ]
+    named = {"REQUIREMENT": f"${{{{ vars.{VARIABLE} }}}}", "CONSTRAINTS": f"${{{{ vars.{CONSTRAINTS} }}}}"}
+    return {"name": "Install", "env": named, "run": "\n".join(lines) + client}
+
+
+def _requirement() -> str:
+    """Write the requirement of this version: another one is another toolchain."""
+    try:
+        return f"cpu-pipeline[build]=={metadata.version('cpu-pipeline')}"
+    except metadata.PackageNotFoundError:
+        return "cpu-pipeline[build]"
 
 
 def _refresh(order: Order, job: ScheduledJob) -> list[dict[str, Any]]:

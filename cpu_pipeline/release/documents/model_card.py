@@ -48,6 +48,8 @@ def render(built: BuildResult, manifest: Mapping[str, Any], origins: Sequence[Or
     lines += [f"# {escape(manifest['name'])}: {escape(output)}", ""]
     if about := manifest["recipe"].get("about"):
         lines += [escape(about), ""]
+    if reasons := manifest.get("withheld"):
+        lines += [f"**Warning:** Not for service: {escape('; '.join(reasons))}.", ""]
     _, environments = used(built, ancestors)
     for environment in sorted(environments):
         if warning := manifest["environments"][environment]["warning"]:

@@ -115,7 +115,7 @@ def collect(built: BuildResult, manifest: Mapping[str, Any]) -> ReportData:
         name=plan.name,
         version=manifest["version"],
         about=plan.recipe.about,
-        warnings=[found["warning"] for found in manifest["environments"].values() if found["warning"]],
+        warnings=[*_withheld(manifest), *_of_environments(manifest)],
         origins=list(_origins(manifest)),
         checks=list(_checks(built)),
         models=_models(built),
@@ -126,6 +126,16 @@ def collect(built: BuildResult, manifest: Mapping[str, Any]) -> ReportData:
         host=manifest["host"],
         usages=[_usage(built, name) for name in plan.outputs],
     )
+
+
+def _withheld(manifest: Mapping[str, Any]) -> list[str]:
+    """Say why the build was not put into service, where that was never meant."""
+    reasons = manifest.get("withheld", ())
+    return [f"Not for service: {'; '.join(reasons)}."] if reasons else []
+
+
+def _of_environments(manifest: Mapping[str, Any]) -> list[str]:
+    return [found["warning"] for found in manifest["environments"].values() if found["warning"]]
 
 
 def _origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:

@@ -41,6 +41,7 @@ class CompileAoti(Stage):
     """Compile a checkpoint into a shared library with AOTInductor, and compare its answers with eager torch."""
 
     facts_model: ClassVar = AotiFacts
+    remedies: ClassVar = ("dtype",)
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head", "target"})
     packages: ClassVar = ("torch", "transformers")

@@ -39,6 +39,7 @@ class CompileFastpath(Stage):
     """Store an encoder checkpoint to be run on real tokens alone, and compare its answers with eager torch."""
 
     facts_model: ClassVar = FastpathFacts
+    remedies: ClassVar = ("dtype",)
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("torch", "transformers", "safetensors")

@@ -67,8 +67,10 @@ class ExportOnnx(Stage):
         source = inputs["model"].path
         model = hf.checkpoint(source, job.task)
         repo_files.carry(source, out)
+        job.progress("exporting")
         export(model, job.task, source, out, self.opset, self.inline)
         Card(FORMAT).write(out)
+        job.progress("comparing with the checkpoint")
         candidate = job.load(Artifact(FORMAT, out, "", {}))
         reference = hf.Eager(model, job.task.outputs, job.task.input_kinds(source))
         compared = parity.parity(candidate, reference, source, job.task, self.tolerance, "export.onnx")

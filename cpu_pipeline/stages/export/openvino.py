@@ -70,10 +70,12 @@ class ExportOpenvino(Stage):
         kinds = job.task.input_kinds(source)
         names = hf.inputs_of(module, kinds)
         batch = None if "input_ids" in names else batching.example(job.task, source, names)
+        job.progress("converting")
         openvino.write(_convert(module, names, job.task.outputs, batch), out, half=self.weights == "float16")
         repo_files.carry(source, out)
         _card("f32").write(out)
 
+        job.progress("comparing with the checkpoint")
         eager = hf.Eager(module, job.task.outputs, kinds)
         written = job.load(Artifact(openvino.FORMAT, out, "", {}))
         tolerance = self.tolerance or TOLERANCE[self.weights]

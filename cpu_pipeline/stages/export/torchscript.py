@@ -49,6 +49,7 @@ class ExportTorchscript(Stage):
     """Trace and freeze a checkpoint as TorchScript for Python and C++, checked against eager torch."""
 
     facts_model: ClassVar = TorchscriptFacts
+    remedies: ClassVar = ("dtype",)
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("torch", "transformers", "safetensors")

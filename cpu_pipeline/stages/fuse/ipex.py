@@ -75,6 +75,7 @@ class FuseIpex(Stage):
     """Fuse a checkpoint with Intel Extension for PyTorch, as TorchScript, and insist on each fusion."""
 
     facts_model: ClassVar = IpexFacts
+    remedies: ClassVar = ("dtype",)
     takes: ClassVar = {"model": {"hf"}}
     reads: ClassVar = frozenset({"task.head"})
     packages: ClassVar = ("torch", "intel_extension_for_pytorch", "transformers", "safetensors")

@@ -201,7 +201,7 @@ def _load(task: Task, original: Path) -> Any:
 
     try:
         with quiet():
-            model = getattr(transformers, task.auto_class).from_pretrained(
+            model = getattr(transformers, hf.class_for(original, task)).from_pretrained(
                 str(original),
                 dtype=torch.float32,
                 use_safetensors=True,

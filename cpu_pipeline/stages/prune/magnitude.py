@@ -61,6 +61,7 @@ class PruneMagnitude(Stage):
     facts_model: ClassVar = PruneFacts
     takes: ClassVar = {"model": {"hf"}}
     packages: ClassVar = ("numpy", "safetensors")
+    remedies: ClassVar = ("sparsity", "pattern", "exclude", "scope")
 
     sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of the targeted weights that become zero (0-1); left out with an N:M pattern, which fixes it."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.runtime.batching import batches, pad
+from cpu_pipeline.stages._base import Progress
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Arrays
@@ -44,7 +45,13 @@ def feed(task: Task, model: Path, rows: Path, samples: int, batch: int, names: S
 
 
 def observe(
-    model: Path, batches: Iterable[Arrays], operators: Sequence[str], method: Method, percentile: float, work: Path
+    model: Path,
+    batches: Sequence[Arrays],
+    operators: Sequence[str],
+    method: Method,
+    percentile: float,
+    work: Path,
+    progress: Progress,
 ) -> Path:
     """Find the range of every activation of the operators, and write them as ONNX Runtime's calibration cache.
 
@@ -55,6 +62,7 @@ def observe(
         method: how a range follows from the values: all of them, least entropy lost, or a percentile.
         percentile: percentage of the values within a range, with the method `percentile`.
         work: directory to write into.
+        progress: takes how many batches were seen.
 
     Returns:
         The file that was written.
@@ -73,7 +81,8 @@ def observe(
     )
     # One by one: the calibrators keep every activation of the arrays that they get at once, which for a few hundred
     # long sequences is tens of gigabytes.
-    for arrays in batches:
+    for number, arrays in enumerate(batches):
+        progress("calibration batches", number, len(batches))
         calibrator.collect_data(_Once(dict(arrays)))
     save_tensors_data(calibrator.compute_data(), work / FILE)
     return work / FILE

@@ -56,6 +56,15 @@ class QuantizeOnnx(Stage):
     reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
     packages: ClassVar = ("onnx", "onnx_ir", "onnxruntime", "numpy", "tokenizers")
     quantizes: ClassVar = True
+    remedies: ClassVar = (
+        "per_channel",
+        "skip_nodes",
+        "skip_operators",
+        "mode",
+        "calibration",
+        "samples",
+        "reduce_range",
+    )
 
     mode: Literal["dynamic", "static"] = "dynamic"
     """`dynamic` measures each activation's range as the model runs; `static` fixes it from `data.calibration`."""
@@ -205,7 +214,7 @@ class QuantizeOnnx(Stage):
             raise RecipeError("quantize.onnx: `mode: static` needs data.calibration and a task in the recipe")
         names = [value.name for value in _graph_inputs(work / MODEL)]
         feed = _ranges.feed(job.task, source, job.data["calibration"], self.samples, self.batch, names)
-        ranges = _ranges.observe(work / MODEL, feed, operators, self.calibration, self.percentile, work)
+        ranges = _ranges.observe(work / MODEL, feed, operators, self.calibration, self.percentile, work, job.progress)
         quantize_static(
             work / MODEL,
             out / MODEL,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import itertools
 import logging
 import re
 from collections import Counter
@@ -83,6 +84,15 @@ class QuantizeOpenvino(Stage):
     reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
     packages: ClassVar = ("openvino", "nncf", "numpy")
     quantizes: ClassVar = True
+    remedies: ClassVar = (
+        "preset",
+        "fast_bias_correction",
+        "subset",
+        "smooth_quant_alpha",
+        "ignored_names",
+        "ignored_types",
+        "mode",
+    )
 
     mode: Literal["full", "weights"] = "full"
     """`full` computes in int8, with ranges from `data.calibration`; `weights` stores int8 and computes in float."""
@@ -147,7 +157,7 @@ class QuantizeOpenvino(Stage):
             fix = self._overflow_fix(job.isa)
             names = tuple(port.get_any_name() for port in model.inputs)
             samples, facts["calibration"] = self._calibration(source, names, job)
-            model = self._quantize(model, samples, fix)
+            model = self._quantize(model, samples, fix, job)
             facts["overflow_fix"] = fix
             needs = set() if fix == "enable" else {host.VNNI}
         else:
@@ -162,7 +172,15 @@ class QuantizeOpenvino(Stage):
             job.load(Artifact(openvino.FORMAT, out, "", {}))
         return OpenvinoQuantizeFacts(**facts, bytes_before=_size(source), bytes=_size(out))
 
-    def _quantize(self, model: Any, samples: Sequence[Arrays], fix: str) -> Any:
+    def _quantize(self, model: Any, samples: Sequence[Arrays], fix: str, job: Job) -> Any:
+        seen = itertools.count()
+
+        def told(sample: Arrays) -> Arrays:
+            """Count the sequences; NNCF goes through them several times."""
+            turn, number = divmod(next(seen), len(samples))
+            job.progress(f"calibration sequences, pass {turn + 1}", number + 1, len(samples))
+            return sample
+
         with _nncf() as nncf:
             from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, OverflowFix
 
@@ -171,7 +189,7 @@ class QuantizeOpenvino(Stage):
                 advanced.smooth_quant_alphas = AdvancedSmoothQuantParameters(matmul=self.smooth_quant_alpha)
             return nncf.quantize(
                 model,
-                nncf.Dataset(samples),
+                nncf.Dataset(samples, told),
                 preset=nncf.QuantizationPreset(self.preset),
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(samples),

@@ -76,6 +76,7 @@ class QuantizePt2e(Stage):
     packages: ClassVar = ("torch", "transformers", "torchao")
     version: ClassVar = 2
     quantizes: ClassVar = True
+    remedies: ClassVar = ("samples", "activations", "dtype")
 
     activations: Literal["static", "dynamic"] = "static"
     """Ranges of activations fixed from `data.calibration`, or computed for each batch."""
@@ -125,7 +126,8 @@ class QuantizePt2e(Stage):
 
         exported = _inductor.export_program(WHERE, module, names, example)
         with _torchao() as passes:
-            quantized = self._quantize(exported, batches, reduced, job.threads)
+            quantized = self._quantize(exported, batches, reduced, job)
+            job.progress("compiling")
             program = _inductor.export_program(WHERE, quantized, names, example)
             options = {"freezing": True, **passes}
             text = _inductor.compile_program(WHERE, program, out, tools, mixed=self.dtype, options=options)
@@ -159,7 +161,7 @@ class QuantizePt2e(Stage):
             raise RecipeError(f"{WHERE}: `activations: static` needs rows in `data.calibration`, at least one")
         return feed(job.task, source, job.data["calibration"], self.samples, 1, names)
 
-    def _quantize(self, exported: Any, batches: Sequence[Arrays], reduced: bool, threads: int) -> Any:
+    def _quantize(self, exported: Any, batches: Sequence[Arrays], reduced: bool, job: Job) -> Any:
         """Put observers on the linear layers, show them the batches, and turn what they saw into int8."""
         import torch
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -172,12 +174,13 @@ class QuantizePt2e(Stage):
         quantizer = x86.X86InductorQuantizer().set_function_type_qconfig(torch.nn.functional.linear, config)
         try:
             # Ranges follow sums, and these the number of threads.
-            with torch.no_grad(), _inductor.threads(threads):
+            with torch.no_grad(), _inductor.threads(job.threads):
                 prepared = prepare_pt2e(exported.module(check_guards=False), quantizer)
                 if not batches:
                     # Observers see weights on a call, too: without one, their scales would be made up.
                     prepared(**exported.example_inputs[1])
-                for batch in batches:
+                for number, batch in enumerate(batches):
+                    job.progress("calibration sequences", number, len(batches))
                     prepared(**{name: torch.from_numpy(array) for name, array in batch.items()})
                 return convert_pt2e(prepared)
         except _inductor.FAILURES as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from cpu_pipeline.core.errors import GateFailed, PipelineError, RecipeError
 from cpu_pipeline.core.figures import Cell, Note, Quantity, Table, number
@@ -39,6 +40,8 @@ class MetricFacts(Facts):
     """Lower end of the bootstrap interval of the difference."""
     high: Figure
     """Upper end of it."""
+    better: Literal["higher", "lower"] = "higher"
+    """Whether more is better, or less, as of an error."""
 
 
 class AnswerCounts(Facts):
@@ -67,6 +70,10 @@ class AccuracyFacts(Facts):
     metrics: dict[str, MetricFacts]
     """Name of a metric -> its figures, the usual one first."""
     counts: dict[Side, AnswerCounts]
+    about: str = ""
+    """How the task scored, where that depends on data and model."""
+    constant: str = ""
+    """The one answer that the reference gives to every row, in words; empty where its answers differ."""
 
 
 class ValidateAccuracy(Gate):
@@ -75,11 +82,14 @@ class ValidateAccuracy(Gate):
     metric: str | None = None
     """Metric that is judged; by default the task's usual one. All of the task's are reported."""
     max_drop: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
-    """How far below the reference the candidate may be, as a fraction (0.01 is one point or one percent; see drop)."""
+    """How much worse than the reference the candidate may be, as a fraction (0.01 is one point or one percent; see
+    drop); of an error such as mse: how much larger."""
     drop: Literal["absolute", "relative"] = "absolute"
     """Whether max_drop is a difference of metrics or a share of the reference's metric."""
     at_least: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
     """Least value of the candidate's metric, as a fraction."""
+    at_most: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Largest value of the candidate's metric, where that is an error such as mse."""
     min_rows: int = Field(default=100, ge=1)
     """Fewest rows on which the comparison may rest."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
@@ -89,14 +99,37 @@ class ValidateAccuracy(Gate):
     through: ClassVar = dict.fromkeys(SIDES, "predict")
     reads: ClassVar = frozenset({"task", "data.validation"})
     packages: ClassVar = ("numpy", "scipy")
-    bounds: ClassVar = frozenset({"max_drop", "at_least"})
-    unkeyed: ClassVar = frozenset({"metric", "max_drop", "drop", "at_least", "min_rows"})
+    version: ClassVar = 2
+    bounds: ClassVar = frozenset({"max_drop", "at_least", "at_most"})
+    remedies: ClassVar = ("max_drop", "at_least", "at_most", "min_rows")
+    unkeyed: ClassVar = frozenset({*bounds, "metric", "drop", "min_rows"})
+
+    @model_validator(mode="after")
+    def _names_the_error(self) -> Self:
+        if self.at_most is not None and self.metric is None:
+            raise ValueError("at_most: name the `metric` that it bounds, an error such as mse")
+        return self
+
+    def misfits(self, task: Task) -> list[str]:
+        """Say whether the task has the metric, and whether the bounds fit the metric's direction."""
+        if self.metric is None:
+            return []
+        if not task.has_metric(self.metric):
+            known = task.metrics_of()
+            near = did_you_mean(self.metric, known)
+            return [f"metric: the task has no metric `{self.metric}`{near}; it has: {', '.join(known)}"]
+        return self._misplaced(self.metric, self.metric in task.lower_is_better)
+
+    def _misplaced(self, name: str, lower: bool) -> list[str]:
+        """Say which bound does not fit a metric of this direction."""
+        if lower:
+            return [] if self.at_least is None else [f"at_least: {name} is an error, less is better; use `at_most`"]
+        return [] if self.at_most is None else [f"at_most: of {name} more is better; use `at_least`"]
 
     def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
         """Tell a metric that the task does not have, too few rows, and rows without the right answer."""
         task = task_of(job, "accuracy")
-        if self.metric is not None and self.metric not in task.metrics:
-            yield RecipeError(_no_metric(self.metric, task))
+        yield from map(RecipeError, self.misfits(task))
         if "validation" not in job.data:
             return
         rows = read_jsonl(job.data["validation"])
@@ -112,32 +145,53 @@ class ValidateAccuracy(Gate):
             RecipeError: the task has no such metric, or a row has no label.
         """
         task = task_of(job, "accuracy")
-        if self.metric is not None and self.metric not in task.metrics:
-            raise RecipeError(_no_metric(self.metric, task))
+        if wrong := self.misfits(task):
+            raise RecipeError("; ".join(wrong))
         rows = read_jsonl(job.data["validation"])
         scores: dict[Side, Score] = {}
+        counts: dict[Side, AnswerCounts] = {}
         for side in SIDES:
-            predictions = read_jsonl(inputs[side].path / PREDICTIONS)
-            scores[side] = task.score(rows, {prediction["id"]: prediction for prediction in predictions})
+            predictions = {answer["id"]: answer for answer in read_jsonl(inputs[side].path / PREDICTIONS)}
+            scores[side] = task.score(rows, predictions)
+            counts[side] = AnswerCounts.model_validate({**_counted(rows, predictions), **scores[side].counts})
         ours, theirs = scores["candidate"], scores["reference"]
+        if same := ours.constant.get("rows"):
+            raise RecipeError(
+                f"data.validation: all {len(rows)} rows have {same}: no metric tells a good model from one that always "
+                "says so; take rows that differ, or name the column that has the right answers (`columns:`)"
+            )
         write_jsonl(out / SCORES, (_line(c, r) for c, r in zip(ours.rows, theirs.rows, strict=True)))
         return AccuracyFacts(
             rows=len(rows),
-            metric=task.metrics[0],
+            metric=next(iter(ours.metrics)),
             confidence=self.confidence,
-            metrics={name: self._compare(name, ours, theirs, task) for name in task.metrics if name in ours.metrics},
-            counts={side: AnswerCounts.model_validate(dict(score.counts)) for side, score in scores.items()},
+            metrics=self._compared(ours, theirs, task),
+            counts=counts,
+            about=ours.about,
+            constant=theirs.constant.get("answers", ""),
         )
 
-    def _compare(self, name: str, ours: Score, theirs: Score, task: Task) -> MetricFacts:
-        found = paired_difference(ours.rows, theirs.rows, name, task.aggregate, self.confidence)
+    def _compared(self, ours: Score, theirs: Score, task: Task) -> dict[str, MetricFacts]:
+        """Compare every metric that both sides have."""
+        packed = task.packed(ours.rows), task.packed(theirs.rows)
+        return {
+            name: self._compare(name, ours, theirs, task, packed) for name in ours.metrics if name in theirs.metrics
+        }
+
+    def _compare(self, name: str, ours: Score, theirs: Score, task: Task, packed: tuple[Any, Any]) -> MetricFacts:
+        found = paired_difference(ours.rows, theirs.rows, name, task.aggregate, self.confidence, packed)
         return MetricFacts(
             candidate=ours.metrics[name],
             reference=theirs.metrics[name],
             difference=found.value,
             low=found.low,
             high=found.high,
+            better="lower" if name in task.lower_is_better else "higher",
         )
+
+    def trial(self, rows: int) -> Self:
+        """Ask for no number of rows: a trial has few, and proves nothing."""
+        return self.model_copy(update={"min_rows": 1})
 
     def judge(self, facts: AccuracyFacts) -> list[Verdict]:
         """Judge the number of rows, that each has a finite answer on both sides, and the metric."""
@@ -151,8 +205,13 @@ class ValidateAccuracy(Gate):
         if found is None:
             known = ", ".join(facts.metrics) or "none"
             return [*verdicts, Verdict(name, False, f"no metric `{name}` was measured; there are: {known}")]
+        if facts.constant:
+            verdicts.append(_constant(facts))
+        verdicts += [Verdict(name, False, says) for says in self._misplaced(name, found.better == "lower")]
         if self.at_least is not None:
             verdicts.append(_at_least(name, found.candidate, self.at_least))
+        if self.at_most is not None:
+            verdicts.append(_at_most(name, found.candidate, self.at_most))
         if self.max_drop is not None:
             verdicts.append(self._dropped(name, found, facts.confidence))
         return verdicts
@@ -185,7 +244,25 @@ class ValidateAccuracy(Gate):
             ]
             for name, found in facts.metrics.items()
         }
-        return [Table("metric", rows), Note(f"{facts.rows} rows; metrics are fractions.")]
+        errors = [name for name, found in facts.metrics.items() if found.better == "lower"]
+        less = f" Of {', '.join(errors)} less is better, in the unit of the labels." if errors else ""
+        about = f"{facts.rows} rows; metrics are fractions.{less}"
+        return [Table("metric", rows), *([Note(facts.about)] if facts.about else []), Note(about)]
+
+    def losses(self, report: Path, task: Task | None) -> tuple[Sequence[str], int]:
+        """Return the rows whose own metric fell, the most first; a correlation has none of a row: what moved most."""
+        if task is None:
+            return (), 0
+        lines = read_jsonl(report / SCORES)
+        lost = {str(line["id"]): _loss(line["candidate"], line["reference"], task) for line in lines}
+        worst = sorted((name for name, loss in lost.items() if loss > 0), key=lambda name: (-lost[name], name))
+        return worst, len(lines)
+
+    def headline(self, facts: AccuracyFacts) -> str:
+        """Write the metric of both sides."""
+        name = self.metric or facts.metric
+        found = facts.metrics.get(name)
+        return f"{name} {_shown(found.candidate)} of {_shown(found.reference)}" if found is not None else ""
 
     def cells(self, facts: AccuracyFacts, side: str) -> Sequence[Cell]:
         """Return one side's metric, the candidate's with the interval of its difference."""
@@ -202,31 +279,97 @@ class ValidateAccuracy(Gate):
     def _dropped(self, name: str, found: MetricFacts, confidence: float) -> Verdict:
         ours, theirs = found.candidate, found.reference
         if ours is None or theirs is None or self.max_drop is None:
-            return Verdict(name, False, f"{name} is NaN: candidate {_shown(ours)}, reference {_shown(theirs)}")
-        if self.drop == "relative" and theirs <= 0:  # a share of nothing: any candidate would pass
+            return _undefined(name, ours, theirs)
+        if self.drop == "relative" and theirs <= 0 and found.better == "higher":  # of nothing: any candidate would pass
             worth = f"{name} of the reference is {_shown(theirs)}"
             says = f"{worth}: it answers nothing right; look at the rows and the task"
             return Verdict(name, False, says, theirs - ours, 0.0)
         bound = self.max_drop * (abs(theirs) if self.drop == "relative" else 1)
         interval = f"{confidence:.0%} interval {_shown(found.low)} to {_shown(found.high)}"
         allowed = _shown(bound) + (f" ({self.max_drop:.2%} of the reference)" if self.drop == "relative" else "")
+        worse, change = (theirs - ours, "drop") if found.better == "higher" else (ours - theirs, "rise")
         return Verdict(
             name,
-            theirs - ours <= bound + ROUNDING,
+            worse <= bound + ROUNDING,
             f"{name} {_shown(ours)}, reference {_shown(theirs)}: difference {ours - theirs:+.4f} ({interval}), "
-            f"a drop of {allowed} is allowed",
-            theirs - ours,
+            f"a {change} of {allowed} is allowed",
+            worse,
             bound,
         )
 
 
-def _no_metric(metric: str, task: Task) -> str:
-    return f"the task has no metric `{metric}`{did_you_mean(metric, task.metrics)}; it has: {', '.join(task.metrics)}"
+def _undefined(name: str, ours: float | None, theirs: float | None) -> Verdict:
+    """Fail a metric that is not defined, and say why that is."""
+    sides = " and ".join(side for side, value in zip(SIDES, (ours, theirs), strict=True) if value is None)
+    return Verdict(
+        name,
+        False,
+        f"{name} is NaN: candidate {_shown(ours)}, reference {_shown(theirs)}; it is not defined where answers never "
+        f"vary or are missing: look at the predictions of the {sides}",
+    )
+
+
+def _constant(facts: AccuracyFacts) -> Verdict:
+    return Verdict(
+        "constant",
+        False,
+        f"the reference gives {facts.constant} to all {facts.rows} rows: comparing with it shows nothing; "
+        "look at the reference, the task's options and the rows, or compare with another reference",
+    )
+
+
+def _loss(candidate: Mapping[str, Any], reference: Mapping[str, Any], task: Task) -> float:
+    """Say by how much one row is worse: in the first metric that differs, of this row alone."""
+    if candidate == reference:
+        return 0.0
+    known = False
+    for metric in task.metrics:
+        ours, theirs = (_of_one_row(task, side, metric) for side in (candidate, reference))
+        if ours is None or theirs is None:
+            continue
+        known = True
+        if ours != theirs:
+            return ours - theirs if metric in task.lower_is_better else theirs - ours
+    return 0.0 if known else _moved(candidate, reference)
+
+
+def _of_one_row(task: Task, scores: Mapping[str, Any], metric: str) -> float | None:
+    """Compute a metric of one row; None where one row has none, as in a correlation."""
+    try:
+        value = task.aggregate([scores], metric)
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _moved(candidate: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
+    """Add up how far the numbers of two scores are apart."""
+    pairs = ((value, reference.get(key)) for key, value in candidate.items())
+    return sum(abs(a - b) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float))
 
 
 def _at_least(name: str, value: float | None, bound: float) -> Verdict:
-    passed = value is not None and value >= bound - ROUNDING
+    if value is None:
+        return _undefined(name, value, 0.0)
+    passed = value >= bound - ROUNDING
     return Verdict(name, passed, f"{name} {_shown(value)}, at least {_shown(bound)} asked", value, bound)
+
+
+def _at_most(name: str, value: float | None, bound: float) -> Verdict:
+    if value is None:
+        return _undefined(name, value, 0.0)
+    passed = value <= bound + ROUNDING
+    return Verdict(name, passed, f"{name} {_shown(value)}, at most {_shown(bound)} asked", value, bound)
+
+
+def _counted(rows: Sequence[Mapping[str, Any]], predictions: Mapping[str, Any]) -> dict[str, int]:
+    """Count what makes a comparison incomplete, whatever a task counts itself."""
+    answered = [predictions[row["id"]] for row in rows if row["id"] in predictions]
+    return {
+        "missing": len(rows) - len(answered),
+        "unknown": len(predictions) - len(answered),
+        "nan": sum(bool(answer.get("nan")) for answer in answered),
+    }
 
 
 def _complete(counts: Mapping[Side, AnswerCounts], rows: int) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 
@@ -34,6 +34,8 @@ class AgreementFacts(Comparison):
 
     sequences: Count
     """Sequences that were compared."""
+    choices: Count | None = None
+    """Different answers that the reference chose; 0 where outputs choose nothing, as the number of a regression."""
     on: str
     """`rows`, or `random tokens` where the recipe has no validation rows."""
 
@@ -50,14 +52,15 @@ class ValidateAgreement(Gate):
     cosine: float | None = Field(default=None, ge=-1, le=1)
     """Least cosine between the two outputs of any sequence."""
     same_top: float | None = Field(default=None, ge=0, le=1)
-    """Least share of sequences whose highest-scored answer is the same, as a fraction."""
+    """Least share of sequences with the same answer, as a fraction: the highest-scored one, or all chosen labels."""
 
     facts_model: ClassVar = AgreementFacts
     reads: ClassVar = frozenset({"task", "data.validation?"})
     packages: ClassVar = ("numpy",)
-    version: ClassVar = 2
+    version: ClassVar = 3
     bounds: ClassVar = frozenset({"max_difference", "mean_difference", "cosine", "same_top"})
     unkeyed: ClassVar = bounds
+    remedies: ClassVar = ("max_difference", "mean_difference", "cosine", "same_top")
 
     def host(self) -> Host:
         """Say that rounding depends on the instruction sets."""
@@ -78,11 +81,15 @@ class ValidateAgreement(Gate):
         else:
             batches = task.examples(reference.path)
         sessions = job.load(inputs["candidate"]), job.load(reference)
-        compared = compare(*sessions, batches, kinds, task.per_token)
+        compared = compare(*sessions, batches, kinds, task.per_token, task.choice(reference.path))
         sequences = sum(len(batch) for batch in batches)
         found = {**compared, "sequences": sequences, "on": "rows" if "validation" in job.data else "random tokens"}
         (out / "agreement.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return AgreementFacts.model_validate(found)
+
+    def trial(self, rows: int) -> Self:
+        """Compare no more sequences than a trial has rows."""
+        return self.model_copy(update={"samples": min(self.samples, rows)})
 
     def judge(self, facts: AgreementFacts) -> list[Verdict]:
         """Judge each bound; a value that is NaN or infinite on either side fails whatever the bounds say."""
@@ -97,8 +104,23 @@ class ValidateAgreement(Gate):
             shown = "NaN" if value is None else f"{value:.6g}"
             side = "at most" if largest else "at least"
             message = f"{option} {shown} over {facts.sequences} sequences, {side} {bound:g} asked"
+            if blind := _blind(option, facts):
+                passed, message = False, f"{option}: {blind}"
             verdicts.append(Verdict(option, passed, message, value, bound))
         return verdicts
+
+
+def _blind(option: str, facts: AgreementFacts) -> str:
+    """Say why a bound on this option could not fail here; nothing where it could."""
+    if option in ("same_top", "cosine") and facts.choices == 0 and facts.values:
+        why = "chooses nothing" if option == "same_top" else "has a sign alone as its direction"
+        return f"the output is one number, which {why}; bound `max_difference` or `mean_difference` instead"
+    if option == "same_top" and facts.on == "rows" and facts.choices == 1 and facts.sequences > 1:
+        return (
+            f"the reference chooses one answer for all {facts.sequences} sequences, so that any constant agrees; take "
+            "rows that differ, or bound `max_difference` or `cosine` instead"
+        )
+    return ""
 
 
 def arrange(features: Sequence[Feature], kinds: Kinds) -> list[list[Feature]]:

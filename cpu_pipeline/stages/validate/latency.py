@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -58,6 +59,7 @@ class ValidateLatency(Gate):
     reproducible: ClassVar = "It measures time, which no two measurements take alike."
     bounds: ClassVar = frozenset({"min_speedup", "max_slowdown", "max_median"})
     unkeyed: ClassVar = bounds
+    remedies: ClassVar = ("rounds", "processes", "calls", "min_speedup")
 
     def host(self) -> Host:
         """Say that times depend on the whole machine."""
@@ -79,9 +81,11 @@ class ValidateLatency(Gate):
         large = self.throughput or self.batch
         loaded = self._batches(inputs, job, large, max(2, self.calls * self.batch // large)) if self.throughput else []
         sides = {side: Measurement() for side in SIDES}
-        for _ in range(self.processes):
+        for turn in range(self.processes):
+            job.progress("rounds", turn * self.rounds, self.processes * self.rounds)
             with job.timer(inputs["reference"]) as slow, job.timer(inputs["candidate"]) as fast:
-                self._measure({"reference": slow, "candidate": fast}, sides, batches, loaded)
+                told = partial(_tell, job, turn * self.rounds, self.processes * self.rounds)
+                self._measure({"reference": slow, "candidate": fast}, sides, batches, loaded, told)
         write(out / "timings.json", sides)
         ours, theirs = sides["candidate"], sides["reference"]
         found = speed_up(theirs.turns, ours.turns, self.confidence)
@@ -105,17 +109,22 @@ class ValidateLatency(Gate):
         sides: Mapping[Side, Measurement],
         batches: Sequence[Arrays],
         loaded: Sequence[Arrays],
+        told: Callable[[int], None],
     ) -> None:
         """Time one pair of processes, and add what was found to `sides`."""
-        self._take_turns(timers, batches, {side: found.turns for side, found in sides.items()})
+        self._take_turns(timers, batches, {side: found.turns for side, found in sides.items()}, told)
         if loaded:
-            self._take_turns(timers, loaded, {side: found.loaded for side, found in sides.items()})
+            self._take_turns(timers, loaded, {side: found.loaded for side, found in sides.items()}, told)
         for side, timer in timers.items():
             sides[side].loads.append(timer.load_seconds)
             sides[side].peak_memory = max(sides[side].peak_memory, timer.peak_memory)
 
     def _take_turns(
-        self, timers: Mapping[Side, Timer], batches: Sequence[Arrays], seconds: Mapping[Side, list[list[float]]]
+        self,
+        timers: Mapping[Side, Timer],
+        batches: Sequence[Arrays],
+        seconds: Mapping[Side, list[list[float]]],
+        told: Callable[[int], None],
     ) -> None:
         """Warm up, then let the sides take turns; add each turn's seconds."""
         for timer in timers.values():
@@ -124,6 +133,7 @@ class ValidateLatency(Gate):
             # Each goes first as often as the other, so that neither always finds the machine warmed up.
             for side in sorted(timers, reverse=turn % 2 == 1):
                 seconds[side].append(timers[side].time(batches))
+            told(turn + 1)  # between turns: nothing is timed now
 
     def _batches(self, inputs: Inputs, job: Job, size: int, calls: int) -> list[Arrays]:
         """Encode `calls` batches of `size` rows each: arrays as the task's `InputKind`s say, padded to the longest.
@@ -145,6 +155,11 @@ class ValidateLatency(Gate):
         if not whole:
             raise StageFailed(f"{len(features)} sequences do not fill a batch of {size}; give it more rows")
         return [pad(group, list(kinds), kinds) for group in whole]
+
+    def trial(self, rows: int) -> Self:
+        """Time one pair of processes, a few calls each: a number to look at, and none to rely on."""
+        fewer = {"calls": min(self.calls, 4), "rounds": 2, "processes": 1, "warmup": min(self.warmup, 1)}
+        return self.model_copy(update={**fewer, "throughput": None})
 
     def judge(self, facts: LatencyFacts) -> list[Verdict]:
         """Judge the ends of the speed-up's interval, and the median; an interval that is not known fails."""
@@ -194,6 +209,10 @@ class ValidateLatency(Gate):
         )
         return [Table("side", rows), Note(about)]
 
+    def headline(self, facts: LatencyFacts) -> str:
+        """Write how many times as fast the candidate is."""
+        return f"{number(facts.speedup.value)} times as fast"
+
     def cells(self, facts: LatencyFacts, side: str) -> Sequence[Cell]:
         """Return one side's latency, throughput, memory and cold start."""
         found = facts.reference if side == "reference" else facts.candidate
@@ -206,6 +225,10 @@ class ValidateLatency(Gate):
             _memory(found),
             _cold_start(found),
         ]
+
+
+def _tell(job: Job, before: int, total: int, rounds: int) -> None:
+    job.progress("rounds", before + rounds, total)
 
 
 def _speedup(facts: LatencyFacts) -> Quantity:

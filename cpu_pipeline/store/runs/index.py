@@ -22,7 +22,7 @@ from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs.reader import FOLDER, RUN, RunEntry, folders, read_entry
 
 NAME = "runs.sqlite"
-INDEX_FORMAT = 2
+INDEX_FORMAT = 3
 """Raise when a row changes its shape; an index of another format is rebuilt."""
 PATIENCE = 0.5
 """Seconds to wait for who writes just now."""

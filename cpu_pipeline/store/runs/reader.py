@@ -17,6 +17,8 @@ from cpu_pipeline.store.local import Store
 
 RUN_FORMAT = 1
 FOLDER, RUN, EVENTS, LOCK = "runs", "run.json", "events.jsonl", "alive.lock"
+INTERRUPTED = (129, 130, 143)
+"""Exit codes of the signals that end a command."""
 _ID = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}")
 
 RunState = Literal["done", "failed", "interrupted", "died", "running", "unreadable"]
@@ -54,6 +56,8 @@ class RunEntry:
     """True when there were changes that it was not to react to (`--only`)."""
     says: str
     """The first line of its error."""
+    report: str | None = None
+    """Directory of the report on the gates that failed, where one was written."""
 
 
 def folders(store: Store) -> list[str]:
@@ -113,7 +117,7 @@ def _ended(name: str, record: Mapping[str, Any] | None) -> RunEntry:
     if record is None:
         return _entry(name, {}, "unreadable", f"its {RUN} can't be read")
     code = record.get("exit_code")
-    outcome: RunState = "done" if code == 0 else "interrupted" if code in (130, 143) else "failed"
+    outcome: RunState = "done" if code == 0 else "interrupted" if code in INTERRUPTED else "failed"
     error = record.get("error")
     message = str((error if isinstance(error, Mapping) else record).get("says", "")) if code != 0 else ""
     return _entry(name, record, outcome, message.strip().partition("\n")[0])
@@ -139,6 +143,7 @@ def _entry(name: str, record: Mapping[str, Any], outcome: RunState, message: str
         bool(record.get("puts_out", record.get("command") != "lock")),
         bool(refresh.get("ignored")) if isinstance(refresh := record.get("refresh"), Mapping) else False,
         message,
+        text("report"),
     )
 
 

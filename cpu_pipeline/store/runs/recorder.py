@@ -127,7 +127,7 @@ class RunRecorder:
 
     def tell(self, event: Event) -> None:
         """Append an event, at once."""
-        if self._events is None:
+        if self._events is None or event.what == "progress":  # of which there may be thousands
             return
         fields: dict[str, Any] = {
             "at": round(time.monotonic() - self._began, 3),

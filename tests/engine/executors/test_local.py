@@ -18,7 +18,7 @@ from project import PLUGIN, write_model
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed
 from cpu_pipeline.engine.executors import local
-from cpu_pipeline.engine.executors._base import Executor, StepOutcome, StepRequest
+from cpu_pipeline.engine.executors._base import Executor, StepAdvance, StepOutcome, StepRequest
 from cpu_pipeline.engine.executors.local import LocalExecutor
 from cpu_pipeline.engine.worker.protocol import Ran
 
@@ -50,13 +50,17 @@ def step(model: Artifact, name: str = "step", timeout: float | None = None, **op
     )  # fmt: skip
 
 
-def outcomes(executor: Executor, count: int = 1) -> list[StepOutcome]:
-    """Poll until so many steps have ended."""
+def outcomes(executor: Executor, count: int = 1, news: list[StepAdvance] | None = None) -> list[StepOutcome]:
+    """Poll until so many steps have ended; `news` takes how far they were."""
     found: list[StepOutcome] = []
     limit = time.monotonic() + 120
     while len(found) < count:
         assert time.monotonic() < limit, f"{len(found)} of {count} steps ended"
-        found += executor.poll(0.1)
+        for item in executor.poll(0.1):
+            if isinstance(item, StepOutcome):
+                found.append(item)
+            elif news is not None:
+                news.append(item)
     return found
 
 
@@ -198,3 +202,13 @@ def test_what_ends_a_child_is_named(executor: LocalExecutor, model: Artifact) ->
     [number] = pids(told)
     psutil.Process(number).send_signal(signal.SIGTERM)
     assert "died of SIGTERM" in str(failure(*outcomes(executor)))
+
+
+def test_a_step_tells_how_far_it_is(executor: LocalExecutor, model: Artifact) -> None:
+    """In order, before its outcome, though it writes faster than anybody reads."""
+    news: list[StepAdvance] = []
+    handle = executor.start(step(model, pieces=500))
+    [done] = outcomes(executor, news=news)
+    assert isinstance(done.result, Ran)
+    assert [(item.what, item.done, item.total) for item in news] == [(f"piece {n}", n + 1, 500) for n in range(500)]
+    assert {item.handle for item in news} == {handle}

@@ -31,9 +31,11 @@ class FaultyCopy(Stage):
     """A file that gets a line for each run: the marker, when it began and when it ended."""
     seconds: float = 0.0
     """How long to sleep."""
+    pieces: int = 0
+    """How much progress to tell, a piece at a time."""
 
     takes: ClassVar = {"model": {"hf"}}
-    unkeyed: ClassVar = frozenset({"act", "to", "runs", "seconds"})
+    unkeyed: ClassVar = frozenset({"act", "to", "runs", "seconds", "pieces"})
     version: ClassVar = int(os.environ.get("FAULTY_VERSION", "1"))
 
     def gives(self) -> str:
@@ -50,6 +52,8 @@ class FaultyCopy(Stage):
         (out / "marker.txt").write_text(f"{self.text}\n", encoding="utf-8")
         if self.needs:
             Card(self.form, self.needs).write(out)
+        for number in range(self.pieces):
+            job.progress(f"piece {number}", number + 1, self.pieces)
         act(self.act, self.to, out)
         time.sleep(self.seconds)
         if self.runs is not None:

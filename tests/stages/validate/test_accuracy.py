@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def _facts(
     gold: list[dict[str, Any]] | None = None,
     task: Task = QA,
 ) -> AccuracyFacts:
+    tmp_path.mkdir(exist_ok=True)
     data, out = tmp_path / "rows.jsonl", tmp_path / "out"
     jsonl.write_jsonl(data, _gold() if gold is None else gold)
     out.mkdir()
@@ -49,12 +51,14 @@ def _facts(
 
 
 def _gold(count: int = COUNT) -> list[dict[str, Any]]:
-    answers = {"text": ["red"], "answer_start": [0]}
-    return [{"id": str(i), "question": "?", "context": "red", "answers": answers} for i in range(count)]
+    return [
+        {"id": str(i), "question": "?", "context": "", "answers": {"text": [f"red {i}"], "answer_start": [0]}}
+        for i in range(count)
+    ]
 
 
 def _said(wrong: int, count: int = COUNT) -> list[dict[str, Any]]:
-    return [{"id": str(i), "prediction_text": "blue" if i < wrong else "red"} for i in range(count)]
+    return [{"id": str(i), "prediction_text": f"blue x{i}" if i < wrong else f"red {i}"} for i in range(count)]
 
 
 def _failed(verdicts: list[Verdict]) -> list[str]:
@@ -153,6 +157,7 @@ def test_a_metric_that_is_nan_fails(tmp_path: Path, constant: str) -> None:
     assert getattr(facts.metrics["spearman"], constant) is None
     assert _failed(stage.judge(facts)) == ["spearman"]
     assert "NaN" in stage.judge(facts)[-1].says
+    assert "look at the predictions of the " + constant in stage.judge(facts)[-1].says
     assert _failed(ValidateAccuracy(at_least=-1).judge(facts)) == (["spearman"] if constant == "candidate" else [])
 
 
@@ -166,11 +171,10 @@ def test_every_metric_of_every_task_has_its_interval(tmp_path: Path) -> None:
         folder.mkdir()
         ids = [{"id": str(i)} for i in range(COUNT)]
         gold = [{**row, **one} for one in ids]
-        if name == "text":
-            gold[::2] = [{**one, "label": 0} for one in gold[::2]]
+        gold[::2] = [{**one, "label": 0} if name == "text" else {**one, "tags": ["O"]} for one in gold[::2]]
         candidate = [{**(wrong if i % 5 == 0 else right), **one} for i, one in enumerate(ids)]
         facts = _facts(folder, ValidateAccuracy(max_drop=0.1), candidate, [{**right, **one} for one in ids], gold, task)
-        assert set(facts.metrics) == set(task.metrics)
+        assert set(facts.metrics) == {*task.metrics[:3], *(task.metrics if name == "token" else ())}
         for metric, found in facts.metrics.items():
             assert found.low < found.difference < found.high or (name, metric) == ("token", "precision")
 
@@ -240,3 +244,127 @@ def test_a_successor_may_drop_as_much_again_and_always_has_a_bound() -> None:
     assert gate.successor() == gate
     least = ValidateAccuracy(at_least=0.8, metric="f1").successor()
     assert (least.max_drop, least.drop, least.at_least, least.metric) == (0.01, "relative", 0.8, "f1")
+
+
+def _numbers(values: list[float]) -> list[dict[str, Any]]:
+    return [{"id": str(i), "value": value} for i, value in enumerate(values)]
+
+
+def _measured(tmp_path: Path, candidate: list[float], reference: list[float], gold: list[float]) -> AccuracyFacts:
+    rows = [{"id": str(i), "text": "", "label": value} for i, value in enumerate(gold)]
+    stage = ValidateAccuracy(max_drop=1)
+    return _facts(tmp_path, stage, _numbers(candidate), _numbers(reference), rows, TextClassification())
+
+
+def test_an_error_is_worse_the_larger_it_is(tmp_path: Path) -> None:
+    gold = [i / 10 for i in range(COUNT)]
+    facts = _measured(tmp_path, [value + 0.3 for value in gold], [value + 0.2 for value in gold], gold)
+    assert facts.metric == "r2" and facts.about.startswith("Regression")
+    assert {name for name, found in facts.metrics.items() if found.better == "lower"} == {"mse", "rmse", "mae"}
+    found = facts.metrics["mae"]
+    assert (found.candidate, found.reference) == pytest.approx((0.3, 0.2))
+
+    def failed(**options: Any) -> list[str]:
+        return _failed(ValidateAccuracy(metric="mae", **options).judge(facts))
+
+    assert failed(max_drop=0.1) == failed(max_drop=0.5, drop="relative") == failed(at_most=0.3) == []
+    assert failed(max_drop=0.09) == failed(max_drop=0.49, drop="relative") == failed(at_most=0.29) == ["mae"]
+    says = ValidateAccuracy(metric="mae", max_drop=0.09).judge(facts)[-1].says
+    assert says.startswith("mae 0.3000, reference 0.2000: difference +0.1000 (95% interval 0.1000 to 0.1000)")
+    assert says.endswith("a rise of 0.0900 is allowed")
+    # What is shifted is right in order, and so in a correlation; R2 and the errors see it.
+    assert facts.metrics["spearman"].difference == 0 and (facts.metrics["r2"].difference or 0) < 0
+    better = _measured(tmp_path / "better", gold, [value + 0.2 for value in gold], gold)
+    assert _failed(ValidateAccuracy(metric="mse", max_drop=0).judge(better)) == []
+
+
+def test_bounds_have_the_direction_of_their_metric(tmp_path: Path) -> None:
+    regression, task = TextClassification(kind="regression"), TextClassification()
+    assert ValidateAccuracy(metric="mse", at_least=0.5).misfits(task) == [
+        "at_least: mse is an error, less is better; use `at_most`"
+    ]
+    assert ValidateAccuracy(metric="r2", at_most=0.5).misfits(task) == ["at_most: of r2 more is better; use `at_least`"]
+    assert ValidateAccuracy(metric="mse", at_most=0.5, max_drop=0.1).misfits(regression) == []
+    [says] = ValidateAccuracy(metric="maee", at_most=0.5).misfits(regression)
+    assert says.startswith("metric: the task has no metric `maee` (did you mean `mae`?); it has: r2, pearson")
+    [says] = ValidateAccuracy(metric="accuracy", at_least=0.5).misfits(regression)
+    assert "no metric `accuracy`" in says
+    with pytest.raises(ValidationError, match="at_most: name the `metric` that it bounds"):
+        ValidateAccuracy(at_most=0.5)
+    facts = _measured(tmp_path, [1.0, 2.0], [1.0, 2.0], [1.0, 3.0])
+    stage = ValidateAccuracy(metric="mse", at_least=0.0, min_rows=1)  # judged anew, without a plan
+    assert [v.says for v in stage.judge(facts) if not v.passed] == [
+        "at_least: mse is an error, less is better; use `at_most`"
+    ]
+
+
+def test_rows_that_all_have_one_answer_are_refused(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "text": "", "label": "good"} for i in range(COUNT)]
+    said = [{"id": str(i), "label": 1, "name": "good"} for i in range(COUNT)]
+    with pytest.raises(
+        RecipeError, match=r"data.validation: all 200 rows have label good: no metric .*; take rows that"
+    ):
+        _facts(tmp_path, ValidateAccuracy(max_drop=0), said, said, rows, TextClassification())
+
+
+def test_a_reference_that_always_says_the_same_proves_nothing(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "text": "", "label": i % 2} for i in range(COUNT)]
+    same = [{"id": str(i), "label": 1, "name": "good"} for i in range(COUNT)]
+    good = [{"id": str(i), "label": i % 2, "name": "good"} for i in range(COUNT)]
+    for folder, candidate, reference, failed in (
+        ("both", same, same, ["constant"]),
+        ("reference", good, same, ["constant"]),
+        ("candidate", same, good, ["accuracy"]),
+        ("none", good, good, []),
+    ):
+        (tmp_path / folder).mkdir()
+        facts = _facts(
+            tmp_path / folder, ValidateAccuracy(max_drop=0), candidate, reference, rows, TextClassification()
+        )
+        verdicts = ValidateAccuracy(max_drop=0).judge(facts)
+        assert _failed(verdicts) == failed
+        if failed == ["constant"]:
+            assert verdicts[2].says.startswith("the reference gives label 1 to all 200 rows: comparing with it shows")
+
+
+def test_counts_that_a_task_leaves_out_are_made_here(tmp_path: Path) -> None:
+    class Silent(QuestionAnswering):
+        """Counts nothing."""
+
+        def score(self, rows: Any, predictions: Any) -> Any:
+            return replace(super().score(rows, predictions), counts={})
+
+    said = [*_said(0)[2:], {**_said(0)[1], "nan": True}, {"id": "x", "prediction_text": ""}]
+    facts = _facts(tmp_path, ValidateAccuracy(max_drop=1), said, _said(0), task=Silent())
+    found = {side: (count.missing, count.unknown, count.nan) for side, count in facts.counts.items()}
+    assert found == {"candidate": (1, 1, 1), "reference": (0, 0, 0)}
+
+
+def test_what_is_not_defined_says_why(tmp_path: Path) -> None:
+    facts = _measured(tmp_path, [0.5] * COUNT, [float(i) for i in range(COUNT)], [float(i) for i in range(COUNT)])
+    for options in ({"max_drop": 0.1}, {"at_least": 0.5}):
+        verdict = ValidateAccuracy(metric="spearman", **options).judge(facts)[-1]
+        assert not verdict.passed
+        assert (
+            "it is not defined where answers never vary or are missing: look at the predictions of the candidate"
+            in (verdict.says)
+        )
+
+
+def test_sets_of_labels_have_their_own_figures(tmp_path: Path) -> None:
+    names = ("toxic", "insult")
+    rows = [{"id": str(i), "text": "", "label": [names[i % 2]] if i % 3 else []} for i in range(COUNT)]
+    scores = {"toxic": 0.2, "insult": 0.2}
+    good = [
+        {"id": row["id"], "labels": row["label"], "scores": {**scores, **dict.fromkeys(row["label"], 0.9)}}
+        for row in rows
+    ]
+    worse = [{**one, "labels": [], "scores": scores} if i < 50 else one for i, one in enumerate(good)]
+    stage = ValidateAccuracy(max_drop=0.05, metric="f1:toxic")
+    facts = _facts(tmp_path, stage, worse, good, rows, TextClassification(kind="multi"))
+    assert facts.metric == "f1_micro"
+    expected = {"f1_micro", "f1_macro", "exact_match", "mAP", "f1:toxic", "f1:insult"}
+    assert set(facts.metrics) == expected
+    assert all(found.low < found.difference < found.high < 0 for found in facts.metrics.values())
+    assert _failed(stage.judge(facts)) == ["f1:toxic"]
+    assert _failed(ValidateAccuracy(max_drop=0.5).judge(facts)) == []

@@ -13,10 +13,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.core.model_io import TOKENS
+from cpu_pipeline.core.model_io import TOKENS, InputKind
+from cpu_pipeline.runtime.parity import compare
 from cpu_pipeline.stages._base import Job, Verdict, stored_facts
 from cpu_pipeline.stages.validate.agreement import AgreementFacts, ValidateAgreement, arrange, spread
 from cpu_pipeline.tasks._base import Feature
+from cpu_pipeline.tasks.text_classification import TextClassification
 
 QA = "question-answering"
 Change = Callable[[str, Any], Any]
@@ -201,3 +203,49 @@ def test_compares_single_sequences_and_padded_batches() -> None:
     sizes = [[len(feature.inputs["input_ids"]) for feature in batch] for batch in arrange(features, TOKENS)]
     assert sizes[:4] == [[3], [5], [8], [10]]
     assert sizes[4:] == [[9, 3, 7, 5, 11, 4, 8, 6], [10, 12]]
+
+
+def test_a_bound_that_could_not_fail_fails() -> None:
+    """One number has no largest value and no direction; one answer for all rows agrees with any constant."""
+    number = {"same_top": None, "choices": 0}
+    facts = agreement(**number)
+    assert failed(facts, **STRICT) == ["cosine", "same_top"]
+    [verdict] = [v for v in ValidateAgreement(same_top=1.0).judge(facts) if v.check == "same_top"]
+    assert verdict.says == (
+        "same_top: the output is one number, which chooses nothing; bound `max_difference` or `mean_difference` instead"
+    )
+    assert failed(facts, max_difference=1e-4) == []
+    facts = agreement(choices=1, sequences=64)
+    assert failed(facts, **STRICT) == ["same_top"]
+    [verdict] = [v for v in ValidateAgreement(same_top=1.0).judge(facts) if not v.passed]
+    assert verdict.says.startswith("same_top: the reference chooses one answer for all 64 sequences")
+    # Noise may well have one answer; there, differences count.
+    assert failed(agreement(choices=1, sequences=64, on="random tokens"), same_top=1.0) == []
+    assert failed(agreement(choices=2, sequences=64), **STRICT) == []
+    assert failed(agreement(), **STRICT) == []  # measured before choices were counted
+
+
+@pytest.mark.parametrize(("kind", "same_top", "choices"), [("single", 1.0, 3), ("multi", 0.5, 4)])
+def test_sets_of_labels_agree_as_a_whole(kind: Any, same_top: float, choices: int, tmp_path: Path) -> None:
+    """Largest labels are alike, and yet two of four rows have another set."""
+    names = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
+    model = models.make("bert", tmp_path / "model", "text-classification", **names)
+    theirs = [[2.0, 1.0, -1.0], [-1.0, -2.0, -3.0], [0.5, 3.0, 1.0], [-1.0, -1.0, 9.0]]
+    ours = [[2.0, -1.0, -1.0], [-1.0, -2.0, -3.0], [-0.5, 3.0, 1.0], [-1.0, -1.0, 9.0]]
+    features = [Feature(i, {"input_ids": [2, 5, 3]}) for i in range(4)]
+    sides = (_Fixed(ours), _Fixed(theirs))
+    choice = TextClassification(kind=kind).choice(model)
+    found = compare(*sides, [features], {"input_ids": InputKind()}, False, choice)
+    assert (found["same_top"], found["choices"]) == (same_top, choices)
+
+
+class _Fixed:
+    """Answers every batch with the same logits."""
+
+    inputs = ("input_ids",)
+
+    def __init__(self, logits: list[list[float]]) -> None:
+        self.logits = np.float32(logits)
+
+    def __call__(self, arrays: Any) -> Any:
+        return {"logits": self.logits}

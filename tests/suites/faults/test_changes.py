@@ -107,7 +107,7 @@ def test_changed_threshold_judges_without_measuring(bench: ProjectFixture) -> No
     recipe = bench.recipe(*CHAIN)
     bench.built(recipe)
     first = (bench.out / "small" / "latest").readlink()
-    bench.run(recipe, "--set", "gate.at_least=2.0").expect(3, "GateFailed: step `gate`: score 1.0, at least 2.0 asked")
+    bench.run(recipe, "--set", "gate.at_least=2.0").expect(3, "error: step `gate`: score 1.0, at least 2.0 asked")
     assert (bench.out / "small" / "latest").readlink() == first
     assert bench.built(recipe).json["built"] == []
     assert bench.lines("measured") == ["measured"]

@@ -138,7 +138,7 @@ def test_grandchildren_end_with_their_stage(bench: ProjectFixture, tmp_path: Pat
 def test_exception(bench: ProjectFixture) -> None:
     """An exception of a library is one line with the step; its traceback is in the log."""
     said = bench.run(bench.recipe({"id": "one", "act": "raise"}))
-    said.expect(1, "StageFailed: step `one` (faulty.copy): ValueError: two lines of trouble; its log is ")
+    said.expect(1, "error: step `one` (faulty.copy): ValueError: two lines of trouble; its log is ")
     log = Path(said.err.split("its log is ")[-1].split(", which")[0])
     assert "Traceback" in log.read_text(encoding="utf-8")
 

@@ -1,0 +1,130 @@
+"""A signal at any moment: its own exit code, no traceback, and no word of a bug."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import models
+import pytest
+from conftest import ROOT
+from project import write_model
+
+BEGIN = """\
+import os
+from cpu_pipeline.core import signals
+signals.install()
+os.write(1, b".")
+from cpu_pipeline.__main__ import main
+main()
+"""
+"""The command, which says when it is about to begin: Python's own start is not ours."""
+RECIPE = """\
+model: {folder: model}
+task: text-classification
+data: {validation: {file: validation.jsonl}}
+stages:
+  - {id: float, use: export.onnx}
+"""
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    write_model(tmp_path / "model")
+    models.write_rows(tmp_path / "validation.jsonl", "text-classification", 12, seed=2)
+    (tmp_path / "toy.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def interrupted(home: Path, arguments: Sequence[str], number: int, after: float, times: int = 1) -> tuple[int, str]:
+    """Begin a command, send it a signal after some seconds, and again until it ends; return its code and stderr."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "CPU_PIPELINE_STORE": str(home / "store")}
+    command = subprocess.Popen(
+        [sys.executable, "-c", BEGIN, *arguments], cwd=home, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert command.stdout is not None
+    assert command.stdout.read(1) == b"."
+    time.sleep(after)
+    for _ in range(times):
+        command.send_signal(number)
+        time.sleep(0.002)
+    _, err = command.communicate(timeout=60)
+    return command.returncode, err.decode()
+
+
+@pytest.mark.parametrize("arguments", [["run", "toy.yaml", "--until", "model"], ["status", "toy.yaml"], ["--help"]])
+def test_a_signal_at_any_moment(arguments: list[str], home: Path) -> None:
+    chance = random.Random(str(arguments))
+    seen = set()
+    for turn in range(5):
+        number = list(CODES)[turn % 3]
+        code, err = interrupted(home, arguments, number, 0.02 + chance.random() * 0.08 * (turn + 1), times=1 + turn % 2)
+        assert code in (CODES[number], -number, 0, 5), (code, err)
+        assert "Traceback" not in err and "a bug" not in err and "Exception ignored" not in err, err
+        seen.add(code)
+    assert seen & {*CODES.values()}, "no signal came in time: this test shows nothing"
+
+
+def test_a_signal_that_is_ignored_stays_so(home: Path) -> None:
+    """As `nohup` has it."""
+    script = f"""\
+import signal, os
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+{BEGIN}"""
+    done = subprocess.run(
+        [sys.executable, "-c", script.replace("main()", "os.kill(os.getpid(), signal.SIGHUP); main()"), "--version"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_signal_in_a_finalizer_is_not_lost() -> None:
+    """Python drops what is raised in `__del__`: the signal is delivered once more."""
+    script = """\
+import os, signal, time
+from cpu_pipeline.core import signals
+
+class Odd:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+signals.install()
+try:
+    Odd()
+    time.sleep(5)
+except KeyboardInterrupt:
+    raise SystemExit(signals.exit_code())
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "")
+
+
+def test_a_later_second_signal_ends_at_once() -> None:
+    script = """\
+import os, signal, time
+from cpu_pipeline.core import signals
+
+signals.ONE = 0.05
+signals.install()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+finally:
+    os.kill(os.getpid(), signal.SIGTERM)  # one with the first
+    time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
