@@ -85,16 +85,17 @@ def _name_settings(folder: Path, official: Any) -> None:
     wanted = {key: getattr(official, key) for key in ("truncation_side", "padding_side")}
     wanted["split_special_tokens"] = bool(getattr(official, "split_special_tokens", False))
     change = {key: value for key, value in wanted.items() if getattr(found, key) != value}
-    if _types_matter(folder, official, found.model_input_names):
+    if TYPES not in official.model_input_names and takes_types(folder):
+        if TYPES in found.model_input_names:
+            change["model_input_names"] = list(official.model_input_names)
+        if "type_vocab_size" not in read_json(folder / "config.json"):
+            # What was built of such a model before it was fed without types must not be taken for its own.
+            change["return_token_type_ids"] = False
+    elif TYPES in official.model_input_names and TYPES not in found.model_input_names:
         change["model_input_names"] = list(official.model_input_names)
     if change:
         said = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
         write_json(folder / CONFIG, {**said, **change})
-
-
-def _types_matter(folder: Path, official: Any, found: Collection[str]) -> bool:
-    """Say whether the settings must name what the tokenizer gives, for they would seem to give something else."""
-    return (TYPES in found) != (TYPES in official.model_input_names) and takes_types(folder)
 
 
 def settle_padding(folder: Path, official: Any) -> None:
