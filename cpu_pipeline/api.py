@@ -131,7 +131,7 @@ def build(
 
     Raises:
         StageFailed, TryAgain, BackendMissing: a step failed; independent branches were built all the same.
-        GateFailed: everything was built, a check failed, nothing was published; `out/NAME/failed/<run>/` says why.
+        GateFailed: everything was built, a check failed; nothing was published, `out/NAME/failed/<run>/` has a report.
         Stale: the plan or what came out differs from the recipe's lock.
         Refused: a version was edited by hand.
     """

@@ -113,7 +113,7 @@ class Plan:
     """Name under which the store remembers how its steps were built last; the recipe's when empty."""
 
     def label(self, node_id: str) -> str:
-        """Name a step for the store's memory of what was built last, and in what time."""
+        """Name a step for the store, which remembers its last build and how long that took."""
         return f"{self.remembered_as or self.name}/{node_id}"
 
     def formats(self, node: Node) -> dict[str, str]:

@@ -140,11 +140,13 @@ class _Precheck:
         task = self.plan.context.task
         if task is None:
             return
+        fitting: dict[str, Artifact] = {}
         for role in ("model", "teacher"):
             if (model := self.known.get(role)) is not None and (model.path / "config.json").is_file():
                 with self._finding(self.plan.nodes[role]):
                     task.check_model(model.path)
-        model = self.known.get("model")
+                    fitting[role] = model
+        model = fitting.get("model")
         for name, rows in self.known.items():
             if name.startswith("data.") and rows.format == "rows" and (rows.path / ROWS).is_file() and model:
                 with self._finding(self.plan.nodes[name]):

@@ -37,14 +37,14 @@ class TextClassification(LabelTask):
     """Choose one label, or any number of labels, for a sentence or a pair, or give it a number."""
 
     kind: Kind | None = None
-    """What an answer is: one label, any number of labels (multi), or a number (regression). By default what config.json
-    says: its problem_type, else regression for one output, else one label."""
+    """What an answer is: one label, any number of labels (multi), or a number (regression). By default the
+    problem_type of config.json, else regression for one output, else one label."""
     threshold: _multi.Threshold = 0.5
     """Of kind multi: least score (sigmoid) of a label that is chosen; one number, one for each output, or by label."""
     vector: bool | None = None
     """Of kind multi: whether lists of numbers have 0 or 1 for each output; needed where both readings are possible."""
     activation: _regression.Activation | None = None
-    """Of kind regression: what the model's number goes through; by default as config.json of a cross-encoder says."""
+    """Of kind regression: what the model's number goes through; by default that of a cross-encoder's config.json."""
     max_seq_length: int = Field(default=128, ge=8)
     """Tokens to use of each row; of a pair the longer sentence is cut first."""
 

@@ -52,7 +52,12 @@ def test_lists_runs_newest_first(cli: Cli, bench: InProcessProject) -> None:
     lines = [line.split() for line in cli("history").out.splitlines()]
     assert [line[3:5] for line in lines] == [["run", "small"]] * 3
     assert [line[5] for line in lines] == ["failed", "done", "done"]
-    assert lines[0][6:] == ["(3)", "-", "step", "`gate`:", "score", "0.1,", "at", "least", "0.5", "asked"]
+    assert lines[0][6:-1] == [
+        "(3)",
+        "-",
+        *["step", "`gate`:", "score", "0.1,", "at", "least", "0.5", "asked;", "report:"],
+    ]
+    assert lines[0][-1].endswith("/report.md")
     assert [line[6] for line in lines[1:]] == [second, first]
     said = cli("history", "--json", "--limit", "2").json
     assert [(run["outcome"], run["exit_code"]) for run in said["runs"]] == [("failed", 3), ("done", 0)]
@@ -159,7 +164,9 @@ def test_status_says_what_fails(bench: InProcessProject) -> None:
     bench.run(bench.home / "small.yaml").expect(3)
     said = call(bench, "small.yaml")
     assert said.code == 5
-    assert said.err == "error: small: the last run failed (3): step `gate`: score 0.1, at least 0.5 asked\n"
+    text, _, report = said.err.rstrip("\n").partition("; report: ")
+    assert text == "error: small: the last run failed (3): step `gate`: score 0.1, at least 0.5 asked"
+    assert Path(report).is_file()
     assert said.out.startswith(f"wrong  small  {versions(bench)[1]}  fresh ")
     assert "lock missing" in said.out and said.out.endswith("last run failed\n")
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import models
 from project import ProjectFixture
 
 
 def test_says_what_was_checked_and_where_it_is(built: ProjectFixture) -> None:
     said = built.run(built.home / "small.yaml").expect(0)
     version = (built.out / "small" / "latest").resolve().name
+    size = re.search(r"[0-9.]+ KiB", said.out)
+    assert size is not None
     assert said.out.splitlines() == [
         "output  size     measured, and of the reference  gates   path",
-        f"two     2.3 KiB  -                               passed  {built.out / 'small' / version / 'two'}",
+        f"two     {size[0]}  -                               passed  {built.out / 'small' / version / 'two'}",
         "small: 0 steps built, 5 cached",
         f"unchanged  {built.out / 'small' / version}",
         f"report  {built.out / 'small' / version / 'report.md'}",
@@ -103,16 +107,19 @@ def test_a_trial_is_marked_and_kept_apart(built: ProjectFixture) -> None:
     gate = {"id": "right", "use": "validate.accuracy", "from": {"candidate": "toy", "reference": "toy"}, "at_least": 0}
     recipe = built.recipe(toy, gate, data={"validation": {"file": "rows.jsonl"}})
     real = ProjectFixture(built.home)  # its gates know the format of the plug-in from the start
+    models.make("bert", built.home / "model", "text-classification")
     said = real.built(recipe, "--limit", "8").json
     assert said["steps"]["data.validation"]["facts"]["rows"] == 8
     assert said["path"].endswith("small/trial") and "at most 8 rows" in said["not_for_service"][0]
-    whole = real.run(recipe).expect(3, "30 rows, at least 100 asked")
+    real.run(recipe).expect(3, "30 rows, at least 100 asked")
+    whole = real.run(recipe, "--set", "right.min_rows=5").expect(0)
     assert "building  right  because never built" in whole.err, "it is not built because of the trial"
     more = real.built(recipe, "--limit", "50").json
     assert more["steps"]["data.validation"]["facts"]["rows"] == 30
 
 
 def test_sets_what_the_recipe_says_of_data(built: ProjectFixture) -> None:
+    models.make("bert", built.home / "model", "text-classification")
     rows = "".join(json.dumps({"text": f"film {n}", "label": n % 2}) + "\n" for n in range(30))
     (built.home / "rows.jsonl").write_text(rows)
     recipe = built.recipe({"id": "one"}, data={"validation": {"file": "rows.jsonl"}})

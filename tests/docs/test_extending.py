@@ -97,7 +97,7 @@ def test_options_are_documented(project: Path) -> None:
 def test_a_failed_verdict_publishes_nothing(project: Path) -> None:
     done = call(project, "run", "recipes/static.yaml", "--set", "table.min_tokens=1000000", "--out", "elsewhere")
     assert done.returncode == 3
-    assert not (project / "elsewhere" / "static").exists()
+    assert [path.name for path in (project / "elsewhere" / "static").iterdir()] == ["failed"]
 
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "static_embeddings").glob("*.py")), ids=lambda path: path.name)

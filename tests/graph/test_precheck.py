@@ -115,7 +115,7 @@ def other_head(home: Path) -> Path:
 
 def few_positions(home: Path) -> Path:
     edit_config(home, max_position_embeddings=64)
-    return recipe(home)
+    return recipe(home, task="{use: text-classification, with: {max_seq_length: 100}}")
 
 
 WRONG: dict[Callable[[Path], Path], tuple[int, str, str]] = {
@@ -130,7 +130,7 @@ WRONG: dict[Callable[[Path], Path], tuple[int, str, str]] = {
     broken_weights: (1, ":1:1: ", "model.safetensors: not a valid"),
     code_in_config: (7, ":1:1: ", "`auto_map` makes libraries run code"),
     other_head: (2, ":1:1: ", "BertForTokenClassification, and this task needs one `...ForSequenceClassification`"),
-    few_positions: (2, ":1:1: ", "max_seq_length is 128, but the model has 64 positions; lower it"),
+    few_positions: (2, ":1:1: ", "max_seq_length is 100, but the model has 64 positions; lower it"),
 }
 
 
@@ -161,9 +161,10 @@ def test_a_gate_that_cannot_pass_is_told(home: Path, cli: Cli, gate: str, code: 
 def test_everything_is_told_at_once(home: Path, cli: Cli) -> None:
     other_head(home)
     wrong_column(home)
-    said = cli("check", recipe(home, gate=", min_rows: 10, metric: f2"))
+    (home / "model" / "tokenizer.json").unlink()
+    said = cli("check", recipe(home))
     assert said.code == 2
-    for text in ("BertForTokenClassification", "no column 'text'", "no metric `f2`"):
+    for text in ("BertForTokenClassification", "no column 'text'", "the model has no tokenizer"):
         assert text in said.err
 
 
