@@ -65,6 +65,7 @@ SUITES = {  # the longest first, so that two at a time end together
     "compiled": Suite("compiled"),
     "remotes": Suite("remotes"),
     "cpp": Suite("cpp"),
+    "kinds": Suite("kinds"),
     "fidelity": Suite("fidelity"),
     "schedulers": Suite("schedulers"),
     "media": Suite("media", times=True),

@@ -20,12 +20,13 @@ def _decoder(out: Path, kind: str) -> None:
     tokenizer = models._byte_bpe()
     tokenizer.post_processor = None
     size = tokenizer.get_vocab_size()
+    ids = {"bos_token_id": 0, "eos_token_id": 2}
     if kind == "gpt2":
-        config = transformers.GPT2Config(vocab_size=size, n_embd=SIZE, n_layer=2, n_head=4, n_positions=128)
+        config = transformers.GPT2Config(vocab_size=size, n_embd=SIZE, n_layer=2, n_head=4, n_positions=128, **ids)
     else:
         config = transformers.Qwen3Config(
             vocab_size=size, hidden_size=SIZE, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-            head_dim=8, intermediate_size=64, max_position_embeddings=256,
+            head_dim=8, intermediate_size=64, max_position_embeddings=256, **ids,
         )  # fmt: skip
     _save(out, transformers.AutoModel.from_config(config), tokenizer, pad_token="<pad>", eos_token="</s>",
           padding_side="left" if kind == "qwen3" else "right")  # fmt: skip

@@ -66,4 +66,6 @@ def _task(name: str, options: list[str]) -> Task:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or name
         known = ", ".join(field.alias or key for key, field in kind.model_fields.items())
-        raise RecipeError(f"--set {where}: {first['msg']}; {name} has: {known}") from error
+        raise RecipeError(
+            f"--set {where}: {first['msg'].removeprefix('Value error, ')}; {name} has: {known}"
+        ) from error

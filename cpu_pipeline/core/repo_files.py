@@ -24,6 +24,9 @@ NO_ROWS = frozenset(
 )
 """JSON files of a data set's repository that hold no rows."""
 
+ORDER = ".order"
+"""Beside fetched files of rows: their names in the order in which they are read, where that is not the usual one."""
+
 INFOS = "dataset_infos.json"
 """Where older data sets describe their columns; newer ones do so in the header of README.md."""
 

@@ -131,7 +131,7 @@ class Planner:
             return tasks.get(use.use)(**use.options)
         except ValidationError as error:
             for detail in error.errors():
-                self.problems.in_recipe(("task", "with", *detail["loc"]), detail["msg"])
+                self.problems.in_recipe(("task", "with", *detail["loc"]), detail["msg"].removeprefix("Value error, "))
             return None
 
     def _check_task(self, task: Task | None, made: Mapping[str, Stage]) -> None:

@@ -15,11 +15,12 @@ from typing import Any, NoReturn
 
 from cpu_pipeline import sources
 from cpu_pipeline.core.artifact import Artifact
-from cpu_pipeline.core.errors import PipelineError
+from cpu_pipeline.core.errors import PipelineError, RecipeError
 from cpu_pipeline.core.jsonl import ROWS, read_jsonl
 from cpu_pipeline.core.repo_files import copy_file
 from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.stages._base import Job
+from cpu_pipeline.tasks._base import Task
 
 MOST_ROWS = 64 << 20
 """Bytes of a role's files above which the build alone reads them."""
@@ -140,17 +141,27 @@ class _Precheck:
         task = self.plan.context.task
         if task is None:
             return
-        fitting: dict[str, Artifact] = {}
-        for role in ("model", "teacher"):
-            if (model := self.known.get(role)) is not None and (model.path / "config.json").is_file():
-                with self._finding(self.plan.nodes[role]):
-                    task.check_model(model.path)
-                    fitting[role] = model
-        model = fitting.get("model")
+        fits = {role: self._check_model(task, role) for role in ("model", "teacher")}
+        if not fits["model"]:
+            return
+        model = self.known["model"].path
         for name, rows in self.known.items():
-            if name.startswith("data.") and rows.format == "rows" and (rows.path / ROWS).is_file() and model:
+            if name.startswith("data.") and rows.format == "rows" and (rows.path / ROWS).is_file():
                 with self._finding(self.plan.nodes[name]):
-                    task.check_rows(read_jsonl(rows.path / ROWS), model.path)
+                    task.check_rows(read_jsonl(rows.path / ROWS), model)
+        for node in self.plan.nodes.values():
+            for says in node.stage.misfits(task, model):
+                self._find(node, RecipeError(says))
+
+    def _check_model(self, task: Task, role: str) -> bool:
+        """Compare the task with a model; say whether one is known, and fits."""
+        model = self.known.get(role)
+        if model is None or not (model.path / "config.json").is_file():
+            return False
+        before = len(self.findings)
+        with self._finding(self.plan.nodes[role]):
+            task.check_model(model.path)
+        return len(self.findings) == before
 
     def _job(self, node: Node) -> Job:
         rows = {role: self.known[source].path / ROWS for role, source in node.data.items() if source in self.known}

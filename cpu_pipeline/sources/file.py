@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import ClassVar
 
-from cpu_pipeline.core.artifact import digest_listing, digest_resting
+from cpu_pipeline.core.artifact import canonical, digest_listing, digest_resting
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.repo_files import DATA, Want, check_name, data_kind
+from cpu_pipeline.core.repo_files import DATA, ORDER, Want, check_name, data_kind
 from cpu_pipeline.sources._base import Source
 from cpu_pipeline.sources.folder import copy_unchanged, list_folder
 
@@ -30,9 +30,13 @@ class File(Source):
     """Say that the paths are meant to lead out of the recipe's directory; the user confirms it with `--allow-path`."""
 
     def identity(self, want: Want) -> object:
-        """Return the digest of the files' names and contents: what `digest_tree` returns for a fetched copy."""
+        """Return the digest of the files' names and contents, and their order where it is not that of their names.
+
+        Without an order, the digest is what `digest_tree` returns for a fetched copy.
+        """
         files = self._files()
-        return {"file": digest_listing({n: (p.stat().st_size, digest_resting(p)) for n, p in files.items()})}
+        identity = {"file": digest_listing({n: (p.stat().st_size, digest_resting(p)) for n, p in files.items()})}
+        return {**identity, "order": self._order()} if self._order() else identity
 
     def fetch(self, want: Want, out: Path, allow: Set[str]) -> None:
         """Copy the files.
@@ -42,6 +46,13 @@ class File(Source):
         """
         files = self._files()
         copy_unchanged(files, out, ", ".join(map(str, files.values())))
+        if order := self._order():
+            (out / ORDER).write_text(canonical(order) + "\n", encoding="utf-8")
+
+    def _order(self) -> list[str]:
+        """List the files' names in the recipe's order; nothing where they are in order anyway."""
+        names = [] if isinstance(self.file, Path) else list(dict.fromkeys(path.name for path in self.file))
+        return names if names != sorted(names) else []
 
     def local_files(self, want: Want, allow: Set[str]) -> Mapping[str, Path]:
         """List the files."""

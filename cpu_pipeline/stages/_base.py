@@ -214,8 +214,13 @@ class Stage(BaseModel, ABC):
         """Name the formats whose backends `run` loads, given each input's format."""
         return frozenset()
 
-    def misfits(self, task: Task) -> list[str]:
-        """Say what does not fit the recipe's task, each as `option: what is wrong`; then nothing is built."""
+    def misfits(self, task: Task, model: Path | None = None) -> list[str]:
+        """Say what does not fit the recipe's task, each as `option: what is wrong`; then nothing is built.
+
+        Args:
+            task: the task.
+            model: a directory with the config.json of the recipe's model, where it is known already.
+        """
         return []
 
     def identity(self, source: FindSource) -> object:

@@ -67,12 +67,16 @@ class LabelTask(Task, ABC):
         return self.labels[label]
 
     def check_model(self, model: Path) -> None:
+        """Check the model's head, that it has labels to choose from, and the one that `positive` names."""
+        super().check_model(model)
+        self.check_names(model)
+
+    def check_names(self, model: Path) -> None:
         """Check that the model has labels to choose from, and the one that `positive` names.
 
         Raises:
-            RecipeError: it has one output, names that are wrong, no such label, or the head of another task.
+            RecipeError: it has one output, names that are wrong, or no such label.
         """
-        super().check_model(model)
         names = Names.read(model, self.labels)
         if len(names.own) < 2:
             raise RecipeError(
@@ -89,7 +93,7 @@ class LabelTask(Task, ABC):
         Raises:
             RecipeError: one is not.
         """
-        self.check_model(model)
+        self.check_names(model)
         names = Names.read(model, self.labels)
         for row in rows:
             if "label" in row and names.resolve(row["label"]) is None:

@@ -60,21 +60,33 @@ def is_list(said: object) -> bool:
         return False
 
 
-def chosen(row: Row, names: Names, vector: bool | None) -> list[str]:
+def chosen(row: Row, names: Names, vector: bool | None, rows: Sequence[Row] = ()) -> list[str]:
     """List the names of a row's labels, in the order of the model's outputs.
+
+    Args:
+        row: the row.
+        names: the model's names.
+        vector: whether lists of numbers have 0 or 1 for each output; None where they tell it themselves.
+        rows: all rows, whose labels a message lists.
 
     Raises:
         RecipeError: a label is not one of the model's, or it is unclear whether a list is numbers or a vector.
     """
-    said = row["label"] if isinstance(row["label"], list) else [row["label"]]
+    said = _entries(row)
     if _is_vector(row["id"], said, len(names.own), vector):
         return [name for name, on in zip(names.own, said, strict=True) if on]
     found = set()
     for entry in said:
         if (name := names.name(entry)) is None:
-            raise names.refuse(row["id"], entry, said)
+            raise names.refuse(row["id"], entry, [other for each in rows or (row,) for other in _entries(each)])
         found.add(name)
     return [name for name in names.own if name in found]
+
+
+def _entries(row: Row) -> list[Any]:
+    """List what a row's label has; nothing where it has none."""
+    said = row.get("label", [])
+    return said if isinstance(said, list) else [said]
 
 
 def _is_vector(row: object, said: Sequence[Any], count: int, vector: bool | None) -> bool:
@@ -187,7 +199,7 @@ def _gold(row: Row, prediction: Prediction, names: Sequence[str], vector: bool |
         raise _tokens.unlabelled(row, "label")
     if "gold" in prediction:
         return list(prediction["gold"])
-    said = row["label"] if isinstance(row["label"], list) else [row["label"]]
+    said = _entries(row)
     if all(isinstance(entry, str) for entry in said):
         return [match(entry, names) or entry for entry in said]
     if not names:

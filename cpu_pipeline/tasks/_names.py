@@ -37,8 +37,16 @@ class Names:
         Raises:
             RecipeError: the names are not one for each output, or `labels` does not fit them.
         """
-        own = _tokens.labels(model)
-        named = own != _tokens.default_labels(len(own))
+        return cls.of(_tokens.labels(model), labels)
+
+    @classmethod
+    def of(cls, own: Sequence[str], labels: Labels) -> Names:
+        """Give outputs of these names those of the task's option `labels`, where they have numbers alone.
+
+        Raises:
+            RecipeError: `labels` are more or fewer.
+        """
+        named = list(own) != _tokens.default_labels(len(own))
         if isinstance(labels, dict):
             return cls(tuple(own), named, labels)
         if labels is None or named:

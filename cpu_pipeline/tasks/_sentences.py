@@ -94,7 +94,9 @@ def read(model: Path, *, whole: bool = True) -> Sentences:
     prompts = _prompts(main)
     name = main.get("default_prompt_name")
     if name and name not in prompts:
-        raise RecipeError(f"{MAIN}: default_prompt_name is {name!r}, and the prompts are {', '.join(prompts)}; {HINT}")
+        raise RecipeError(
+            f"{MAIN}: default_prompt_name is {name!r}, and the prompts are {', '.join(prompts)}; correct it"
+        )
     similarity = main.get("similarity_fn_name") or "cosine"
     return Sentences(
         _transformer.read(model),

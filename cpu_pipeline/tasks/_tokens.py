@@ -44,7 +44,11 @@ def labels(model: Path) -> list[str]:
     Raises:
         RecipeError: id2label does not name the outputs 0, 1, 2, ..., or label2id says otherwise.
     """
-    config = read_config(model)
+    return label_names(read_config(model))
+
+
+def label_names(config: Mapping[str, Any]) -> list[str]:
+    """List what `labels` does, of the contents of config.json."""
     names, numbers = config.get("id2label"), config.get("label2id") or {}
     if not names:
         found = default_labels(config.get("num_labels") or 2)

@@ -68,7 +68,10 @@ def read(model: Path) -> Transformer:
     """
     name, config = _first(model)
     for problem in _problems(config):
-        raise RecipeError(f"{name}: {problem} is not supported; choose a model without it")
+        raise RecipeError(
+            f"{name}: {problem} is not supported; write it into config.json or tokenizer_config.json where it belongs "
+            f"there, or choose a model without it"
+        )
     call = {**_call(config, "text"), **_call(config, "common")}
     given = (call.get("max_length"), config["processor_kwargs"].get("model_max_length"), config.get("max_seq_length"))
     limit = next((value for value in given if value is not None), None)

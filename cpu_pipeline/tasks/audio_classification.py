@@ -34,7 +34,7 @@ class AudioClassification(LabelTask):
     max_seconds: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds to use of each recording, from its start."""
 
-    version = 1
+    version = 2
     packages = ("numpy", "soundfile")
     auto_class = "AutoModelForAudioClassification"
     columns: ClassVar = {"audio": True, "label": False}

@@ -37,7 +37,7 @@ CONFIG = "preprocessor_config.json"
 class ImageClassification(LabelTask):
     """Choose one label for an image."""
 
-    version = 1
+    version = 2
     packages = ("numpy", "pillow")
     auto_class = "AutoModelForImageClassification"
     columns: ClassVar = {"image": True, "label": False}

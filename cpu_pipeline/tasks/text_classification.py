@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.tasks import _multi, _regression, _tokens
-from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Task
+from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score
 from cpu_pipeline.tasks._labels import LabelTask, logits_of
 from cpu_pipeline.tasks._names import Names, duplicates
 
@@ -130,14 +130,13 @@ class TextClassification(LabelTask):
             )
         return self.label(raw)
 
-    def check_model(self, model: Path) -> None:
-        """Check that the model's head and its labels fit the options."""
-        Task.check_model(self, model)
+    def check_names(self, model: Path) -> None:
+        """Check that the number and the names of the model's outputs fit the options."""
         kind = self.kind_of(model)
         if kind == "regression":
             self._applied(model)
         elif kind == "single":
-            super().check_model(model)
+            super().check_names(model)
         else:
             names = Names.read(model, self.labels)
             if twice := duplicates(names.own):
@@ -146,13 +145,13 @@ class TextClassification(LabelTask):
 
     def check_rows(self, rows: Sequence[Row], model: Path) -> None:
         """Check that the rows' labels are the model's, and of its kind."""
-        self.check_model(model)
+        self.check_names(model)
         kind = self.kind_of(model)
         labelled = [row for row in rows if "label" in row]
         if kind == "multi":
             names = Names.read(model, self.labels)
             for row in labelled:
-                _multi.chosen(row, names, self.vector)
+                _multi.chosen(row, names, self.vector, labelled)
             return
         for row in labelled:
             _fits_kind(row, kind, model)

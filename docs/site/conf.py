@@ -31,9 +31,11 @@ REPOSITORY = os.environ.get("REPOSITORY_URL", "").rstrip("/")
 NAVIGATION = {
     "Tutorial": ["tutorial/first-recipe", "tutorial/your-own-data"],
     "How to": [
+        "how-to/bring-rows",
         "how-to/quantize", "how-to/compare-backends", "how-to/fix-a-failed-gate", "how-to/lock-and-reproduce",
         "how-to/refresh-on-a-schedule", "how-to/share-a-store", "how-to/run-in-ci", "how-to/use-offline",
-        "how-to/sentence-embeddings", "how-to/images-and-sound", "how-to/publish-to-the-hub", "how-to/run-from-cpp",
+        "how-to/labels-and-tags", "how-to/sentence-embeddings", "how-to/images-and-sound", "how-to/publish-to-the-hub",
+        "how-to/run-from-cpp",
         "cpp/README",
     ],
     "Concepts": ["concepts"],

@@ -31,9 +31,16 @@ def test_names_are_paths() -> None:
 
 
 def test_internal_stages_are_not_offered() -> None:
-    assert {"fetch", "predict", "load.model", "load.rows", "load.apart", "load.fidelity", "load.kept"} == set(
-        stages.names(internal=True)
-    ) - set(stages.names())
+    assert {
+        "fetch",
+        "predict",
+        "load.model",
+        "load.rows",
+        "load.apart",
+        "load.few",
+        "load.fidelity",
+        "load.kept",
+    } == set(stages.names(internal=True)) - set(stages.names())
 
 
 def test_sources_are_offered_for_what_they_have() -> None:

@@ -42,7 +42,7 @@ def edit_config(home: Path, **changes: Any) -> None:
 def home(tmp_path: Path) -> Path:
     write_model(tmp_path / "model")
     write_csv(tmp_path / "calibration.csv", [(f"a film {n}", "good") for n in range(12)])
-    write_csv(tmp_path / "validation.csv", [(f"a day {n}", "bad") for n in range(12)])
+    write_csv(tmp_path / "validation.csv", [(f"a day {n}", ("bad", "good")[n % 2]) for n in range(12)])
     return tmp_path
 
 
@@ -118,6 +118,20 @@ def few_positions(home: Path) -> Path:
     return recipe(home, task="{use: text-classification, with: {max_seq_length: 100}}")
 
 
+def one_label(home: Path) -> Path:
+    write_csv(home / "validation.csv", [(f"a day {n}", "bad") for n in range(12)])
+    return recipe(home)
+
+
+def gap(home: Path) -> Path:
+    edit_config(home, id2label={"0": "bad", "2": "good"}, label2id={})
+    return recipe(home)
+
+
+def other_kind(home: Path) -> Path:
+    return recipe(home, gate=", min_rows: 10, metric: mse")
+
+
 WRONG: dict[Callable[[Path], Path], tuple[int, str, str]] = {
     wrong_column: (2, ":5:3: ", "data.validation: validation.csv: no column 'text'; it has sentence, label"),
     wrong_label: (2, ":5:3: ", "label 'awful' is not one of the model's: bad, good"),
@@ -131,6 +145,9 @@ WRONG: dict[Callable[[Path], Path], tuple[int, str, str]] = {
     code_in_config: (7, ":1:1: ", "`auto_map` makes libraries run code"),
     other_head: (2, ":1:1: ", "BertForTokenClassification, and this task needs one `...ForSequenceClassification`"),
     few_positions: (2, ":1:1: ", "max_seq_length is 100, but the model has 64 positions; lower it"),
+    one_label: (2, ":8:6: ", "data.validation: all 12 rows have label bad: no metric tells a good model from one that"),
+    gap: (2, ":1:1: ", "id2label names the outputs 0, 2; 2 outputs are 0 to 1"),
+    other_kind: (2, ":8:6: ", "the task has no metric `mse`; it has: accuracy, f1, matthews"),
 }
 
 

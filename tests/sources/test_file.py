@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cpu_pipeline.core.artifact import digest_tree
+from cpu_pipeline.core.artifact import Artifact, digest_tree
 from cpu_pipeline.core.errors import RecipeError, Refused, StageFailed
+from cpu_pipeline.core.jsonl import read_jsonl
 from cpu_pipeline.sources import folder
 from cpu_pipeline.sources.file import File
+from cpu_pipeline.stages._base import Job
+from cpu_pipeline.stages.load.rows import LoadRows
+from cpu_pipeline.tasks.text_classification import TextClassification
 
 
 def write(path: Path, text: str = "{}\n") -> Path:
@@ -100,3 +104,23 @@ def test_every_path_of_a_source_is_known_to_be_one() -> None:
     assert File.path_fields() == ["file", "media"]
     assert Archive.path_fields() == ["file", "media", "index"]
     assert folder.Folder.path_fields() == ["folder"]
+
+
+def test_files_are_read_in_the_order_of_the_recipe(tmp_path: Path) -> None:
+    """The order is part of the identity where it is not that of the names, which is read without being written."""
+    first, second = write(tmp_path / "b.jsonl", '{"text": "b"}\n'), write(tmp_path / "a.jsonl", '{"text": "a"}\n')
+    usual, other = File(file=(second, first)), File(file=(first, second))
+    assert usual.identity("data") == {"file": digest_tree_of(usual, tmp_path / "usual")} != other.identity("data")
+    digest_tree_of(other, tmp_path / "other")
+    job = Job(load=None, timer=None, task=TextClassification())  # type: ignore[arg-type]
+    for name, texts in (("usual", ["a", "b"]), ("other", ["b", "a"])):
+        out = tmp_path / f"{name}-rows"
+        out.mkdir()
+        LoadRows().run({"files": Artifact("files", tmp_path / name, "", {})}, out, job)
+        assert [row["text"] for row in read_jsonl(out / "rows.jsonl")] == texts
+
+
+def digest_tree_of(source: File, out: Path) -> str:
+    out.mkdir()
+    source.fetch("data", out, set())
+    return digest_tree(out)

@@ -7,6 +7,9 @@ from cpu_pipeline.cli._reference._markdown import code, codes, document, first_l
 INTRO = """A recipe names its task in `task:`: `task: NAME`, or `task: {use: NAME, with: {OPTION: VALUE}}`. \
 `cpu-pipeline tasks NAME` prints the same options."""
 
+HOLDS = {"text": "text", "label": "a label: name or number", "number": "a number", "json": "a list or object (JSON)"}
+"""Kind of a column -> what its cells hold."""
+
 
 def page() -> str:
     """Return the page."""
@@ -36,12 +39,16 @@ def _section(name: str) -> list[str]:
         "version": str(task.version),
     }
     columns = [
-        (code(column), "yes" if needed else "no", "yes" if column in task.files else "no")
+        (code(column), _yes(needed), HOLDS[task.kinds.get(column, "text")], _yes(column in task.files))
         for column, needed in task.columns.items()
     ]
     return [
         f"## {name}", "", prose(first_line(task)), "",
         *table(("property", "value"), facts.items()),
-        *table(("column of a row", "required", "names a file"), columns),
+        *table(("column of a row", "required", "holds", "names a file"), columns),
         *options_table(json_schema.model_schema(task)),
     ]  # fmt: skip
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"

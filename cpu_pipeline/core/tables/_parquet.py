@@ -17,7 +17,7 @@ from cpu_pipeline.core.text import one_line
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BATCH = 1024
+BATCH = 128
 """Rows that are held at once."""
 
 

@@ -23,7 +23,7 @@ NAMES: Mapping[str, Mapping[str, Sequence[str]]] = {
             "sentence1", "premise", "question1", "question",
         ),
         "text_pair": ("text_pair", "sentence2", "hypothesis", "question2"),
-        "label": ("label", "labels", "target", "class", "category", "sentiment", "intent"),
+        "label": ("label", "labels", "target", "class", "category", "sentiment", "intent", "score", "rating", "stars"),
     },
     "token-classification": {"tokens": ("tokens", "words"), "tags": ("tags", "ner_tags", "pos_tags", "labels")},
     "image-classification": {

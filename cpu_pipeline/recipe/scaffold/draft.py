@@ -48,6 +48,8 @@ class Draft:
     """Format of the model: hf, onnx or openvino."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the task."""
+    metric: str = ""
+    """What gates judge unless told otherwise."""
     data: dict[str, Entry] = field(default_factory=dict)
     """Role -> its rows."""
     changes: dict[str, Entry] = field(default_factory=dict)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +81,23 @@ def _local_draft(request: Request) -> Draft:
     task = _task(request, model.config, "modules.json" in model.names, _card(model), found)
     draft = Draft(model.name, task, entry, model.format, outside=outside)
     draft.options = _limits(task, model.path)
+    draft.metric = _usual_metric(task, model.config)
     if model.pickled:
         draft.allow = ["pickle"]
         draft.notes.append("its only weights are pickled, and a pickle can run code: `allow` in the recipe says so")
     _add_data(draft, request, model.config, rows)
     return draft
+
+
+def _usual_metric(task: str, config: Mapping[str, Any]) -> str:
+    """Name the metric that gates judge with a head like this; one that does not fit is for `check` to refuse."""
+    kind = tasks.get(task)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        try:
+            return kind().metrics_of(Path(folder))[0]
+        except RecipeError:
+            return kind.metrics[0]
 
 
 def _card(model: local.ModelFolder) -> Mapping[str, Any]:
@@ -98,6 +112,7 @@ def _hub_draft(request: Request) -> Draft:
     rows = _local_rows(request)
     task = _task(request, config, hub.has_modules(repo, revision), card, rows[0] if rows else None)
     draft = Draft(repo, task, Entry({"hub": repo, "revision": revision}, hub.ABOUT))
+    draft.metric = _usual_metric(task, config)
     if rows:
         _add_data(draft, request, config, rows)
     else:
@@ -286,13 +301,12 @@ def _allow_few_rows(draft: Draft, steps: _Steps) -> None:
 
 
 def _head_lines(draft: Draft, steps: _Steps) -> list[tuple[str, str]]:
-    metric = tasks.get(draft.task).metrics[0]
     task: Any = {"use": draft.task, "with": draft.options} if draft.options else draft.task
     how = f"through {steps.pipeline}" if steps.pipeline else "as int8"
     lines = [
         (f"about: {plain(f'{draft.name} for {draft.task} {how}.')}", "for people"),
         (f"model: {flow(draft.model.value)}", draft.model.about),
-        (f"task: {flow(task)}", f"gates judge {metric}; options: cpu-pipeline tasks {draft.task}"),
+        (f"task: {flow(task)}", f"gates judge {draft.metric}; options: cpu-pipeline tasks {draft.task}"),
     ]
     if draft.allow:
         lines.append((f"# allow: {flow(draft.allow)}", "remove the first # if you trust its pickled weights"))

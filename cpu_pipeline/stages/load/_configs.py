@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.core.errors import Refused, StageFailed
+from cpu_pipeline.core.errors import RecipeError, Refused, StageFailed
 
 LARGEST = 256 << 20
 """Bytes of the largest JSON file that is read; vocabularies of real models stay below 40 MiB."""
@@ -22,6 +22,9 @@ KERNELS = frozenset(
 
 INTERNAL = frozenset({"_attn_implementation_internal", "_experts_implementation_internal"})
 """Keys that never belong in a file: through them a configuration loaded code unasked (CVE-2026-4372)."""
+
+ADAPTER = "adapter_config.json"
+"""What makes transformers apply an adapter, where peft is installed."""
 
 PATHS = ("_name_or_path", "name_or_path")
 """Keys that tell where a copy came from; without them equal models have equal digests."""
@@ -68,6 +71,19 @@ def screen(folder: Path, allow: Collection[str]) -> None:
         gone = [key for key in config if key in PATHS or (key == "auto_map" and not config[key])]
         if dangers or gone:
             write_json(path, {key: value for key, value in _without(config).items() if key not in gone})
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a model with an adapter beside it: whether it is applied depends on the packages that are installed.
+
+    Raises:
+        RecipeError: it has one; says what to do.
+    """
+    if (folder / ADAPTER).is_file():
+        raise RecipeError(
+            f"{ADAPTER}: the model comes with an adapter that is not merged into its weights; merge it with peft "
+            f"(`merge_and_unload`) and save the model again, or take the file out to build the model without it"
+        )
 
 
 def _dangers(value: Any) -> Iterator[str]:

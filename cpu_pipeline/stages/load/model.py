@@ -68,6 +68,7 @@ class LoadModel(Stage):
         if not (out / "config.json").is_file():
             raise RecipeError("the model has no config.json; name a folder or repository that holds a model")
         _configs.screen(out, job.allow)
+        _configs.refuse_adapter(out)
         weights = self._weights(out, job)
         config = _configs.read_json(out / "config.json")
         if (out / PROCESSOR).is_file() and not (out / FAST).is_file():
@@ -80,6 +81,7 @@ class LoadModel(Stage):
         if not (out / "config.json").is_file():
             return
         yield from _errors(lambda: _configs.screen(out, job.allow))
+        yield from _errors(lambda: _configs.refuse_adapter(out))
         if inputs["files"].format == "part":
             return
         if self.format == "hf" and not list(out.glob("pytorch_model*")):

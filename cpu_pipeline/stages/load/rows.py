@@ -15,7 +15,7 @@ from cpu_pipeline.core import cells
 from cpu_pipeline.core.artifact import canonical, digest_file, digest_json
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
 from cpu_pipeline.core.jsonl import ROWS, write_jsonl
-from cpu_pipeline.core.repo_files import INFOS, data_kind
+from cpu_pipeline.core.repo_files import INFOS, ORDER, data_kind
 from cpu_pipeline.core.tables import Table, open_table
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _cards, _media, _splits
@@ -96,6 +96,8 @@ class LoadRows(Stage):
         home = inputs["files"].path
         names = [p.relative_to(home).as_posix() for p in home.rglob("*") if data_kind(p.name) and p.name != INFOS]
         chosen = _splits.choose(names, home / "README.md", self.config, self.split, self.where)
+        if (home / ORDER).is_file():
+            chosen.sort(key=json.loads((home / ORDER).read_text(encoding="utf-8")).index)
         tables = [open_table(home / name, name) for name in chosen]
         total = sum(table.count for table in tables)
         picked = self._pick(total, chosen)
@@ -158,8 +160,7 @@ class LoadRows(Stage):
                 taken = set(self.columns.values()) | {c for c in known if c not in self.columns}
                 free = [c for c in table.columns if c not in taken] or list(table.columns)
                 names = ", ".join(c if len(c) <= LONGEST_NAME else c[:LONGEST_NAME] + "…" for c in table.columns)
-                head = "; the first line must name the columns" if data_kind(table.name) in (".csv", ".tsv") else ""
-                head = head if known.keys().isdisjoint(table.columns) else ""
+                head = " in its first line" if data_kind(table.name) in (".csv", ".tsv") else ""
                 close = get_close_matches(name, free, 1, 0.5) or get_close_matches(column, free, 1, 0.5)
                 raise RecipeError(
                     f"{self.where}: {table.name}: no column {name!r}; it has {names}{head}; "

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from cpu_pipeline.core.artifact import canonical
 from cpu_pipeline.core.errors import GateFailed, PipelineError, RecipeError
 from cpu_pipeline.core.figures import Cell, Note, Quantity, Table, number
 from cpu_pipeline.core.jsonl import PREDICTIONS, SCORES, read_jsonl, write_jsonl
@@ -110,12 +111,12 @@ class ValidateAccuracy(Gate):
             raise ValueError("at_most: name the `metric` that it bounds, an error such as mse")
         return self
 
-    def misfits(self, task: Task) -> list[str]:
-        """Say whether the task has the metric, and whether the bounds fit the metric's direction."""
+    def misfits(self, task: Task, model: Path | None = None) -> list[str]:
+        """Say whether the task has the metric with this model, and whether the bounds fit the metric's direction."""
         if self.metric is None:
             return []
-        if not task.has_metric(self.metric):
-            known = task.metrics_of()
+        known = task.metrics_of(model)
+        if not (task.has_metric(self.metric) if model is None else self.metric in known):
             near = did_you_mean(self.metric, known)
             return [f"metric: the task has no metric `{self.metric}`{near}; it has: {', '.join(known)}"]
         return self._misplaced(self.metric, self.metric in task.lower_is_better)
@@ -127,9 +128,8 @@ class ValidateAccuracy(Gate):
         return [] if self.at_most is None else [f"at_most: of {name} more is better; use `at_least`"]
 
     def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
-        """Tell a metric that the task does not have, too few rows, and rows without the right answer."""
+        """Tell too few rows, rows without the right answer, and rows that all have one."""
         task = task_of(job, "accuracy")
-        yield from map(RecipeError, self.misfits(task))
         if "validation" not in job.data:
             return
         rows = read_jsonl(job.data["validation"])
@@ -137,6 +137,8 @@ class ValidateAccuracy(Gate):
             yield GateFailed(f"{len(rows)} rows, at least {self.min_rows} asked")
         if task.gold is not None and (bare := next((row for row in rows if task.gold not in row), None)) is not None:
             yield unlabelled(bare, task.gold)
+        elif task.gold is not None and len(rows) > 1 and len({canonical(row[task.gold]) for row in rows}) == 1:
+            yield _constant_rows(len(rows), f"{task.gold} {rows[0][task.gold]}")
 
     def run(self, inputs: Inputs, out: Path, job: Job) -> AccuracyFacts:
         """Score both sides; keep each row's scores, and every metric with the interval of its difference.
@@ -156,10 +158,7 @@ class ValidateAccuracy(Gate):
             counts[side] = AnswerCounts.model_validate({**_counted(rows, predictions), **scores[side].counts})
         ours, theirs = scores["candidate"], scores["reference"]
         if same := ours.constant.get("rows"):
-            raise RecipeError(
-                f"data.validation: all {len(rows)} rows have {same}: no metric tells a good model from one that always "
-                "says so; take rows that differ, or name the column that has the right answers (`columns:`)"
-            )
+            raise _constant_rows(len(rows), same)
         write_jsonl(out / SCORES, (_line(c, r) for c, r in zip(ours.rows, theirs.rows, strict=True)))
         return AccuracyFacts(
             rows=len(rows),
@@ -315,6 +314,13 @@ def _constant(facts: AccuracyFacts) -> Verdict:
         False,
         f"the reference gives {facts.constant} to all {facts.rows} rows: comparing with it shows nothing; "
         "look at the reference, the task's options and the rows, or compare with another reference",
+    )
+
+
+def _constant_rows(count: int, same: str) -> RecipeError:
+    return RecipeError(
+        f"data.validation: all {count} rows have {same}: no metric tells a good model from one that always answers so; "
+        "take rows that differ, or name the column that has the right answers (`columns:`)"
     )
 
 

@@ -256,3 +256,23 @@ def test_the_version_of_squad_comes_of_the_answers(home: Path, cli: Cli) -> None
     (home / "squad.jsonl").write_text((json.dumps(row) + "\n") * 3)
     assert cli("init", "model", "--data", "squad.jsonl").code == 0
     assert value(home / "model.yaml")["task"]["with"]["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "label", "metric"),
+    [
+        ({}, "{0}", "accuracy"),
+        ({"id2label": {"0": "LABEL_0"}, "label2id": {}, "problem_type": "regression"}, "{1}.5", "r2"),
+        ({"problem_type": "multi_label_classification"}, '"[""{0}""]"', "f1_micro"),
+    ],
+)
+def test_the_metric_is_that_of_the_model_s_head(home: Path, cli: Cli, config: Any, label: str, metric: str) -> None:
+    edit_config(home / "model", **config)
+    rows = [f"a day {n}," + label.format(("bad", "good")[n % 2], n) for n in range(120)]
+    (home / "rows.csv").write_text("\n".join(["text,score", *rows]) + "\n")
+    said = cli("init", "model", "--data", "rows.csv")
+    assert said.code == 0, said.err
+    assert f"gates judge {metric};" in (home / "model.yaml").read_text()
+    assert value(home / "model.yaml")["data"]["validation"]["columns"] == {"label": "score"}
+    said = cli("check", "model.yaml")
+    assert (said.code, said.out) == (0, "ok  model.yaml\n"), said.err

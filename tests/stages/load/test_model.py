@@ -234,6 +234,11 @@ def test_the_pickle_of_a_module_is_converted_where_allowed(bert: Path, tmp_path:
     assert [path.name for path in (tmp_path / "out" / "2_Dense").iterdir()] == ["model.safetensors"]
 
 
+def test_an_adapter_is_not_left_out_in_silence(bert: Path, tmp_path: Path) -> None:
+    (bert / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    fails(RecipeError, "adapter_config.json: the model comes with an adapter", bert, tmp_path / "out")
+
+
 @pytest.mark.parametrize("format", ["hf", "onnx"])
 def test_the_weights_of_a_module_are_screened(bert: Path, tmp_path: Path, format: str) -> None:
     if format == "onnx":

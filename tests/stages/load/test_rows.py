@@ -393,7 +393,7 @@ def test_a_csv_without_a_head_is_told_so(tmp_path: Path) -> None:
     home = tmp_path / "data"
     home.mkdir()
     (home / "a.csv").write_text("a film,1\nanother,0\n")
-    fails(RecipeError, "no column 'text'; it has a film, 1; the first line must name the columns; say which one", home)
+    fails(RecipeError, "no column 'text'; it has a film, 1 in its first line; say which one", home)
 
 
 def test_an_empty_file_beside_others_does_no_harm(tmp_path: Path) -> None:

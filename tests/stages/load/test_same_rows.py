@@ -17,6 +17,7 @@ from pyarrow import parquet
 
 from cpu_pipeline import tasks
 from cpu_pipeline.core.artifact import Artifact, digest_tree
+from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.load.rows import LoadRows
 from cpu_pipeline.tasks._base import Task
@@ -134,3 +135,27 @@ def test_a_row_means_the_same_beside_any_others(
             digest(single, kind, task, [row])
             alone += (single / f"{kind}-out" / "rows.jsonl").read_bytes()
         assert alone == together
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.sampled_from(["[", "[[1]]", '{"a": 1}', "-1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("name", [name for name in tasks.names() if name not in MEDIA])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_any_value_gives_rows_or_a_message(
+    name: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    task = tasks.get(name)()
+    columns = {column: ANYTHING for column in ("id", *task.columns)}
+    usual = data.draw(DRAWN[name])[0]
+    row = {**usual, **data.draw(st.fixed_dictionaries({}, optional=columns))}
+    kind = data.draw(st.sampled_from(["a.jsonl", "a.json", "a.csv"]))
+    try:
+        digest(tmp_path_factory.mktemp("any"), kind, task, [row])
+    except RecipeError as error:
+        assert "a." in str(error) and "\n" not in str(error) and len(str(error)) < 1000, str(error)

@@ -132,7 +132,7 @@ def _weights(kind: str, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 SEEN = {"equal": 0, "refused": 0}
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(FOLDERS)
 def _any_folder(said: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
@@ -152,7 +152,7 @@ def _any_folder(said: dict[str, Any]) -> None:
 
 def test_what_we_embed_is_what_sentence_transformers_embeds() -> None:
     _any_folder()
-    assert SEEN["equal"] > 50 and SEEN["refused"] > 50
+    assert min(SEEN.values()) > 25
 
 
 PLAIN: dict[str, dict[str, Any]] = {

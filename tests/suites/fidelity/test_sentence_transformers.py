@@ -19,8 +19,13 @@ import torch
 from sentence_models import KINDS, body
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
+from stages.conftest import job_for, task_named
 from suites.fidelity.embedding import TOLERANCE, ours
 
+from cpu_pipeline.backends import hf
+from cpu_pipeline.core.artifact import Artifact
+from cpu_pipeline.stages.load.model import LoadModel
+from cpu_pipeline.stages.prune.magnitude import PruneMagnitude
 from cpu_pipeline.tasks import _sentences
 from cpu_pipeline.tasks._activations import ACTIVATIONS
 from cpu_pipeline.tasks._transformer import ALIASES
@@ -190,8 +195,31 @@ def test_a_folder_without_modules(tmp_path: Path, kind: str) -> None:
     agree(tmp_path / "plain")
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "t5"])
+def test_an_empty_text_has_its_special_tokens(tmp_path: Path, kind: str) -> None:
+    agree(save(tmp_path, kind, [Pooling(SIZE, ("cls", "mean", "lasttoken"))]), ["", " ", "red"])
+
+
 def test_truncated_vectors(tmp_path: Path) -> None:
     agree(save(tmp_path, "bert", [Pooling(SIZE), Normalize()], truncate_dim=10))
+
+
+def test_what_is_built_of_a_folder_is_such_a_folder(tmp_path: Path) -> None:
+    """Its report shows how: SentenceTransformer opens a built checkpoint, with all that follows the transformer."""
+    parts = [Pooling(SIZE, ("mean", "cls")), Dense(2 * SIZE, 12), Normalize()]
+    folder = save(tmp_path / "st", "bert", parts, prompts=PROMPTS, default_prompt_name="query")
+    loaded, built = tmp_path / "loaded", tmp_path / "built"
+    for out in (loaded, built):
+        out.mkdir()
+    LoadModel().run({"files": Artifact("files", folder, "", {})}, loaded, job_for("sentence-similarity"))
+    PruneMagnitude(sparsity=0.5).run({"model": Artifact("hf", loaded, "", {})}, built, job_for("sentence-similarity"))
+    agree(loaded)
+    agree(built)
+    names: dict[str, Any] = {}
+    exec(hf.usage(str(built), task_named("sentence-similarity")), names)
+    np.testing.assert_allclose(names["embeddings"], theirs(built, ["A text", "A text to compare it with"]), atol=1e-6)
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(theirs(built, TEXTS[:1]), theirs(folder, TEXTS[:1]), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])

@@ -37,6 +37,8 @@ class Sentence:
     sentences: Sentences
     prompt: int
     """Tokens of its prompt that are left out."""
+    similarity: str
+    """How the folder has two embeddings compared."""
     vector: Vector | None
     """Its embedding by sentence-transformers; None where that is not installed, or cannot open the folder."""
 
@@ -48,6 +50,7 @@ def encode(task: Any, rows: Sequence[Row], original: Path, built: Path) -> list[
     tokenizer = _tokenizer(original, sentences)
     cut: Mapping[str, Any] = {} if length is None else {"truncation": True, "max_length": length}
     package, before = _package(original, task), task.before(sentences)
+    similarity = sentences.similarity if package is None else package.similarity_fn_name
     asked = []
     for number, row in enumerate(rows):
         for column in COLUMNS:
@@ -55,7 +58,7 @@ def encode(task: Any, rows: Sequence[Row], original: Path, built: Path) -> list[
             left_out = _left_out(tokenizer, before[column], cut) if sentences.leaves_out_prompt else 0
             vector = None if package is None else _embed(package, row[column], task.prompts.get(column) or task.prompt)
             inputs = {key: value[0] for key, value in encoded.items()}
-            asked.append(Asked(number, inputs, Sentence(sentences, left_out, vector)))
+            asked.append(Asked(number, inputs, Sentence(sentences, left_out, similarity, vector)))
     return asked
 
 
@@ -72,10 +75,12 @@ def judge(
         vectors.append(ours if one.extra.vector is None else one.extra.vector)
     if answer.get("nan"):
         return None
-    kind = task.similarity or asked[0].extra.sentences.similarity
-    expected = _sentences.compare(kind, *vectors)
-    if abs(answer[kind] - expected) > TOLERANCE * max(1.0, abs(expected)):
-        return f"the similarity ({kind}) is {answer[kind]:.4f}, and {expected:.4f} with sentence-transformers"
+    kind = task.similarity or asked[0].extra.similarity
+    expected, ours = _sentences.compare(kind, *vectors), answer.get(kind)
+    if ours is None:
+        return f"the answer has no {kind}, which sentence-transformers computes"
+    if abs(ours - expected) > TOLERANCE * max(1.0, abs(expected)):
+        return f"{kind} is {ours:.4f}, and {expected:.4f} with sentence-transformers"
     return None
 
 

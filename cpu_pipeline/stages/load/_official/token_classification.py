@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cpu_pipeline.stages.load._autotokenizer import load_for_words, load_official
 from cpu_pipeline.stages.load._official._base import TOLERANCE, Asked
 from cpu_pipeline.tasks import _tokens
+from cpu_pipeline.tasks._names import Names
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Arrays
@@ -35,10 +36,11 @@ def judge(
     words, logits = asked[0].extra, np.asarray(outputs[0]["logits"], np.float64)
     if words is None or answer.get("nan") or not np.isfinite(logits).all():
         return None
-    numbers = {str(name): number for number, name in config.id2label.items()}
+    names = Names.of(_tokens.label_names(config.to_dict()), getattr(task, "labels", None)).own
     for word in sorted({number for number in words if number is not None}):
         scores = logits[words.index(word)]
         best, tag = int(scores.argmax()), answer["tags"][word]
-        if tag not in numbers or scores[best] - scores[numbers[tag]] > TOLERANCE:
-            return f"the tag of word {word} is {tag!r}, and {config.id2label[best]!r} with transformers"
+        same = [scores[number] for number, name in enumerate(names) if name == tag]
+        if not same or scores[best] - max(same) > TOLERANCE:
+            return f"the tag of word {word} is {tag!r}, and {names[best]!r} with transformers"
     return None
