@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,8 +246,34 @@ def put_down(process: subprocess.Popen[str]) -> Iterator[None]:
                 stream.close()
 
 
+def _write_weights(path: Path) -> None:
+    """Write the weights of a BERT with a classifier as safetensors, without torch."""
+    size, layer = 8, "bert.encoder.layer.0"
+    square = (
+        f"{layer}.attention.self.query", f"{layer}.attention.self.key", f"{layer}.attention.self.value",
+        f"{layer}.attention.output.dense", f"{layer}.intermediate.dense", f"{layer}.output.dense", "bert.pooler.dense",
+    )  # fmt: skip
+    norms = ("bert.embeddings", f"{layer}.attention.output", f"{layer}.output")
+    shapes = {
+        "bert.embeddings.word_embeddings.weight": [len(WORDS), size],
+        "bert.embeddings.position_embeddings.weight": [512, size],
+        "bert.embeddings.token_type_embeddings.weight": [2, size],
+        **{f"{name}.weight": [size, size] for name in square}, **{f"{name}.bias": [size] for name in square},
+        **{f"{name}.LayerNorm.{part}": [size] for name in norms for part in ("weight", "bias")},
+        "classifier.weight": [2, size], "classifier.bias": [2],
+    }  # fmt: skip
+    header, data = {}, b""
+    for name, shape in shapes.items():
+        values = array("f", [(7 * i % 11 - 5) / 10 for i in range(math.prod(shape))]).tobytes()
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
+        data += values
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
 def write_model(folder: Path) -> None:
-    """Write a checkpoint by hand: one small tensor, a tokenizer of whole words."""
+    """Write a checkpoint by hand: a BERT of one small layer, a tokenizer of whole words."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "architectures": ["BertForSequenceClassification"], "model_type": "bert", "vocab_size": len(WORDS),
@@ -254,10 +282,7 @@ def write_model(folder: Path) -> None:
         "label2id": {"bad": 0, "good": 1},
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    data = bytes(range(256)) * 4
-    header = {"classifier.weight": {"dtype": "F32", "shape": [2, 128], "data_offsets": [0, len(data)]}}
-    text = json.dumps(header).encode()
-    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    _write_weights(folder / "model.safetensors")
     special = [
         {"id": n, "content": w, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
          "special": True}

@@ -131,15 +131,9 @@ class Task(BaseModel, ABC):
         Raises:
             RecipeError: the model has the head of another task, or takes fewer tokens than the task feeds it.
         """
-        from cpu_pipeline.tasks import _head
+        from cpu_pipeline.tasks import _head, _tokens
 
-        _head.check(self.auto_class, self._asked_length(), model)
-
-    def _asked_length(self) -> int | None:
-        """Return the tokens that the recipe asks for; None where the default holds, which the model's limits cut."""
-        option = type(self).model_fields.get("max_seq_length")
-        asked: int | None = getattr(self, "max_seq_length", None)
-        return None if option is None or asked == option.default else asked
+        _head.check(self.auto_class, _tokens.set_length(self), model)
 
     def check_rows(self, rows: Sequence[Row], model: Path) -> None:
         """Check that rows fit the model in a directory: their labels are its labels. `encode` calls it.

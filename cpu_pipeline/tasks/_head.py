@@ -40,7 +40,7 @@ def check(auto_class: str, max_seq_length: int | None, model: Path) -> None:
 
     Args:
         auto_class: transformers' class that loads the head; `AutoModel` fits every model.
-        max_seq_length: tokens that the task feeds at most; None where the model decides.
+        max_seq_length: tokens of a row that the recipe sets; None where it sets none, and the model decides.
         model: the directory.
 
     Raises:

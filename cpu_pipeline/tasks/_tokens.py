@@ -89,10 +89,17 @@ def longest(task: BaseModel, model: Path) -> int:
     What the recipe sets holds. The option's default is cut to what the tokenizer (`model_max_length`) and the model's
     positions allow.
     """
-    asked: int = task.max_seq_length  # type: ignore[attr-defined]  # the tasks that ask have it
-    if asked != type(task).model_fields["max_seq_length"].default:
+    if (asked := set_length(task)) is not None:
         return asked
-    return min(filter(None, (asked, settings(model).model_max_length, positions(model))))
+    usual: int = type(task).model_fields["max_seq_length"].default
+    return min(filter(None, (usual, settings(model).model_max_length, positions(model))))
+
+
+def set_length(task: BaseModel) -> int | None:
+    """Return the task's option `max_seq_length` where the recipe sets it; None where it is the option's default."""
+    field = type(task).model_fields.get("max_seq_length")
+    asked: int | None = getattr(task, "max_seq_length", None)
+    return None if field is None or asked == field.default else asked
 
 
 Cut = Literal["longest_first", "only_first", "only_second"]

@@ -36,7 +36,7 @@ class QuestionAnswering(Task):
     null_score_diff_threshold: float = Field(default=0.0, allow_inf_nan=False)
     """Version 2: how much higher than the best answer's score that of no answer must be to win."""
 
-    version = 1
+    version = 2
     packages = ("tokenizers", "numpy")
     auto_class = "AutoModelForQuestionAnswering"
     outputs = ("start_logits", "end_logits")

@@ -46,7 +46,8 @@ NAVIGATION = {
         "reproducible",
     ],
     "Explanation": [
-        "explanation/index", "explanation/recipes-and-graphs", "explanation/inputs", "explanation/caching",
+        "explanation/index", "explanation/recipes-and-graphs", "explanation/inputs", "explanation/reference",
+        "explanation/caching",
         "explanation/gates-and-statistics", "explanation/reproducibility", "explanation/releases-and-refresh",
         "explanation/schedulers", "explanation/provenance", "explanation/security", "explanation/environments",
         "explanation/aoti", "explanation/padding", "explanation/documentation", "decisions",

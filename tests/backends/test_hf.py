@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import models
 import numpy as np
@@ -157,3 +158,31 @@ def test_an_architecture_without_sdpa_runs_its_own_attention(tmp_path: Path) -> 
     )
     transformers.MPNetForQuestionAnswering(config).save_pretrained(tmp_path)
     assert hf.checkpoint(tmp_path, TASK).config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "expected"),
+    [
+        ("GPT2", {"n_embd": 32, "n_layer": 1, "n_head": 4}, ("input_ids", "attention_mask")),
+        ("Bert", {}, ("input_ids", "attention_mask", "token_type_ids")),
+        ("Roberta", {"type_vocab_size": 1}, ("input_ids", "attention_mask")),
+        ("DistilBert", {"dim": 32, "n_heads": 4, "n_layers": 1, "hidden_dim": 32}, ("input_ids", "attention_mask")),
+    ],
+)
+def test_a_model_is_fed_what_it_takes_of_what_its_tokenizer_gives(
+    tmp_path: Path, family: str, config: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    wide = {"vocab_size": 9, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    settings = getattr(transformers, f"{family}Config")(**{**wide, "bos_token_id": 0, "eos_token_id": 0, **config})
+    model = getattr(transformers, f"{family}Model")(settings)
+    settings.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_input_names": ["input_ids", "attention_mask"]}')
+    assert hf.inputs_of(model, TASK.input_kinds(tmp_path)) == expected
+
+
+def test_a_batch_that_transformers_refuses_is_named(tmp_path: Path) -> None:
+    config = transformers.GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    session = hf.Eager(transformers.GPT2ForSequenceClassification(config).eval(), ("logits",))
+    ids = np.ones((2, 3), np.int64)
+    with pytest.raises(StageFailed, match=r"batch with input_ids 2x3, attention_mask 2x3.*no padding token"):
+        session({"input_ids": ids, "attention_mask": ids})

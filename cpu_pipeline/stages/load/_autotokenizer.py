@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.core.errors import BackendMissing, StageFailed
+from cpu_pipeline.core.repo_files import VOCABULARY
 from cpu_pipeline.core.text import one_line
 from cpu_pipeline.stages.load._configs import read_json
 from cpu_pipeline.tasks._settings import TYPES
@@ -29,6 +31,7 @@ def load_official(folder: Path, **options: Any) -> Any:
 
     Raises:
         StageFailed: transformers cannot.
+        BackendMissing: it needs a package for it that is not installed.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -42,6 +45,9 @@ def load_official(folder: Path, **options: Any) -> Any:
                 return kind.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, **options)
         except Exception as error:  # tokenizers raises nothing narrower
             reason = one_line(error)
+    pieces = sorted(path.name for path in folder.iterdir() if path.name.endswith(VOCABULARY))
+    if pieces and importlib.util.find_spec("sentencepiece") is None:
+        raise BackendMissing(f"{pieces[0]}: reading it needs the package `sentencepiece`; install it")
     what = "cannot be loaded" if (folder / FAST).is_file() else "no tokenizer.json can be made of it"
     raise StageFailed(
         f"{FAST if (folder / FAST).is_file() else 'the tokenizer'}: {what}: {reason}; save it again with transformers"

@@ -11,6 +11,7 @@ from cpu_pipeline.stages.load import _corpus
 from cpu_pipeline.stages.load._autotokenizer import FAST, takes_types
 from cpu_pipeline.stages.load._essence import PARTS, essence
 from cpu_pipeline.tasks import _tokens
+from cpu_pipeline.tasks._settings import TYPES
 
 LONGEST = 512
 """Tokens that texts are cut at, where the model takes as many."""
@@ -60,7 +61,7 @@ def check(folder: Path, official: Any, words: Any) -> int:
         if (found := difference(case, folder)) is not None:
             raise RecipeError(
                 f"the tokenizer does not encode as transformers' AutoTokenizer does: {case.about}: {found}"
-                f"{blame(folder, official)}; {ADVICE}"
+                f"{blame(folder, official, found)}; {ADVICE}"
             )
     return count
 
@@ -157,11 +158,11 @@ def _apart(name: str, ours: Sequence[Any], theirs: Sequence[Any]) -> str:
     )
 
 
-def blame(folder: Path, official: Any) -> str:
-    """Name the settings that differ, for the end of a sentence; nothing where none is known to."""
-    found = _tokens.settings(folder)
-    names = [name for name in ("truncation_side", "padding_side") if getattr(found, name) != getattr(official, name)]
-    if set(found.model_input_names) != set(official.model_input_names):
+def blame(folder: Path, official: Any, found: str) -> str:
+    """Name the settings that differ and may have made a difference, for the end of a sentence; "" where none may."""
+    said = _tokens.settings(folder)
+    names = [name for name in ("truncation_side", "padding_side") if getattr(said, name) != getattr(official, name)]
+    if TYPES in found and set(said.model_input_names) != set(official.model_input_names):
         names.append("model_input_names")
     if official.is_fast:
         from tokenizers import Tokenizer

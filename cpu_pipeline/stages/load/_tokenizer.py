@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
-from cpu_pipeline.core.repo_files import choose_tokenizer
+from cpu_pipeline.core.repo_files import choose_tokenizer, is_tokenizer
 from cpu_pipeline.stages.load import _encodings
 from cpu_pipeline.stages.load._autotokenizer import CONFIG, FAST, known, load_for_words, load_official, takes_types
 from cpu_pipeline.stages.load._configs import read_json, write_json
@@ -35,8 +35,10 @@ def complete(folder: Path, config: dict[str, Any]) -> dict[str, int]:
         What `check_fit` counts.
 
     Raises:
-        RecipeError: there are no vocabulary files, or they are of another model.
+        RecipeError: there are no vocabulary files, they are of another model, or the result encodes otherwise than
+            AutoTokenizer.
         StageFailed: transformers cannot load them, or cannot make a tokenizer.json of them.
+        BackendMissing: loading them needs a package that is not installed.
     """
     fast = (folder / FAST).is_file()
     vocabulary = _vocabulary_files(folder)
@@ -64,6 +66,11 @@ def _agree(file: Path, official: Any) -> None:
     from tokenizers import Tokenizer
 
     there = Tokenizer.from_file(str(file))
+    if getattr(official.model, "dropout", None):
+        raise RecipeError(
+            f"{file.name}: its BPE has dropout, so that it encodes one text differently each time; set `dropout` to "
+            "null in the file"
+        )
     if essence(there) == essence(official):
         return
     written = Tokenizer.from_str(official.to_str())
@@ -78,16 +85,17 @@ def _name_settings(folder: Path, official: Any) -> None:
     wanted = {key: getattr(official, key) for key in ("truncation_side", "padding_side")}
     wanted["split_special_tokens"] = bool(getattr(official, "split_special_tokens", False))
     change = {key: value for key, value in wanted.items() if getattr(found, key) != value}
-    if _types_matter(folder, official, found.model_input_names):
+    if TYPES not in official.model_input_names and takes_types(folder):
+        if TYPES in found.model_input_names:
+            change["model_input_names"] = list(official.model_input_names)
+        if "type_vocab_size" not in read_json(folder / "config.json"):
+            # What was built of such a model before it was fed without types must not be taken for its own.
+            change["return_token_type_ids"] = False
+    elif TYPES in official.model_input_names and TYPES not in found.model_input_names:
         change["model_input_names"] = list(official.model_input_names)
     if change:
         said = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
         write_json(folder / CONFIG, {**said, **change})
-
-
-def _types_matter(folder: Path, official: Any, found: Collection[str]) -> bool:
-    """Say whether the settings must name what the tokenizer gives, for they would seem to give something else."""
-    return (TYPES in found) != (TYPES in official.model_input_names) and takes_types(folder)
 
 
 def settle_padding(folder: Path, official: Any) -> None:
@@ -115,6 +123,26 @@ def settle_padding(folder: Path, official: Any) -> None:
             "on batches needs one; add pad_token_id to the model's config.json"
         )
     write_json(folder / "config.json", {**said, "pad_token_id": number})
+
+
+def compare(folder: Path) -> None:
+    """Compare the encoding of a model's folder as a build would read it with AutoTokenizer's, without touching it.
+
+    It imports transformers, which takes seconds.
+
+    Args:
+        folder: a local folder with config.json and a tokenizer.
+
+    Raises:
+        RecipeError: they differ; names the text, what differs, and the setting.
+        StageFailed: as `complete`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch)
+        for path in folder.iterdir():
+            if path.name == "config.json" or is_tokenizer(path.name):
+                shutil.copyfile(path, copy / path.name)
+        complete(copy, read_json(copy / "config.json"))
 
 
 def precheck(folder: Path) -> None:

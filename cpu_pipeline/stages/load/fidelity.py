@@ -149,7 +149,7 @@ def _compare_inputs(
             found = found or _apart(mine.inputs, other.inputs, built)
         if found is not None:
             tokenizer = load_official(original) if (built / FAST).is_file() else None
-            why = _encodings.blame(built, tokenizer) if tokenizer is not None else ""
+            why = _encodings.blame(built, tokenizer, found) if tokenizer is not None else ""
             raise RecipeError(
                 f"{sample.name(number)} is not read as transformers reads it: {found}{why}; {_encodings.ADVICE}"
             )

@@ -192,7 +192,7 @@ def test_padding_that_disturbs_is_named(tmp_path: Path, monkeypatch: pytest.Monk
          for tag in p["tags"]]}, "the tag of word 0 is '.*', and '.*' with transformers"),
         ("question-answering", QuestionAnswering, lambda p: {**p, "prediction_text": "elsewhere"},
          "the answer is 'elsewhere', and '.*' with transformers"),
-        ("sentence-similarity", None, lambda p: {**p, "cosine": p["cosine"] - 0.1}, "cosine is"),
+        ("sentence-similarity", None, lambda p: {**p, "cosine": p["cosine"] - 0.1}, r"cosine is"),
     ],
 )  # fmt: skip
 def test_wrong_post_processing_is_named(

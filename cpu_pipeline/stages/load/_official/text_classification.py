@@ -44,7 +44,9 @@ def judge(
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
     best, ours = int(shares.argmax()), int(answer["label"])
-    if shares[best] - shares[ours] > TOLERANCE:
+    named = str(config.id2label.get(ours))
+    misnamed = named != answer["name"] and named != f"LABEL_{ours}"  # the latter is transformers' name for none
+    if misnamed or shares[best] - shares[ours] > TOLERANCE:
         return f"the label is {answer['name']!r}, and {config.id2label[best]!r} with transformers"
     if abs(shares[ours] - float(answer["score"])) > TOLERANCE:
         return f"the share of {answer['name']!r} is {answer['score']:.4f}, and {shares[ours]:.4f} with transformers"
