@@ -31,7 +31,7 @@ def test_a_row_for_each_recipe() -> None:
         "| d | **refused** | `v1` | 0 | 0 |",
         "| e | **failed** | nothing | 0 | 0 |",
     ]
-    assert text.partition("###")[2].split() == ["e", "-", "**TryAgain**:", "later"], (
+    assert text.partition("###")[2].split() == ["e", "-", "**error**:", "later"], (
         "of the others there is nothing to say"
     )
 

@@ -148,8 +148,8 @@ def test_rows_are_checked() -> None:
 
 
 def test_options_are_checked_and_the_squad_version_is_not_the_code_version() -> None:
-    assert TWO.squad_version == 2
-    assert TWO.version == QuestionAnswering.version == 1
+    assert ONE.squad_version == 1
+    assert TWO.squad_version == ONE.version == TWO.version == QuestionAnswering.version == 2
     assert TWO.model_dump()["version"] == 2
     with pytest.raises(ValidationError, match="more than half"):
         QuestionAnswering(max_seq_length=64, doc_stride=33)

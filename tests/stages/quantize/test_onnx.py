@@ -114,7 +114,7 @@ def test_ranges_hold_what_was_seen(
     shutil.copy(source.path / "model.onnx", tmp_path)
     found = []
     for method, batches in (("minmax", feed), ("minmax", feed[:1]), ("percentile", feed)):
-        file = _ranges.observe(tmp_path / "model.onnx", batches, ["MatMul"], method, 90.0, tmp_path)
+        file = _ranges.observe(tmp_path / "model.onnx", batches, ["MatMul"], method, 90.0, tmp_path, lambda *_: None)
         (said,) = [v for name, v in json.loads(file.read_text())["data"].items() if name.endswith("/gelu_1")]
         found.append([float(np.ravel(v["data"] if isinstance(v, dict) else v)[0]) for v in edges(said)])
     (low, high), (first_low, first_high), (inner_low, inner_high) = found

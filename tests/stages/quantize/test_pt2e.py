@@ -67,7 +67,7 @@ def test_linear_layers_are_quantized_and_keep_their_answers(
     exported = _inductor.export_program("x", module, names, example)
     pass_before = torch._inductor.config.pre_grad_custom_pass
     with _torchao():
-        quantized = stage._quantize(exported, batches, reduced, 1)
+        quantized = stage._quantize(exported, batches, reduced, job(QA))
     assert torch._inductor.config.pre_grad_custom_pass is pass_before
     nodes = [node for node in quantized.graph.nodes if node.op == "call_function"]
     weights = [node for node in nodes if "dequantize_per_channel" in str(node.target)]
@@ -85,7 +85,7 @@ def test_dynamic_quantization_knows_the_weights(checkpoint: Built, job: Callable
     module, names, example = _inductor.prepare(hf.checkpoint(checkpoint("bert", QA).path, task), task.outputs)
     with _torchao():
         quantized = QuantizePt2e(activations="dynamic")._quantize(
-            _inductor.export_program("x", module, names, example), [], False, 1
+            _inductor.export_program("x", module, names, example), [], False, job(QA)
         )
     with torch.no_grad():
         for ours, theirs in zip(quantized(**example), module(**example), strict=True):

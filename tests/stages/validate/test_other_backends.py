@@ -11,7 +11,9 @@ from project import ProjectFixture
 def test_predicts_and_validates_a_format_that_an_entry_point_adds(tmp_path: Path) -> None:
     # Arrange: two models in a format that nothing of this package names, the second with a shifted logit.
     project = ProjectFixture(tmp_path / "project")
-    rows = [{"id": str(n), "text": "good day " * (n % 3 + 1) + "film" * (n % 2), "label": n % 2} for n in range(12)]
+    rows = [
+        {"id": str(n), "text": ("bad film " if n % 2 else "good day ") * (n % 3 + 1), "label": n % 2} for n in range(12)
+    ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (project.home / "rows.jsonl").write_text(lines, encoding="utf-8")
     sides = {"candidate": "second", "reference": "first"}
