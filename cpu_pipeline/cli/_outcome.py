@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cpu_pipeline.cli.output import columns, patient, plain
@@ -64,6 +65,18 @@ def show(plan: Plan, outcome: Outcome) -> None:
         table(outcome.built, outcome.path)
         for line in _lines(plan, outcome):
             print(plain(line))
+
+
+@contextmanager
+def shown_if_failed(*, as_json: bool) -> Iterator[None]:
+    """Print the table of a build whose gates failed, for people, before its error is told."""
+    try:
+        yield
+    except GateFailed as error:
+        if error.built is not None and not as_json:
+            with patient(sys.stdout):
+                table(error.built, None)
+        raise
 
 
 def table(built: BuildResult, path: Path | None) -> None:

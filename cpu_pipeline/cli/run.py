@@ -91,7 +91,7 @@ def run(
 
     def build(plan: Plan) -> int:
         early.raise_error(plan)
-        with Progress() as tell:
+        with _outcome.shown_if_failed(as_json=as_json), Progress() as tell:
             outcome = api.build(
                 plan,
                 opened,

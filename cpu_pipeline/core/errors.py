@@ -16,6 +16,8 @@ PipelineError
 
 from __future__ import annotations
 
+from typing import Any
+
 BUG = 70
 """Exit code of an error that this package does not raise on purpose."""
 
@@ -44,6 +46,8 @@ class GateFailed(PipelineError):
     exit_code = 3
     report: str | None = None
     """Path of the report on it, where one was written."""
+    built: Any = None
+    """The `BuildResult` with its verdicts, where everything was built."""
 
 
 class BackendMissing(PipelineError):

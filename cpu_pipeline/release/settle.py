@@ -81,7 +81,7 @@ class Release:
         self.run.note(report=str(folder.absolute()))
         stays = f"{_stays(self.out / built.plan.name)}{where}; report: {folder / REPORT}"
         error = GateFailed("\n".join([*failed, stays]))
-        error.report = str(folder / REPORT)
+        error.report, error.built = str(folder / REPORT), built
         raise error
 
 

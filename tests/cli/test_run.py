@@ -105,6 +105,7 @@ def test_a_failed_gate_ends_in_a_report(built: ProjectFixture) -> None:
         3, f"{before[0]} stays in service; report: {built.out / 'small' / 'failed'}"
     )
     assert said.err.splitlines()[-2] == "error: step `gate`: score 1.0, at least 2.0 asked"
+    assert [line.split()[0] for line in said.out.splitlines()] == ["output", "two"] and "FAILED" in said.out
     report = Path(said.err.rpartition("report: ")[2].strip())
     assert "step `gate`" not in said.out and report.is_file() and service(built) == before
     assert last_run(built)["report"] == str(report.parent)
