@@ -64,6 +64,9 @@ def check(
     recipe_only: Annotated[
         bool, typer.Option("--recipe-only", help="Check what the files say alone; read no model and no rows.")
     ] = False,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Compare tokenization with transformers' own, too; takes seconds.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Check recipes and pipelines, and the models and rows that they name: all that is known before a build.
@@ -79,7 +82,7 @@ def check(
     results: list[CheckedFile] = []
     for file in files:
         try:
-            found = check_file(file, allow_paths or (), recipe_only=recipe_only)
+            found = check_file(file, allow_paths or (), recipe_only=recipe_only, thorough=thorough)
         except PipelineError as error:
             worst = max(worst, error.exit_code)
             results.append({"file": str(file), "exit_code": error.exit_code, "says": str(error).splitlines(),

@@ -25,13 +25,16 @@ class CheckResult:
     """Models and rows that were not looked at, each with the reason."""
 
 
-def check(path: Path, allow_paths: Iterable[Path] = (), *, recipe_only: bool = False) -> CheckResult:
+def check(
+    path: Path, allow_paths: Iterable[Path] = (), *, recipe_only: bool = False, thorough: bool = False
+) -> CheckResult:
     """Check a file: its schema, its options, that its steps fit together, and the models and rows that it names.
 
     Args:
         path: the file of a recipe or of a pipeline.
         allow_paths: directories outside its own that a recipe may read.
         recipe_only: look at no model and no rows.
+        thorough: compare tokenization with transformers' own, too, which takes seconds.
 
     Raises:
         PipelineError: every problem, one a line, of the class that a build would meet first.
@@ -42,6 +45,6 @@ def check(path: Path, allow_paths: Iterable[Path] = (), *, recipe_only: bool = F
         planner.check_pipeline(reader.load_pipeline_file(path))
         return CheckResult()
     plan = planner.make_plan(reader.load_recipe(path, allow_paths, shows_outside=True))
-    found = Checked((), ()) if recipe_only else precheck(plan)
+    found = Checked((), ()) if recipe_only else precheck(plan, thorough=thorough)
     found.require()
     return CheckResult(plan.outside, found.unread)

@@ -65,15 +65,16 @@ class Checked:
             raise type(self.findings[0].error)("\n".join(lines))
 
 
-def precheck(plan: Plan, cached: Collection[str] = frozenset()) -> Checked:
+def precheck(plan: Plan, cached: Collection[str] = frozenset(), *, thorough: bool = False) -> Checked:
     """Look at everything that a plan names on this machine.
 
     Args:
         plan: the plan.
         cached: nodes that a build would not run: what they would refuse is not asked again.
+        thorough: compare tokenization with transformers' own, too, which takes seconds.
     """
     with tempfile.TemporaryDirectory(prefix="cpu-pipeline-check-") as scratch:
-        check = _Precheck(plan, frozenset(cached), Path(scratch))
+        check = _Precheck(plan, frozenset(cached), Path(scratch), thorough=thorough)
         check.look()
         return Checked(tuple(check.findings), tuple(check.unread))
 
@@ -81,8 +82,8 @@ def precheck(plan: Plan, cached: Collection[str] = frozenset()) -> Checked:
 class _Precheck:
     """The work of `precheck`."""
 
-    def __init__(self, plan: Plan, cached: frozenset[str], scratch: Path) -> None:
-        self.plan, self.cached, self.scratch = plan, cached, scratch
+    def __init__(self, plan: Plan, cached: frozenset[str], scratch: Path, *, thorough: bool) -> None:
+        self.plan, self.cached, self.scratch, self.thorough = plan, cached, scratch, thorough
         self.findings: list[Finding] = []
         self.unread: list[str] = []
         self.known: dict[str, Artifact] = {}
@@ -173,6 +174,7 @@ class _Precheck:
             threads=self.plan.context.threads,
             isa=self.plan.context.isa,
             allow=frozenset(self.plan.context.allow),
+            thorough=self.thorough,
         )
 
     def _artifact(self, format: str) -> Artifact:

@@ -138,6 +138,8 @@ class Job:
     isa: tuple[str, ...] = ()
     """Instruction sets to build for: the recipe's target, or this machine's (see `host.isa`)."""
     allow: Set[str] = frozenset()
+    thorough: bool = False
+    """Whether `precheck` may take seconds and import what `run` does."""
     progress: Progress = _nobody
     """Tells who waits how far the step is: what it does, how much is done, and of how much (0: not known)."""
 

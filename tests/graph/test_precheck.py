@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import models
 import pytest
 from conftest import Cli
 from project import write_model
@@ -14,6 +15,7 @@ from project import write_model
 from cpu_pipeline import api
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.graph import precheck as module
+from cpu_pipeline.stages.load import _tokenizer
 
 GATE = "{id: accuracy, use: validate.accuracy, from: {candidate: float, reference: model}, with: {max_drop: 0.01%s}}"
 RECIPE = """\
@@ -236,3 +238,19 @@ def test_the_cached_configuration_of_a_model_of_the_hub_is_read(
     path.write_text(path.read_text().replace("{folder: model}", f'{{hub: someone/model, revision: "{"0" * 40}"}}'))
     said = cli("check", path)
     assert said.code == 2 and "BertForQuestionAnswering" in said.err
+
+
+def test_thorough_compares_tokenization_with_that_of_transformers(
+    home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.make("bert", home / "model", "text-classification")
+    edit_config(home, id2label={"0": "bad", "1": "good"}, label2id={"bad": 0, "good": 1})
+    assert cli("check", "--thorough", recipe(home)).code == 0
+    # A build would make tokenizer.json agree; without that, the difference is told.
+    monkeypatch.setattr(_tokenizer, "_agree", lambda *_: None)
+    (home / "model" / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": False})
+    )
+    said = cli("check", "--thorough", recipe(home))
+    assert said.code == 2 and "tokenizer" in said.err
+    assert cli("check", recipe(home)).code == 0

@@ -87,7 +87,7 @@ class LoadModel(Stage):
         if self.format == "hf" and not list(out.glob("pytorch_model*")):
             yield from _errors(lambda: _screen_weights(out))
         if not (out / PROCESSOR).is_file() or (out / FAST).is_file():
-            yield from _errors(lambda: _tokenizer.precheck(out))
+            yield from _errors(lambda: (_tokenizer.compare if job.thorough else _tokenizer.precheck)(out))
 
     def _weights(self, out: Path, job: Job) -> dict[str, Any]:
         pickled = [p for p in (q.relative_to(out) for q in out.rglob("*")) if PICKLE.fullmatch(p.as_posix())]
