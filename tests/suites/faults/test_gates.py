@@ -12,7 +12,7 @@ ROWS = [{"text": f"a {word} film", "label": label} for word, label in (("good", 
 
 
 def write_onnx(folder: Path, value: float) -> None:
-    """Turn a checkpoint's folder into an ONNX model whose every logit is `value`."""
+    """Turn a checkpoint's folder into an ONNX model whose logit is `value` times what tells the second word's id."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -20,13 +20,15 @@ def write_onnx(folder: Path, value: float) -> None:
     ids = [helper.make_tensor_value_info(n, TensorProto.INT64, ["b", "s"]) for n in ("input_ids", "attention_mask")]
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["b", 2])
     row = numpy_helper.from_array(np.array([[value, 0.0]], dtype=np.float32), "row")
-    pick = numpy_helper.from_array(np.array([0], dtype=np.int64), "first")
+    pick = numpy_helper.from_array(np.array([2], dtype=np.int64), "second")  # after [CLS] and `a`
+    middle = numpy_helper.from_array(np.array([4.5], dtype=np.float32), "middle")  # between `good` and `bad`
     nodes = [
-        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
-        helper.make_node("Gather", ["mask", "first"], ["column"], axis=1),
-        helper.make_node("Mul", ["column", "row"], ["logits"]),
+        helper.make_node("Cast", ["input_ids"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", ["floats", "second"], ["column"], axis=1),
+        helper.make_node("Sub", ["column", "middle"], ["side"]),
+        helper.make_node("Mul", ["side", "row"], ["logits"]),
     ]
-    graph = helper.make_graph(nodes, "constant", ids, [logits], [row, pick])
+    graph = helper.make_graph(nodes, "constant", ids, [logits], [row, pick, middle])
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "model.onnx"
     )
@@ -62,7 +64,7 @@ def test_metric_that_is_no_number(bench: ProjectFixture) -> None:
     assert said.json["error"] == "GateFailed"
     for path in (bench.store / "actions").rglob("*.json"):
         json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert not bench.out.exists()
+    assert [path.name for path in (bench.out / "small").iterdir()] == ["failed"]
 
 
 def test_artifact_for_another_cpu(bench: ProjectFixture) -> None:
