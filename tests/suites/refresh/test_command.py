@@ -80,7 +80,7 @@ def test_all_recipes_of_the_folder_are_refreshed(project: RefreshedProject) -> N
     assert "| a | **failed** | nothing | 0 | 0 |" in text
     assert "because it was never locked" in text
     assert f"| b | promoted | `{project.in_service('b')}` | 1 | 2 |" in text
-    assert "**StageFailed**" in text
+    assert "**error**" in text
     # Act, assert: usage errors
     for command in ("refresh", "run"):
         project.call(command, folder / "b.yaml", "b.yaml", "--store", project.store).expect(2, "has the same name")
