@@ -53,25 +53,31 @@ class Suite:
     """It needs the models and data of ../shared/hub."""
     environments: bool = False
     """It needs the environments of `cpu-pipeline env list`."""
+    nightly: bool = False
+    """It is run by `nightly` and by hand, and not for every change."""
 
 
 RECIPES = "tests/suites/loopback/test_recipes.py"
 SUITES = {  # the longest first, so that two at a time end together
-    "environments": Suite("environments", environments=True),
+    "environments": Suite("environments", environments=True, nightly=True),
     "loopback": Suite("loopback", options=(f"--ignore={RECIPES}",), hub=True),
-    "faults": Suite("faults", env={"KILL_EVERY_WRITE": "1"}),
-    "refresh": Suite("refresh"),
-    "reproducible": Suite("reproducible", environments=True),
+    "faults": Suite("faults", env={"KILL_EVERY_WRITE": "1"}, nightly=True),
+    "refresh": Suite("refresh", nightly=True),
+    "reproducible": Suite("reproducible", environments=True, nightly=True),
     "compiled": Suite("compiled"),
-    "remotes": Suite("remotes"),
+    "remotes": Suite("remotes", nightly=True),
     "cpp": Suite("cpp"),
     "kinds": Suite("kinds"),
     "fidelity": Suite("fidelity"),
-    "schedulers": Suite("schedulers"),
-    "media": Suite("media", times=True),
+    "schedulers": Suite("schedulers", nightly=True),
+    "media": Suite("media", times=True, nightly=True),
     "docs": Suite("docs", times=True),
-    "recipes": Suite("loopback/test_recipes.py", times=True, hub=True, environments=True),
+    "recipes": Suite("loopback/test_recipes.py", times=True, hub=True, environments=True, nightly=True),
 }
+
+
+def _tag(suite: Suite) -> str:
+    return "nightly" if suite.nightly else "alone" if suite.times else "beside"
 
 
 def _installed() -> bool:
@@ -133,13 +139,12 @@ def wheel(session: nox.Session) -> None:
 
 
 @nox.session(allow_parallel=True)
-@nox.parametrize(
-    "suite", [nox.param(name, id=name, tags=["alone" if SUITES[name].times else "beside"]) for name in SUITES]
-)
+@nox.parametrize("suite", [nox.param(name, id=name, tags=[_tag(suite)]) for name, suite in SUITES.items()])
 def suites(session: nox.Session, suite: str) -> None:
     """Run one of tests/suites, for example `nox -s "suites(cpp)"`.
 
-    Suites tagged `beside` can run at the same time (`nox -j 2 -t beside`); those tagged `alone` measure latency.
+    Suites tagged `beside` can run at the same time (`nox -j 2 -t beside`); those tagged `alone` measure latency. These
+    are run for every change; those tagged `nightly` by the session `nightly` and by hand (`nox -t nightly`).
     ALL_ROWS=1 compares the ways to run a model on all rows instead of some. WITHOUT_HUB=1 leaves out what needs
     ../shared/hub. CPU_PIPELINE_ENVIRONMENTS names the folder of the environments, which are made if they are missing.
     """
