@@ -215,11 +215,16 @@ def test_many_rows_are_left_to_the_build(home: Path, cli: Cli, monkeypatch: pyte
     assert said.code == 0 and "(not read: data.calibration has more than 0 MiB; data.validation has" in said.out
 
 
-def test_a_model_of_the_hub_is_not_fetched(home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HOME", str(home / "none"))
+def hub_recipe(home: Path) -> Path:
+    """Write a recipe whose model is on the Hub."""
     path = recipe(home)
     path.write_text(path.read_text().replace("{folder: model}", f'{{hub: someone/model, revision: "{"0" * 40}"}}'))
-    said = cli("check", path)
+    return path
+
+
+def test_a_model_of_the_hub_is_not_fetched(home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(home / "none"))
+    said = cli("check", hub_recipe(home))
     assert said.code == 0 and "(not read: model is not on this machine)" in said.out
 
 
@@ -234,9 +239,7 @@ def test_the_cached_configuration_of_a_model_of_the_hub_is_read(
     folder.mkdir(parents=True)
     edit_config(home, architectures=["BertForQuestionAnswering"])
     (home / "model" / "config.json").rename(folder / "config.json")
-    path = recipe(home)
-    path.write_text(path.read_text().replace("{folder: model}", f'{{hub: someone/model, revision: "{"0" * 40}"}}'))
-    said = cli("check", path)
+    said = cli("check", hub_recipe(home))
     assert said.code == 2 and "BertForQuestionAnswering" in said.err
 
 
