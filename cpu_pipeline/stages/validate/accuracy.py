@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -16,6 +15,7 @@ from cpu_pipeline.core.jsonl import PREDICTIONS, SCORES, read_jsonl, write_jsonl
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.runtime.intervals import paired_difference
 from cpu_pipeline.stages._base import Count, Facts, Figure, Inputs, Job, Verdict
+from cpu_pipeline.stages.validate import _losses
 from cpu_pipeline.stages.validate._gate import SIDES, Gate, Side, task_of
 from cpu_pipeline.tasks._base import Score, Task
 from cpu_pipeline.tasks._tokens import unlabelled
@@ -253,7 +253,7 @@ class ValidateAccuracy(Gate):
         if task is None:
             return (), 0
         lines = read_jsonl(report / SCORES)
-        lost = {str(line["id"]): _loss(line["candidate"], line["reference"], task) for line in lines}
+        lost = {str(line["id"]): _losses.loss(line["candidate"], line["reference"], task) for line in lines}
         worst = sorted((name for name, loss in lost.items() if loss > 0), key=lambda name: (-lost[name], name))
         return worst, len(lines)
 
@@ -302,36 +302,6 @@ def _constant_rows(count: int, same: str) -> RecipeError:
         f"data.validation: all {count} rows have {same}: no metric tells a good model from one that always answers so; "
         "take rows that differ, or name the column that has the right answers (`columns:`)"
     )
-
-
-def _loss(candidate: Mapping[str, Any], reference: Mapping[str, Any], task: Task) -> float:
-    """Say by how much one row is worse: in the first metric that differs, of this row alone."""
-    if candidate == reference:
-        return 0.0
-    known = False
-    for metric in task.metrics_of():
-        ours, theirs = (_of_one_row(task, side, metric) for side in (candidate, reference))
-        if ours is None or theirs is None:
-            continue
-        known = True
-        if ours != theirs:
-            return ours - theirs if metric in task.lower_is_better else theirs - ours
-    return 0.0 if known else _moved(candidate, reference)
-
-
-def _of_one_row(task: Task, scores: Mapping[str, Any], metric: str) -> float | None:
-    """Compute a metric of one row; None where one row has none, as in a correlation."""
-    try:
-        value = task.aggregate([scores], metric)
-    except (KeyError, TypeError, ValueError, ArithmeticError):
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _moved(candidate: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
-    """Add up how far the numbers of two scores are apart."""
-    pairs = ((value, reference.get(key)) for key, value in candidate.items())
-    return sum(abs(a - b) for a, b in pairs if isinstance(a, int | float) and isinstance(b, int | float))
 
 
 def _undefined(name: str, ours: float | None, theirs: float | None) -> Verdict:
