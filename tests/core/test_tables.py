@@ -207,6 +207,55 @@ def test_is_refused_by_name_line_and_remedy(tmp_path: Path, name: str, content: 
     assert "\n" not in message and str(tmp_path) not in message and len(message) < 300
 
 
+def labelled(count: int) -> list[str]:
+    return [f"{i},film number {i},{('bad', 'good')[i % 2]}" for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(0, 1), (5, 6), (5, 9), (0, 419), (418, 419)], ids=lambda place: str(place)
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_quote_left_open_loses_no_row_in_silence(tmp_path: Path, first: int, last: int, end: str) -> None:
+    lines = labelled(420)
+    lines[first] = lines[first].replace(",film", ',"film')
+    lines[last] = lines[last].replace(f"number {last},", f'number {last}",')
+    path = write(tmp_path, "a.csv", end.join(["id,text,label", *lines, ""]).encode())
+    with pytest.raises(RecipeError, match=rf"^a\.csv:{first + 2}: a quote opens .* closes in line {last + 2},"):
+        open_table(path, path.name)
+
+
+def test_a_quote_around_a_whole_file_of_pairs_is_found(tmp_path: Path) -> None:
+    lines = [f"left {i}\tright {i}" for i in range(50)]
+    lines[0], lines[-1] = '"' + lines[0], lines[-1].replace("\tright", '"\tright')
+    content = "\n".join(["sentence1\tsentence2", *lines]).replace('left 49"\t', 'left 49\t') + '"\n'
+    path = write(tmp_path, "a.tsv", content.encode())
+    with pytest.raises(RecipeError, match=r"a\.tsv:2: 1 cells|a\.tsv:2: a quote opens"):
+        open_table(path, path.name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dear sir,\nthank you, bye",
+        "one,\ntwo, three,\nfour",
+        "roses are red, violets blue\nsugar is sweet, so are you, too\nand, so",
+        "a line\nanother",
+        "1,film,\n2,film,good\n3,film",
+        "\n,,\n",
+    ],
+)
+def test_a_text_of_several_lines_is_one_cell(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    for place in range(3):
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "text", "label"])
+            rows = [line.split(",") for line in labelled(30)]
+            rows[7][place] = text
+            writer.writerows(rows)
+        assert read(path)[7][("id", "text", "label")[place]] == text
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("a.csv", b"text,label\n"), ("a.jsonl", b""), ("a.json", b" \n"), ("a.json", b"[]"), ("a.json", b'{"data": []}')],
