@@ -105,8 +105,9 @@ class Recipe(Written):
     """Steps to put into artifacts/; the models that no other step builds on unless given."""
     target: Target = Target(isa=None, threads=None)
     """The machine the artifacts are for, where it is not this one."""
-    allow: list[Literal["pickle", "auto_map"]] = Field(default_factory=list)
-    """Risks taken on purpose: weights in pickle form (weights_only), a config.json that names code (ignored)."""
+    allow: list[Literal["pickle", "auto_map", "unused_weights"]] = Field(default_factory=list)
+    """Risks taken on purpose: weights in pickle form (weights_only), a config.json that names code (ignored),
+    weights that config.json has no place for (left out)."""
     refresh: Refresh | None = None
     """When and from where this recipe is refreshed; `run` does not look at it."""
     tune: dict[str, Any] | None = None

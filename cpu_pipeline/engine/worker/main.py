@@ -109,8 +109,13 @@ class Worker:
             _trace(error)
             if (full := _full(error, out)) is not None:
                 return Failed.of(full)
-            text = " ".join(str(error).split())[:600]
-            return Failed.of(StageFailed(f"{type(error).__name__}: {text}"))
+            return Failed.of(_unexpected(error))
+        except BaseException as error:
+            # A panic of Rust code (tokenizers, safetensors) is no Exception; one that ends the process stays.
+            if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+                raise
+            _trace(error)
+            return Failed.of(_unexpected(error))
 
     def _do(self, request: Request) -> Reply:
         match request:
@@ -156,7 +161,11 @@ class News:
             self._send(write_news(Advanced(what, done, total)))
 
 
-def _trace(error: Exception) -> None:
+def _unexpected(error: BaseException) -> StageFailed:
+    return StageFailed(f"{type(error).__name__}: {' '.join(str(error).split())[:600]}")
+
+
+def _trace(error: BaseException) -> None:
     """Print a traceback to the log, without this module's own frames: an error's message shows few lines of the log."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:

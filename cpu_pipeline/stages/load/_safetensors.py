@@ -30,16 +30,22 @@ BITS = {
 class Weights:
     """What the headers of a model's weights say."""
 
-    names: set[str] = field(default_factory=set)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Tensor -> its shape."""
     parameters: int = 0
     size: int = 0
     """Bytes of all tensors."""
     dtypes: Counter[str] = field(default_factory=Counter)
     """Type -> number of tensors."""
 
+    @property
+    def names(self) -> set[str]:
+        """Name the tensors."""
+        return set(self.shapes)
+
     def __iadd__(self, other: Weights) -> Weights:
         """Add the weights of another shard."""
-        self.names |= other.names
+        self.shapes |= other.shapes
         self.parameters += other.parameters
         self.size += other.size
         self.dtypes += other.dtypes
@@ -79,7 +85,7 @@ def _screen(path: Path) -> Weights:
     for name, entry in header.items():
         begin, end, count = _span(name, entry)
         spans.append((begin, end, name))
-        weights.names.add(name)
+        weights.shapes[name] = tuple(entry["shape"])
         weights.parameters += count
         weights.dtypes[entry["dtype"]] += 1
     weights.size = size - 8 - length

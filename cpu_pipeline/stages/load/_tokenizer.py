@@ -216,11 +216,21 @@ def check_fit(tokenizer: dict[str, Any], config: dict[str, Any], spare: Collecti
             f"tokenizer and model do not fit: the tokenizer's {largest!r} is number {ids[largest]}, the model has "
             f"{size} embeddings (vocab_size); name the tokenizer the model was trained with"
         )
+    check_special(config)
+    return {"tokens": len(set(ids.values())), "vocab_size": size}
+
+
+def check_special(config: dict[str, Any]) -> None:
+    """Check that the special tokens that config.json names have embeddings.
+
+    Raises:
+        RecipeError: one has not.
+    """
+    size = _vocabulary(config)
     for key in ("pad_token_id", "bos_token_id", "cls_token_id", "sep_token_id"):
         token = config.get(key)
-        if isinstance(token, int) and token >= size:
+        if size is not None and isinstance(token, int) and token >= size:
             raise RecipeError(f"config.json: {key} is {token}, but vocab_size is {size}; correct it in the model")
-    return {"tokens": len(set(ids.values())), "vocab_size": size}
 
 
 def _vocabulary(config: dict[str, Any]) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import PICKLE, Format, refuse_pickles
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
-from cpu_pipeline.stages.load import _configs, _exported, _files, _pickles, _safetensors, _tokenizer
+from cpu_pipeline.stages.load import _configs, _exported, _files, _pickles, _safetensors, _shapes, _tokenizer
 from cpu_pipeline.stages.load._autotokenizer import FAST
 
 PROCESSOR = "preprocessor_config.json"
@@ -47,7 +47,7 @@ class LoadModel(Stage):
     packages: ClassVar[tuple[str, ...]] = ("safetensors", "tokenizers", "torch", "transformers")
     internal: ClassVar[bool] = True
     facts_model: ClassVar = ModelFacts
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     format: Format = "hf"
     """What the model is: `hf`, `onnx` or `openvino`."""
@@ -69,8 +69,9 @@ class LoadModel(Stage):
             raise RecipeError("the model has no config.json; name a folder or repository that holds a model")
         _configs.screen(out, job.allow)
         _configs.refuse_adapter(out)
-        weights = self._weights(out, job)
         config = _configs.read_json(out / "config.json")
+        _tokenizer.check_special(config)
+        weights = self._weights(out, job)
         if (out / PROCESSOR).is_file() and not (out / FAST).is_file():
             return ModelFacts.model_validate({**_kind(config), **weights})  # a model of images or sound reads no text
         return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.complete(out, config)})
@@ -85,7 +86,7 @@ class LoadModel(Stage):
         if inputs["files"].format == "part":
             return
         if self.format == "hf" and not list(out.glob("pytorch_model*")):
-            yield from _errors(lambda: _screen_weights(out))
+            yield from _errors(lambda: _screen_weights(out, _configs.read_json(out / "config.json")))
         if not (out / PROCESSOR).is_file() or (out / FAST).is_file():
             yield from _errors(lambda: (_tokenizer.compare if job.thorough else _tokenizer.precheck)(out))
 
@@ -95,7 +96,7 @@ class LoadModel(Stage):
         for folder in sorted({path.parent for path in pickled}):
             _pickles.convert(out / folder)
         if self.format == "hf":
-            return _screen_weights(out)
+            return _screen_weights(out, _configs.read_json(out / "config.json"), job.allow)
         for module in sorted(out.glob("*/model.safetensors")):
             _safetensors.screen(module)
         return _exported.settle(out, self.format)
@@ -108,8 +109,14 @@ def _errors(check: Callable[[], object]) -> Iterator[PipelineError]:
         yield error
 
 
-def _screen_weights(out: Path) -> dict[str, Any]:
-    """Check every safetensors file; with shards, that the index and they agree."""
+def _screen_weights(out: Path, config: dict[str, Any], allow: Collection[str] | None = None) -> dict[str, Any]:
+    """Check every safetensors file; with shards, that the index and they agree; and that config.json fits them.
+
+    Args:
+        out: the model's directory.
+        config: its config.json.
+        allow: the permissions of the recipe; None to leave out what needs transformers.
+    """
     single, index = out / "model.safetensors", out / "model.safetensors.index.json"
     if single.is_file():
         weights = _safetensors.screen(single)
@@ -119,6 +126,9 @@ def _screen_weights(out: Path) -> dict[str, Any]:
         raise RecipeError("the model has no weights: neither model.safetensors nor shards with their index")
     if not weights.names:
         raise StageFailed("model.safetensors: not a valid model: it holds no tensor")
+    _shapes.precheck(config, weights.shapes)
+    if allow is not None:
+        _shapes.compare(out, weights.shapes, allow)
     for module in sorted(out.glob("*/model.safetensors")):
         weights += _safetensors.screen(module)
     dtypes = dict(sorted(weights.dtypes.items()))

@@ -212,7 +212,7 @@ def test_pickles_are_converted_where_allowed(bert: Path, tmp_path: Path, shards:
             places |= dict.fromkeys(part, place)
         (bert / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
     fails(Refused, "allow: [pickle]", bert, tmp_path / "no", allow={"auto_map"})
-    load(bert, tmp_path / "out", allow={"pickle"})
+    load(bert, tmp_path / "out", allow={"pickle", "unused_weights"})
     came = load_file(tmp_path / "out" / "model.safetensors")
     assert came.keys() == state.keys()
     assert all(torch.equal(came[name], state[name]) for name in state)
@@ -373,3 +373,44 @@ def test_a_model_of_images_or_sound_needs_no_tokenizer(tmp_path: Path, make_medi
     ]  # fmt: skip
     (model / "preprocessor_config.json").unlink()
     fails(RecipeError, "the model has no tokenizer", model, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and the weights hold"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers is -1"),
+        ({"vocab_size": 10**15}, "vocab_size is 1000000000000000"),
+        ({"hidden_size": 0}, "hidden_size is 0"),
+        ({"num_hidden_layers": 1}, "allow: [unused_weights]"),
+        ({"num_hidden_layers": 3}, "they lack 'bert.encoder.layer.2."),
+        ({"hidden_size": 64}, "by config.json"),
+        ({"intermediate_size": 65}, "by config.json"),
+        ({"num_attention_heads": 0}, "transformers makes no BertForQuestionAnswering of it"),
+        ({"num_attention_heads": 5}, "transformers makes no BertForQuestionAnswering of it"),
+        ({"hidden_size": "wide"}, "transformers makes no BertForQuestionAnswering of it"),
+        ({"max_position_embeddings": 1024}, "position_embeddings.weight is 512x32 in the weights"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights_is_refused(
+    bert: Path, tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    edit(bert / "config.json", **change)
+    fails(RecipeError, says, bert, tmp_path / "out")
+
+
+def test_unused_weights_pass_where_allowed_and_heads_always(bert: Path, tmp_path: Path) -> None:
+    tensors = load_file(bert / "model.safetensors")
+    more = {"cls.predictions.bias": torch.zeros(3), "bert.pooler.dense.bias": torch.zeros(32)}
+    more |= {"bert.embeddings.position_ids": torch.arange(512)[None]}
+    save_file({**tensors, **more}, bert / "model.safetensors")
+    load(bert, tmp_path / "heads")
+    edit(bert / "config.json", num_hidden_layers=1)
+    fails(RecipeError, "'bert.encoder.layer.1.", bert, tmp_path / "no")
+    load(bert, tmp_path / "out", allow={"unused_weights"})
+
+
+@pytest.mark.parametrize("task", ["text-classification", "token-classification", "sentence-similarity"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_models_of_every_task_fit_their_own_config(kind: str, task: str, tmp_path: Path) -> None:
+    load(make(kind, tmp_path / "model", task=task), tmp_path / "out")
