@@ -16,8 +16,11 @@ from cpu_pipeline.core.errors import Interrupted, PipelineError
 if TYPE_CHECKING:
     from cpu_pipeline.cli.json_outputs import ErrorOutput
 
-_STEERING = re.compile(r"\x1b\][^\x07\x1b\n]*\x07?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Escape sequences and control characters, but for tabs and line ends."""
+_STEERING = re.compile(
+    r"\x1b\][^\x07\x1b\n]*\x07?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    r"|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+"""Escape sequences and control characters, but for tabs and line ends; marks that turn the direction of writing."""
 
 
 @contextlib.contextmanager

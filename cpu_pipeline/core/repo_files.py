@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -50,6 +51,11 @@ MODULE = re.compile(r"\d+_\w+/(config\.json|model\.safetensors)")
 PICKLE = re.compile(r"(\d+_\w+/)?pytorch_model.*\.bin(\.index\.json)?")
 """Pickled weights, of the model or of such a module."""
 
+LONGEST_NAME = 255
+"""Bytes of a name that common file systems take."""
+TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Marks that turn the direction of writing, so that a name looks like another."""
+
 SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -62,10 +68,22 @@ def check_name(name: str) -> str:
     """Return a relative POSIX file name that stays below its folder.
 
     Raises:
-        Refused: it is absolute, climbs with `..`, or has backslashes, drive letters or control characters.
+        Refused: it is absolute, climbs with `..`, or has backslashes, drive letters, control characters or marks that
+            turn the direction of writing.
+        RecipeError: no file system takes it.
     """
+    try:
+        long = any(len(part.encode()) > LONGEST_NAME for part in name.split("/"))
+    except UnicodeEncodeError:
+        raise RecipeError(f"file name {name!r}: it holds half of a character; use another repository") from None
+    if long:
+        raise RecipeError(f"file name {name[:60]!r}...: it has more than {LONGEST_NAME} bytes; use another repository")
     parts = name.split("/")
-    odd = any(ord(c) < 32 or ord(c) == 127 for c in name) or "\\" in name or re.match(r"[A-Za-z]:", name)
+    odd = (
+        any(unicodedata.category(c) == "Cc" or c in TURNING for c in name)
+        or "\\" in name
+        or re.match(r"[A-Za-z]:", name)
+    )
     if not name or odd or any(part in ("", ".", "..") for part in parts):
         raise Refused(f"file name {name!r}: it leads outside its folder or is no plain name; use another repository")
     return name

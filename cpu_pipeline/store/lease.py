@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from cpu_pipeline.core.artifact import Artifact, Facts, digest_listing
-from cpu_pipeline.core.errors import PipelineError, StageFailed
+from cpu_pipeline.core.errors import PipelineError, StageFailed, TryAgain
 from cpu_pipeline.core.files import make_dir, remove_tree, seal, sync_dir, write_file, writing
 from cpu_pipeline.store.local import RemoteStore, Store
 from cpu_pipeline.store.record import Action, StoredArtifact, plain, record_text
@@ -131,7 +132,7 @@ class Lease:
     def bring(self, key: str, remote: RemoteStore) -> StoredArtifact | None:
         """Copy what a remote has for `key` into the store, verified, and record it as a build would.
 
-        Returns None when it has nothing, or nothing that holds.
+        Returns None when it has nothing, or nothing that holds; of a lenient one also when there is no room for it.
 
         Raises:
             TryAgain: The disk is full.
@@ -143,6 +144,9 @@ class Lease:
         with store.locked():
             self._note(key=key, digest=artifact.digest)
         if not store.check(artifact, again=True):
+            if remote.lenient and (free := shutil.disk_usage(store.root).free) < action.size:
+                remote.warn(key, f"its object claims {action.size:,} bytes, and {free:,} are free here")
+                return None
             work = self.work(key)
             try:
                 with writing(store.root):
@@ -153,6 +157,11 @@ class Lease:
                     remote.warn(key, f"the files of its object {action.object[:12]} are not what its record says")
                     return None
                 self._settle(key, artifact, work)
+            except TryAgain as error:
+                if not remote.lenient:
+                    raise
+                remote.warn(key, str(error))
+                return None
             finally:
                 remove_tree(work)
         self._record(key, action)

@@ -51,6 +51,8 @@ def default_root() -> Path:
 class RemoteStore(Protocol):
     """Another store that is only read; everything it sends is verified before it is used."""
 
+    lenient: bool
+    """What it cannot give is built here."""
     down: bool
     """It did not answer, and is not asked any more."""
 

@@ -187,3 +187,21 @@ def test_a_copy_is_no_link(tmp_path: Path) -> None:
     copy_file(source, target)
     assert target.read_bytes() == source.read_bytes()
     assert target.stat().st_nlink == 1 and not target.is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("a" * 256, RecipeError),
+        ("sub/" + "é" * 128 + ".json", RecipeError),
+        ("a\ud83d.json", RecipeError),
+        ("a\u202egpj.json", Refused),
+        ("a\x9b.json", Refused),
+        ("a\0.json", Refused),
+        ("a\u2066.json", Refused),
+    ],
+)
+def test_names_that_no_file_system_takes_or_that_deceive_are_refused(name: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match="file name"):
+        check_name(name)
+    assert check_name("naïve/日本.json") == "naïve/日本.json"

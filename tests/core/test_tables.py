@@ -227,9 +227,8 @@ def test_a_quote_left_open_loses_no_row_in_silence(tmp_path: Path, first: int, l
 def test_a_quote_around_a_whole_file_of_pairs_is_found(tmp_path: Path) -> None:
     lines = [f"left {i}\tright {i}" for i in range(50)]
     lines[0], lines[-1] = '"' + lines[0], lines[-1].replace("\tright", '"\tright')
-    content = "\n".join(["sentence1\tsentence2", *lines]).replace('left 49"\t', 'left 49\t') + '"\n'
-    path = write(tmp_path, "a.tsv", content.encode())
-    with pytest.raises(RecipeError, match=r"a\.tsv:2: 1 cells|a\.tsv:2: a quote opens"):
+    path = write(tmp_path, "a.tsv", "\n".join(["sentence1\tsentence2", *lines, ""]).encode())
+    with pytest.raises(RecipeError, match=r"a\.tsv:2: a quote opens in this row and closes in line 51"):
         open_table(path, path.name)
 
 
@@ -447,3 +446,30 @@ def test_one_document_is_the_same_as_its_lines(
 def test_the_names_of_classes_of_a_feature() -> None:
     assert tables.class_names(CLASSES) == ["O", "B-PER"]
     assert tables.class_names({"_type": "ClassLabel"}) == tables.class_names([CLASSES, CLASSES]) == []
+
+
+def test_a_parquet_file_of_few_large_texts_stays_small_in_memory(tmp_path: Path) -> None:
+    """300 rows of 4 MiB are 1.2 GiB, and two different texts."""
+    texts = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 150), pa.array(["x" * (4 << 20), "y" * (4 << 20)]))
+    parquet.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="zstd")
+    table = open_table(tmp_path / "a.parquet", "a.parquet")
+    pool = pa.default_memory_pool()
+    before = pool.bytes_allocated()
+    tracemalloc.start()
+    held = [pool.bytes_allocated() for _, row in table.read(range(300), ["text"]) if row["text"]]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(held) == 300 and max(held) - before < 100 << 20 and peak < 100 << 20
+
+
+def test_a_parquet_cell_or_column_that_is_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.parquet"
+    monkeypatch.setattr(text_files, "LONGEST", 1 << 20)
+    parquet.write_table(pa.table({"text": ["a", "x" * (2 << 20)]}), path)
+    assert len(next(iter(open_table(path, path.name).read([0], ["text"])))) == 2
+    with pytest.raises(RecipeError, match=r"a\.parquet, row 2: more than 1 MiB"):
+        list(open_table(path, path.name).read([0, 1], ["text"]))
+    parquet.write_table(pa.table({"n": [[0] * (1 << 20)], "text": ["a"]}), path)
+    assert list(open_table(path, path.name).read([0], ["text"])) == [("a.parquet, row 1", {"text": "a"})]
+    with pytest.raises(RecipeError, match=r"a\.parquet: the column 'n\.[\w.]+' unpacks from"):
+        list(open_table(path, path.name).read([0], ["n"]))

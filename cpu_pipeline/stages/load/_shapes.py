@@ -21,7 +21,9 @@ from cpu_pipeline.stages.load._configs import read_json
 
 LAYERS = re.compile(r"(.*_)?(layers?|blocks|depth|depths|layers_count)")
 """Keys of config.json that count layers: each layer has tensors."""
-WIDTHS = re.compile(r"vocab_size|hidden_size|intermediate_size|d_model|dim|hidden_dim|d_ff|ffn_dim|n_embd|embedding_size")
+WIDTHS = re.compile(
+    r"vocab_size|hidden_size|intermediate_size|d_model|dim|hidden_dim|d_ff|ffn_dim|n_embd|embedding_size"
+)
 """Keys of config.json that size a weight in one direction."""
 ALLOW = "unused_weights"
 """What a recipe says to take a model whose weights are not all used."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import choose_tokenizer, is_tokenizer
-from cpu_pipeline.stages.load import _encodings
+from cpu_pipeline.stages.load import _encodings, _growth
 from cpu_pipeline.stages.load._autotokenizer import CONFIG, FAST, known, load_for_words, load_official, takes_types
 from cpu_pipeline.stages.load._configs import read_json, write_json
 from cpu_pipeline.stages.load._essence import essence
@@ -44,6 +44,7 @@ def complete(folder: Path, config: dict[str, Any]) -> dict[str, int]:
     vocabulary = _vocabulary_files(folder)
     before = read_json(folder / FAST) if fast else {}
     if fast:
+        _growth.check(before)
         check_fit(before, config)
     official = load_official(folder)
     words = load_for_words(folder, official)
@@ -155,6 +156,7 @@ def precheck(folder: Path) -> None:
     if not file.is_file():
         _vocabulary_files(folder)
     elif file.stat().st_size <= SMALL:
+        _growth.check(read_json(file))
         check_fit(read_json(file), read_json(folder / "config.json"))
 
 

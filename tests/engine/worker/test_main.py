@@ -81,3 +81,25 @@ def test_an_error_of_a_library_is_one_line(worker: Worker, tmp_path: Path) -> No
     reply = ask(worker, Answer(tmp_path / "inputs.npz", tmp_path / "outputs.npz"))
     assert isinstance(reply, Failed) and reply.error == "StageFailed"
     assert ": " in reply.message and "\n" not in reply.message
+
+
+def test_a_panic_of_rust_code_is_an_error_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pattern that backtracks without end: PanicException derives from BaseException alone."""
+    from tokenizers import Regex, Tokenizer, models, normalizers
+
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Replace(Regex(r"(x+x+)+y"), "z")
+    monkeypatch.setattr(backends.get("onnx"), "load", lambda path, task, threads: tokenizer.encode("x" * 60))
+    reply = Worker().reply(write_request(OPEN))
+    assert isinstance(reply, Failed) and isinstance(reply.exception(), StageFailed)
+    assert "PanicException" in str(reply.exception())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_stays(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    def load(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(backends.get("onnx"), "load", load)
+    with pytest.raises(error):
+        Worker().reply(write_request(OPEN))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Set
@@ -414,3 +415,27 @@ def test_unused_weights_pass_where_allowed_and_heads_always(bert: Path, tmp_path
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 def test_models_of_every_task_fit_their_own_config(kind: str, task: str, tmp_path: Path) -> None:
     load(make(kind, tmp_path / "model", task=task), tmp_path / "out")
+
+
+BOMB = base64.b64encode(bytes(4) + b"a" * 1000).decode()
+"""A table of sentencepiece's with an empty trie and one long replacement."""
+
+
+def replace(content: str, pattern: Any = "a") -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": pattern}, "content": content}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {"normalizer": replace("a" * 1000)},
+        {"normalizer": {"type": "Sequence", "normalizers": [replace("a" * 20)] * 2}},
+        {"normalizer": {"type": "Sequence", "normalizers": [replace("aa")] * 40}},
+        {"normalizer": {"type": "Prepend", "prepend": "a" * 100_000}},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": BOMB}},
+        {"post_processor": {"type": "TemplateProcessing", "single": [{}] * 5000}},
+    ],
+)
+def test_a_tokenizer_that_makes_texts_explode_is_refused(bert: Path, tmp_path: Path, steps: dict[str, Any]) -> None:
+    edit(bert / "tokenizer.json", **steps)
+    fails(RecipeError, "tokenizer.json: its ", bert, tmp_path / "out")

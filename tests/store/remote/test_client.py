@@ -827,3 +827,27 @@ def test_a_store_below_its_remote(room: str, tmp_path: Path) -> None:
         return
     assert len(sync.push(store, remote).moved) == 1
     assert contents.verify(store) == [] and sync.pull(store, remote).moved == []
+
+
+def test_a_record_that_claims_more_than_there_is_room_for_is_a_miss_of_a_build(
+    far: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+    with leased(Store(tmp_path / "other", Remote(str(far), said.append, lenient=True))) as lease:
+        assert lease.find(key(0)) is None
+    assert len(said) == 1 and "bytes, and 100 are free here" in said[0]
+
+
+def test_a_disk_that_fills_up_while_a_build_fetches_is_a_miss(
+    far: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Remote, "fetch", full)
+    with leased(Store(tmp_path / "other", Remote(str(far), said.append, lenient=True))) as lease:
+        assert lease.find(key(0)) is None
+    assert len(said) == 1 and "no space is left" in said[0]
+    with pytest.raises(TryAgain):
+        sync.pull(Store(tmp_path / "third"), Remote(str(far), said.append))
