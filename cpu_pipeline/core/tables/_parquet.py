@@ -89,9 +89,9 @@ def _packed(path: Path, schema: pa.Schema) -> list[str]:
     about = parquet.read_metadata(path)
     for group in range(about.num_row_groups):
         for chunk in (about.row_group(group).column(i) for i in range(about.num_columns)):
-            if chunk.path_in_schema in texts and chunk.has_dictionary_page:
-                if chunk.total_uncompressed_size > LARGE:
-                    found.add(chunk.path_in_schema)
+            large = chunk.has_dictionary_page and chunk.total_uncompressed_size > LARGE
+            if large and chunk.path_in_schema in texts:
+                found.add(chunk.path_in_schema)
     return sorted(found)
 
 
