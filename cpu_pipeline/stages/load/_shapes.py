@@ -19,8 +19,8 @@ from cpu_pipeline.core.text import one_line
 from cpu_pipeline.stages.load._autotokenizer import quiet
 from cpu_pipeline.stages.load._configs import read_json
 
-LAYERS = re.compile(r"(.*_)?(layers?|blocks|depth|depths|layers_count)")
-"""Keys of config.json that count layers: each layer has tensors."""
+LAYERS = re.compile(r"((num|n)_)?((hidden|encoder|decoder)_)?(layers?|blocks)")
+"""Keys of config.json that count layers: each layer has tensors. Others, such as max_window_layers, only bound them."""
 WIDTHS = re.compile(
     r"vocab_size|hidden_size|intermediate_size|d_model|dim|hidden_dim|d_ff|ffn_dim|n_embd|embedding_size"
 )
@@ -142,12 +142,13 @@ def _is_head(key: str, heads: Collection[str]) -> bool:
 def _heads(cls: Any) -> set[str]:
     """Name what the classes of a model's kind have beside its body: `classifier`, `lm_head`, `cls`, ..."""
     module = sys.modules[cls.__module__]
-    names = {"pooler", "classifier", "score", "lm_head", "cls", "qa_outputs"}
+    usual = {"pooler", "classifier", "score", "lm_head", "cls", "qa_outputs"}
+    names = set[str]()
     body = set[str]()
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.ClassDef):
             (names if "For" in node.name or "Head" in node.name else body).update(_members(node))
-    return names - (body - {"pooler"}) - {cls.base_model_prefix}
+    return usual | names - body - {cls.base_model_prefix}
 
 
 def _members(node: ast.ClassDef) -> Iterator[str]:

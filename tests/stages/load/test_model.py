@@ -94,6 +94,7 @@ def test_keys_that_load_code_are_refused_or_removed(bert: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     "value",
     [
+        {"max_window_layers": 10**9},
         {"_attn_implementation": "sdpa", "_attn_implementation_autoset": True},
         {"attn_implementation": None},
         {"auto_map": None},
