@@ -6,10 +6,7 @@ that may be left out hold here, too. Heads are another matter: which of them a t
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +83,7 @@ def compare(folder: Path, shapes: Mapping[str, tuple[int, ...]], allow: Collecti
             if wanted > 8 * held + (1 << 24):
                 raise RecipeError(f"config.json: it describes a model of {wanted} numbers, the weights hold {held}")
             empty = torch.zeros(())
-            _, report = cls.from_pretrained(
+            model, report = cls.from_pretrained(
                 None,
                 config=config,
                 state_dict={key: empty.expand(shape) for key, shape in shapes.items()},
@@ -100,7 +97,7 @@ def compare(folder: Path, shapes: Mapping[str, tuple[int, ...]], allow: Collecti
         raise RecipeError(
             f"config.json: transformers makes no {name or 'model'} of it: {one_line(error)}; fetch the model again"
         ) from None
-    _judge(cls, report, allow)
+    _judge(model, report, allow)
 
 
 def _class(transformers: Any, name: str, config: Any) -> Any:
@@ -111,53 +108,35 @@ def _class(transformers: Any, name: str, config: Any) -> Any:
     return base[0] if isinstance(base, tuple) else base
 
 
-def _judge(cls: Any, report: Mapping[str, Any], allow: Collection[str]) -> None:
-    """Judge what transformers reports.
+def _judge(model: Any, report: Mapping[str, Any], allow: Collection[str]) -> None:
+    """Judge what transformers reports of the body; heads, and whole parts that are missing, the backend judges.
 
     Raises:
-        RecipeError: it is wrong with the body of the model, or a head has another shape.
+        RecipeError: a weight has another shape, is missing, or is not used.
     """
-    heads = _heads(cls)
+    parts = {name for name, _ in model.base_model.named_children()} - {"pooler"}
+    prefix = f"{model.base_model_prefix}."
+
+    def part(key: str) -> str | None:
+        name = key.removeprefix(prefix).partition(".")[0]
+        return name if name in parts else None
+
     if wrong := sorted(report["mismatched_keys"], key=str):
         key, held, asked = wrong[0]
         shapes = f"{'x'.join(map(str, held))} in the weights, and {'x'.join(map(str, asked))} by config.json"
         raise RecipeError(f"config.json does not fit the weights: {key} is {shapes}; fetch the model again")
-    if missing := sorted(key for key in report["missing_keys"] if not _is_head(key, heads)):
+    there = {part(key) for key in model.state_dict().keys() - set(report["missing_keys"])}
+    if missing := sorted(key for key in report["missing_keys"] if part(key) is not None and part(key) in there):
         raise RecipeError(
             f"config.json does not fit the weights: they lack {missing[0]!r} and {len(missing) - 1} more that it "
             "asks for; fetch the model again"
         )
-    unused = sorted(key for key in report["unexpected_keys"] if not _is_head(key, heads))
+    unused = sorted(key for key in report["unexpected_keys"] if part(key) is not None)
     if unused and ALLOW not in allow:
         raise RecipeError(
             f"config.json does not fit the weights: it leaves {unused[0]!r} and {len(unused) - 1} more unused; "
             f"correct it (does it count fewer layers?), or say `allow: [{ALLOW}]` in the recipe to leave them out"
         )
-
-
-def _is_head(key: str, heads: Collection[str]) -> bool:
-    return key.partition(".")[0] in heads or not set(key.split(".")[:2]).isdisjoint({"pooler"})
-
-
-def _heads(cls: Any) -> set[str]:
-    """Name what the classes of a model's kind have beside its body: `classifier`, `lm_head`, `cls`, ..."""
-    module = sys.modules[cls.__module__]
-    usual = {"pooler", "classifier", "score", "lm_head", "cls", "qa_outputs"}
-    names = set[str]()
-    body = set[str]()
-    for node in ast.parse(inspect.getsource(module)).body:
-        if isinstance(node, ast.ClassDef):
-            (names if "For" in node.name or "Head" in node.name else body).update(_members(node))
-    return usual | names - body - {cls.base_model_prefix}
-
-
-def _members(node: ast.ClassDef) -> Iterator[str]:
-    """Name the modules that a class of a model makes: attributes set in `__init__`."""
-    if "For" not in node.name and not node.name.endswith("Model"):
-        return
-    for each in ast.walk(node):
-        if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store) and isinstance(each.value, ast.Name):
-            yield each.attr
 
 
 def _numbers(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, int]]:

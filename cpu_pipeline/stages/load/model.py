@@ -47,7 +47,7 @@ class LoadModel(Stage):
     packages: ClassVar[tuple[str, ...]] = ("safetensors", "tokenizers", "torch", "transformers")
     internal: ClassVar[bool] = True
     facts_model: ClassVar = ModelFacts
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 3
 
     format: Format = "hf"
     """What the model is: `hf`, `onnx` or `openvino`."""
