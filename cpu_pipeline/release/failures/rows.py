@@ -26,9 +26,9 @@ def lost_rows(built: BuildResult, gate: str) -> tuple[list[LostRow], int, int]:
     found = [
         LostRow(
             loss,
-            _short(rows.get(loss, {})),
-            _short(sides["reference"].get(loss, {})),
-            _short(sides["candidate"].get(loss, {})),
+            short(rows.get(loss, {})),
+            short(sides["reference"].get(loss, {})),
+            short(sides["candidate"].get(loss, {})),
         )
         for loss in chosen
     ]
@@ -45,7 +45,7 @@ def _by_id(path: Path) -> Mapping[str, Mapping[str, Any]]:
     return {str(line["id"]): line for line in read_jsonl(path)}
 
 
-def _short(line: Mapping[str, Any]) -> dict[str, Any]:
+def short(line: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the id, and cut long texts."""
     return {key: _cut(value) for key, value in line.items() if key != "id"}
 

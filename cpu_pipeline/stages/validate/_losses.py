@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cpu_pipeline.tasks._base import Task
 
 
-def loss(candidate: Mapping[str, Any], reference: Mapping[str, Any], task: Task) -> float:
-    """Say by how much one row is worse: in the first metric that differs, of this row alone."""
+@dataclass(frozen=True)
+class Change:
+    """How one row's own score differs between two sides."""
+
+    metric: str | None
+    """The first metric that differs, of this row alone; None where one row has no metric, as in a correlation."""
+    reference: float | None
+    candidate: float | None
+    loss: float
+    """By how much the candidate is worse; of a row without a metric, how far its numbers are apart."""
+
+
+def change(candidate: Mapping[str, Any], reference: Mapping[str, Any], task: Task) -> Change:
+    """Compare the scores of one row."""
     if candidate == reference:
-        return 0.0
+        return Change(None, None, None, 0.0)
     known = False
     for metric in task.metrics_of():
         ours, theirs = (_of_one_row(task, side, metric) for side in (candidate, reference))
@@ -20,8 +33,14 @@ def loss(candidate: Mapping[str, Any], reference: Mapping[str, Any], task: Task)
             continue
         known = True
         if ours != theirs:
-            return ours - theirs if metric in task.lower_is_better else theirs - ours
-    return 0.0 if known else _moved(candidate, reference)
+            lost = ours - theirs if metric in task.lower_is_better else theirs - ours
+            return Change(metric, theirs, ours, lost)
+    return Change(None, None, None, 0.0 if known else _moved(candidate, reference))
+
+
+def loss(candidate: Mapping[str, Any], reference: Mapping[str, Any], task: Task) -> float:
+    """Say by how much one row is worse: in the first metric that differs, of this row alone."""
+    return change(candidate, reference, task).loss
 
 
 def _of_one_row(task: Task, scores: Mapping[str, Any], metric: str) -> float | None:

@@ -123,9 +123,7 @@ def test_bounds_are_judged() -> None:
         "logits"
     ]
     says = ValidateInvariance(max_changed=0.0).judge(facts_of())[-1].says
-    assert says == (
-        "1 of 20 rows have another answer than alone (row r7, 32, mixed lengths); at most 0.00% asked"
-    )
+    assert says == ("1 of 20 rows have another answer than alone (row r7, 32, mixed lengths); at most 0.00% asked")
 
 
 def test_answers_that_cannot_change_are_no_proof() -> None:
