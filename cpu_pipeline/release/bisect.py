@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cpu_pipeline import stages
 from cpu_pipeline.core.errors import RecipeError
@@ -113,11 +113,11 @@ def make_plan(planned: Plan, metric: str | None = None, step: str | None = None,
     wanted = set[str]()
     for model, before in pairs:
         predicted = [_predict(nodes, name, role) for name in (model, before)]
-        accuracy = stages.get("validate.accuracy")(max_drop=0.01, min_rows=1)
+        accuracy = stages.get("validate.accuracy")(**{"max_drop": 0.01, "min_rows": 1})
         found = _compare(nodes, f"{RIGHT}{model}", "validate.accuracy", accuracy, predicted, role)
         wanted.add(found)
         if measure:
-            speed = stages.get("validate.latency")(min_speedup=1.0)
+            speed = stages.get("validate.latency")(**{"min_speedup": 1.0})
             wanted.add(_compare(nodes, f"{FAST}{model}", "validate.latency", speed, (model, before), role))
     whole = replace(planned, nodes=nodes, outputs=(), withheld=None)
     kept = {name for each in wanted for name in whole.until(each).nodes}
@@ -202,7 +202,7 @@ def collect(built: BuildResult, metric: str | None = None) -> Bisection:
     )
 
 
-def _step(built: BuildResult, model: str, figures: object) -> BisectedStep:
+def _step(built: BuildResult, model: str, figures: Any) -> BisectedStep:
     value, before_value, difference, low, high = (
         getattr(figures, name) for name in ("candidate", "reference", "difference", "low", "high")
     )

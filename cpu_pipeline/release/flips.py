@@ -13,9 +13,8 @@ from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.jsonl import PREDICTIONS, ROWS, SCORES, read_jsonl
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import CHECKS
-from cpu_pipeline.release.failures.rows import short
 from cpu_pipeline.release.manifest import MANIFEST, read_manifest
-from cpu_pipeline.stages.validate import _losses
+from cpu_pipeline.runtime import losses
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.tasks._base import Task
 
@@ -23,6 +22,8 @@ FILE = "flips.jsonl"
 """All flips of a failed build, in its report's directory."""
 MOST = 50
 """Rows of each way that a report shows."""
+LONGEST = 400
+"""Characters of one text of a row."""
 Way = Literal["lost", "won", "moved"]
 WAYS: Mapping[Way, str] = {
     "lost": "that the reference answers right are answered wrong, or worse, by the candidate",
@@ -136,7 +137,7 @@ def _of_version(version: Path, gate: str, steps: Mapping[str, Any], task: Task, 
 def _found(gate: str, scores: Path, sides: Mapping[str, Path], rows: Path | None, task: Task) -> list[Flip]:
     changes = {}
     for line in read_jsonl(scores):
-        change = _losses.change(line["candidate"], line["reference"], task)
+        change = losses.change(line["candidate"], line["reference"], task)
         if change.loss:
             changes[str(line["id"])] = change
     if not changes:
@@ -152,7 +153,8 @@ def _found(gate: str, scores: Path, sides: Mapping[str, Path], rows: Path | None
             change.metric,
             change.reference,
             change.candidate,
-            *(answers.get(side, {}).get(name, {}) for side in ("reference", "candidate")),
+            answers.get("reference", {}).get(name, {}),
+            answers.get("candidate", {}).get(name, {}),
             texts.get(name, {}),
         )
         for name, change in order
@@ -160,7 +162,7 @@ def _found(gate: str, scores: Path, sides: Mapping[str, Path], rows: Path | None
     return sorted(found, key=lambda flip: list(WAYS).index(flip.way))
 
 
-def _way(change: _losses.Change) -> Way:
+def _way(change: losses.Change) -> Way:
     if change.metric is None:
         return "moved"
     return "lost" if change.loss > 0 else "won"
@@ -172,3 +174,15 @@ def _chosen(path: Path, wanted: Mapping[str, Any]) -> Iterator[tuple[str, dict[s
     for line in read_jsonl(path):
         if str(line["id"]) in wanted:
             yield str(line["id"]), short(line)
+
+
+def short(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the id, and cut long texts."""
+    return {key: _cut(value) for key, value in line.items() if key != "id"}
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST else value[:LONGEST] + "…"
+    text = str(value)
+    return value if len(text) <= LONGEST else text[:LONGEST] + "…"
