@@ -32,7 +32,7 @@ class BisectedStep:
     use: str
     """Its stage."""
     before: str
-    """The model that it was made of."""
+    """The model that it was built from."""
     value: float | None
     """Its metric, as a fraction; null where it is not defined."""
     value_before: float | None

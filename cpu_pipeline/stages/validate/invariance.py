@@ -70,9 +70,9 @@ class ValidateInvariance(Gate):
     """Ask each row alone, twice, padded, and in batches of short and long neighbours, and compare its answers."""
 
     samples: int = Field(default=64, ge=2)
-    """How many validation rows to ask, evenly spread; random tokens where the recipe has no such rows."""
+    """How many validation rows to run, evenly spread; random tokens where the recipe has no such rows."""
     batches: tuple[Annotated[int, Field(ge=2, le=1024)], ...] = Field(default=(8, 32), min_length=1)
-    """Sizes of the batches that each row is asked in; rows are repeated where there are fewer."""
+    """Sizes of the batches that each row is run in; rows are repeated where there are fewer."""
     max_difference: Bound | dict[str, Bound] | None = None
     """Largest difference of any output value from the row's answer alone, in the outputs' own unit (logits, embedding
     values): one number for all outputs, or one for each output by name."""
