@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cpu_pipeline.engine.rebuild import Compared
     from cpu_pipeline.graph.check import CheckResult
     from cpu_pipeline.refresh import upstream
+    from cpu_pipeline.release.bisect import Bisection
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,54 @@ def rebuild(
     if create_envs:
         candidate.create_environments(planned, opened, tell)
     return rebuilding.rebuild(planned, opened, tell=tell, jobs=jobs, check=require_locked)
+
+
+def bisect(
+    planned: Plan,
+    store: Store | Path | str | None = None,
+    out: Path | str = "artifacts",
+    *,
+    metric: str | None = None,
+    step: str | None = None,
+    measure: bool = True,
+    jobs: int = 1,
+    create_envs: bool = False,
+    tell: Tell = lambda _: None,
+) -> tuple[Bisection, Path]:
+    """Compare every model of a plan with the one before it, on the same rows; write the table to `out/NAME/bisect/`.
+
+    The rows are those of `data.selection` where the recipe has them, else those of `data.validation`. What is cached
+    is reused; nothing is put into service.
+
+    Args:
+        planned: the plan.
+        store: the store, or its directory; the user's own when None.
+        out: the directory of artifacts.
+        metric: the metric; the task's usual one when None.
+        step: compare the models that lead to this one alone.
+        measure: False to leave out what measures time.
+        jobs: how many steps may run at once.
+        create_envs: create the environments that steps need and that do not exist.
+        tell: called with every event.
+
+    Returns:
+        What was found, and the directory with report.md and bisect.json.
+
+    Raises:
+        RecipeError: the recipe has no rows, the task no such metric, or no model is called `step`.
+        PipelineError: a step failed.
+    """
+    from cpu_pipeline.release import bisect as bisecting
+
+    opened = _opened(store)
+    part = bisecting.make_plan(planned, metric, step, measure=measure)
+    if create_envs:
+        candidate.create_environments(part, opened, tell)
+    with leased(opened) as lease:
+        built = Builder(opened, lease, tell, jobs).build(part)
+        publish.require_built(built)
+        found = bisecting.collect(built, metric)
+    return found, bisecting.write(found, planned, Path(out))
 
 
 def write_lock(

@@ -14,11 +14,13 @@ import typer
 
 from cpu_pipeline.cli import (
     bench,
+    bisect,
     catalog,
     diff,
     docs,
     doctor,
     env,
+    flips,
     history,
     init,
     lock,
@@ -59,8 +61,10 @@ _add(BUILD, "check", plan.check, "Tell what a build of a recipe would refuse.")
 _add(BUILD, "run", run.run, "Build recipes, check the results, publish them.")
 _add(BUILD, "plan", plan.plan, "Show what a build would do, and why.")
 _add(BUILD, "lock", lock.lock, "Write a recipe's lock, or check it.")
+_add(INSPECT, "bisect", bisect.bisect, "Find the step that lost what a metric says.")
 _add(INSPECT, "diff", diff.diff, "Compare two versions or runs.")
 _add(INSPECT, "verify", verify.verify, "Hash a version again, and check where it is from.")
+_add(INSPECT, "flips", flips.flips, "List the rows whose answers a model lost or won.")
 _add(INSPECT, "history", history.history, "List runs, and the versions of an artifact.")
 _add(INSPECT, "score", score.score, "Score predictions made anywhere.")
 _add(SERVE, "status", history.status, "Show what is in service, and how old it is.")

@@ -19,7 +19,9 @@ from cpu_pipeline.engine.rebuild import Compared
 from cpu_pipeline.engine.support import BackendSupport, Takes
 from cpu_pipeline.refresh.outcome import Refreshed
 from cpu_pipeline.refresh.status import RecipeStatus
+from cpu_pipeline.release.bisect import Bisection
 from cpu_pipeline.release.diff import Change
+from cpu_pipeline.release.flips import Flip
 from cpu_pipeline.release.verify import ForeignObject
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.contents import Stat, StoredRecord, StoreProblem
@@ -494,7 +496,9 @@ OUTPUTS = {
     "check": Output(list[CheckedFile]),
     "score": Output(ScoreOutput),
     "verify": Output(VerifyOutput),
+    "bisect": Output(Bisection),
     "diff": Output(list[Change], "An empty list when nothing changed."),
+    "flips": Output(list[Flip], "An empty list when no row flipped."),
     "history": Output(HistoryOutput),
     "status": Output(list[RecipeStatus]),
     "rollback": Output(RollbackOutput),

@@ -114,6 +114,9 @@ class Timer(Protocol):
             Seconds of each call, in order: `rounds * len(batches)` numbers.
         """
 
+    def trace(self, batches: Sequence[Arrays]) -> tuple[list[float], list[int]]:
+        """Run every batch once; return the seconds of each call, and the bytes that the process held after it."""
+
     @property
     def peak_memory(self) -> int:
         """Return the most memory the process has held so far, in bytes."""

@@ -275,14 +275,16 @@ def _time(request: Time, session: Session) -> Timed:
             number, _, key = name.partition(".")
             if key in session.inputs:
                 batches.setdefault(number, {})[key] = file[name]
-    seconds = []
+    seconds, memory, own = [], [], psutil.Process()
     for _ in range(request.rounds):
         for arrays in batches.values():
             reset(session)
             begin = time.perf_counter()
             session(arrays)
             seconds.append(time.perf_counter() - begin)
-    return Timed(seconds, peak_memory())
+            if request.memory:
+                memory.append(int(own.memory_info().rss))
+    return Timed(seconds, peak_memory(), memory)
 
 
 def _task(spec: TaskSpec | None) -> Task | None:

@@ -89,6 +89,8 @@ class Timed(Reply):
     """Seconds of each call, in order."""
     peak_memory: int
     """The most that the process has held so far, in bytes."""
+    memory: list[int] = dataclasses.field(default_factory=list)
+    """What the process held after each call, in bytes, where that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -246,11 +248,13 @@ class Time(Request):
     batches: Path
     """An NPZ file: `<number of the batch>.<input name>` -> array of shape (batch, ...)."""
     rounds: int
+    memory: bool = False
+    """Whether to note what the process holds after each call."""
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Read the fields, without the verb."""
-        return cls(Path(fields["batches"]), fields["rounds"])
+        return cls(Path(fields["batches"]), fields["rounds"], fields["memory"])
 
 
 R = TypeVar("R", bound=Reply)

@@ -68,14 +68,22 @@ class TimedSession(RemoteSession):
 
     def time(self, batches: Sequence[Arrays], rounds: int = 1) -> list[float]:
         """Run every batch `rounds` times; return the seconds of each call, in order, measured in the child."""
+        return self._timed(batches, rounds, memory=False).seconds
+
+    def trace(self, batches: Sequence[Arrays]) -> tuple[list[float], list[int]]:
+        """Run every batch once; return the seconds of each call, and the bytes that the child held after it."""
+        timed = self._timed(batches, 1, memory=True)
+        return timed.seconds, timed.memory
+
+    def _timed(self, batches: Sequence[Arrays], rounds: int, *, memory: bool) -> Timed:
         import numpy as np
 
         path = Path(self._folder.name) / "batches.npz"
         np.savez(path, **{f"{i}.{name}": array for i, arrays in enumerate(batches) for name, array in arrays.items()})  # type: ignore[arg-type]  # numpy types savez's keywords as bool
-        self._child.ask(Time(path, rounds))
+        self._child.ask(Time(path, rounds, memory))
         timed = self._child.answer(Timed)
         self._peak = max(self._peak, timed.peak_memory)
-        return timed.seconds
+        return timed
 
     @property
     def peak_memory(self) -> int:

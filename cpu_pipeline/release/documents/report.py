@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cpu_pipeline.core.markdown import code, escape, table
@@ -10,6 +10,7 @@ from cpu_pipeline.core.text import size
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.release.documents.markdown import blocks
 from cpu_pipeline.release.documents.report_data import Origin, ReportData, collect
+from cpu_pipeline.release.flips import MOST, WAYS, Flip
 
 
 def render(built: BuildResult, manifest: Mapping[str, Any]) -> str:
@@ -25,6 +26,8 @@ def render(built: BuildResult, manifest: Mapping[str, Any]) -> str:
     lines += _side_by_side(data)
     for found in data.details:
         lines += [f"### {code(found.step)}: {escape(found.use)}", "", *blocks(found.items)]
+    for gate, flips in data.flips.items():
+        lines += _flips(gate, flips)
     lines += _steps(data)
     lines += _made_with(data)
     lines += _usage(data)
@@ -65,6 +68,30 @@ def _side_by_side(data: ReportData) -> list[str]:
         cells = {cell.heading: str(cell.quantity) for cell in model.cells}
         rows.append((code(model.name), model.format, size(model.size), *(cells.get(column, "") for column in columns)))
     return ["## Side by side", *table(("model", "format", "size", *map(escape, columns)), rows)]
+
+
+def _flips(gate: str, flips: Sequence[Flip]) -> list[str]:
+    """List the rows that flipped, at most MOST of each kind: lost rows first."""
+    lines = [f"## Rows that flipped: {code(gate)}", ""]
+    for way, says in WAYS.items():
+        found = [flip for flip in flips if flip.way == way]
+        if not found:
+            continue
+        lines += [f"{len(found)} rows {says}.", ""]
+        head = ("row", "score", "reference", "candidate", "text")
+        lines += table(head, (_flip(flip) for flip in found[:MOST]))
+        if len(found) > MOST:
+            lines += [f"and {len(found) - MOST} more: `cpu-pipeline flips` prints them all.", ""]
+    return lines
+
+
+def _flip(flip: Flip) -> tuple[str, ...]:
+    sides = (_fields(flip.reference), _fields(flip.candidate))
+    return code(flip.id), escape(flip.score), *sides, _fields(flip.row)
+
+
+def _fields(values: Mapping[str, Any]) -> str:
+    return escape("; ".join(f"{key}: {value}" for key, value in values.items()))
 
 
 def _steps(data: ReportData) -> list[str]:

@@ -10,6 +10,7 @@ from cpu_pipeline import backends
 from cpu_pipeline.core.figures import Cell, Note, Table
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import NOT_MODELS
+from cpu_pipeline.release.flips import Flip, of_build
 from cpu_pipeline.stages._base import Verdict
 
 SOURCES = ("model", "tokenizer", "teacher")
@@ -98,6 +99,8 @@ class ReportData:
     models: Sequence[Model]
     """Models that were measured, references first."""
     details: Sequence[Details]
+    flips: Mapping[str, Sequence[Flip]]
+    """Gate -> the rows whose answers its candidate lost or won."""
     steps: Sequence[StepRow]
     packages: Mapping[str, str]
     """Package -> version."""
@@ -120,6 +123,7 @@ def collect(built: BuildResult, manifest: Mapping[str, Any]) -> ReportData:
         checks=list(_checks(built)),
         models=_models(built),
         details=list(_details(built)),
+        flips={gate: found for gate in built.verdicts if (found := of_build(built, gate))},
         steps=list(_steps(built, manifest)),
         packages=manifest["packages"],
         environments=manifest["environments"],

@@ -85,6 +85,10 @@ class FailedGate:
     of: int
     """Rows that were compared; 0 where the gate compares none."""
     advice: Sequence[Advice]
+    won_rows: Sequence[LostRow] = ()
+    """The first of the rows that the candidate answers better, those that gained most first."""
+    won: int = 0
+    """How many were won in all."""
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ from typing import Any
 from cpu_pipeline.core.markdown import code, escape, table
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.recipe import field_docs
+from cpu_pipeline.release import flips
 from cpu_pipeline.release.candidate import Builder
-from cpu_pipeline.release.failures.data import Advice, FailedCheck, FailedGate, Failure, Trace
+from cpu_pipeline.release.failures.data import Advice, FailedCheck, FailedGate, Failure, LostRow, Trace
 from cpu_pipeline.release.failures.rows import lost_rows
 from cpu_pipeline.release.failures.trace import trace
 from cpu_pipeline.stages._base import Verdict
 
 Verdicts = Mapping[str, Sequence[Verdict]]
 """Gate -> its verdicts."""
-SHOWN = 20
+SHOWN = 50
 """Rows that the Markdown shows of each gate."""
 
 
@@ -45,8 +46,19 @@ def _gate(built: BuildResult, gate: str, failed: Sequence[Verdict], builder: Bui
         return FailedGate(gate, use, "", checks, Trace((), says="it compares with what is in service"), (), 0, 0, ())
     found = trace(built, gate, builder)
     rows, lost, compared = lost_rows(built, gate)
+    won = [flip for flip in flips.of_build(built, gate) if flip.way == "won"]
     return FailedGate(
-        gate, node.use, found.steps[-1], checks, found, rows, lost, compared, list(_advice(built, gate, found))
+        gate,
+        node.use,
+        found.steps[-1],
+        checks,
+        found,
+        rows,
+        lost,
+        compared,
+        list(_advice(built, gate, found)),
+        [LostRow(flip.id, flip.row, flip.reference, flip.candidate) for flip in won[:SHOWN]],
+        len(won),
     )
 
 
@@ -114,13 +126,21 @@ def _rows(gate: FailedGate) -> list[str]:
         f"{gate.lost} of {gate.of} rows are answered worse than by the reference (for a correlation: otherwise).",
         "",
     ]
-    if not gate.rows:
-        return lines
-    lines += table(
+    lines += _listed(gate.rows, gate.lost)
+    if gate.won:
+        lines += [f"{gate.won} rows are answered better than by the reference.", "", *_listed(gate.won_rows, gate.won)]
+    return lines
+
+
+def _listed(rows: Sequence[LostRow], count: int) -> list[str]:
+    """List rows with both answers; all of them are in flips.jsonl, which `cpu-pipeline flips` prints."""
+    if not rows:
+        return []
+    lines = table(
         ("row", "text", "reference", "candidate"),
-        ((code(row.id), _fields(row.row), _fields(row.reference), _fields(row.candidate)) for row in gate.rows[:SHOWN]),
+        ((code(row.id), _fields(row.row), _fields(row.reference), _fields(row.candidate)) for row in rows[:SHOWN]),
     )
-    more = gate.lost - min(len(gate.rows), SHOWN)
+    more = count - min(len(rows), SHOWN)
     return [*lines, f"and {more} more.", ""] if more else lines
 
 

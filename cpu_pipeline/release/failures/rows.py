@@ -9,11 +9,10 @@ from typing import Any
 from cpu_pipeline.core.jsonl import PREDICTIONS, ROWS, read_jsonl
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.release.failures.data import LostRow
+from cpu_pipeline.release.flips import short
 
 MOST = 50
 """Rows that a report holds."""
-LONGEST = 400
-"""Characters of one text of a row."""
 
 
 def lost_rows(built: BuildResult, gate: str) -> tuple[list[LostRow], int, int]:
@@ -26,9 +25,9 @@ def lost_rows(built: BuildResult, gate: str) -> tuple[list[LostRow], int, int]:
     found = [
         LostRow(
             loss,
-            _short(rows.get(loss, {})),
-            _short(sides["reference"].get(loss, {})),
-            _short(sides["candidate"].get(loss, {})),
+            short(rows.get(loss, {})),
+            short(sides["reference"].get(loss, {})),
+            short(sides["candidate"].get(loss, {})),
         )
         for loss in chosen
     ]
@@ -43,15 +42,3 @@ def _answers(built: BuildResult, source: str | None) -> Mapping[str, Mapping[str
 
 def _by_id(path: Path) -> Mapping[str, Mapping[str, Any]]:
     return {str(line["id"]): line for line in read_jsonl(path)}
-
-
-def _short(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the id, and cut long texts."""
-    return {key: _cut(value) for key, value in line.items() if key != "id"}
-
-
-def _cut(value: Any) -> Any:
-    if isinstance(value, str):
-        return value if len(value) <= LONGEST else value[:LONGEST] + "…"
-    text = str(value)
-    return value if len(text) <= LONGEST else text[:LONGEST] + "…"

@@ -12,7 +12,7 @@ from typing import Any
 
 from cpu_pipeline.core.files import remove_tree, writing
 from cpu_pipeline.engine.result import BuildResult
-from cpu_pipeline.release import latest
+from cpu_pipeline.release import flips, latest
 from cpu_pipeline.release.candidate import Builder
 from cpu_pipeline.release.failures import report
 from cpu_pipeline.release.failures.data import FORMAT, Failure
@@ -55,6 +55,9 @@ def write_failure(
             (work / REPORT).write_text(report.render(failure, stays(failure)), encoding="utf-8", newline="\n")
             text = json.dumps(_document(failure, describe(built)), indent=1, sort_keys=True, ensure_ascii=False)
             (work / JSON).write_text(text + "\n", encoding="utf-8", newline="\n")
+            flips.write(
+                work / flips.FILE, [flip for gate in failure.gates for flip in flips.of_build(built, gate.gate)]
+            )
             sync_tree(work)
             remove_tree(folder / run)
             work.rename(folder / run)

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.stages._base import Job, Stage
+from cpu_pipeline.stages._base import Job, Stage, Verdict
 from cpu_pipeline.tasks._base import Task
 
 Side = Literal["candidate", "reference"]
@@ -23,12 +23,19 @@ class Gate(Stage):
     takes: ClassVar[Mapping[str, Set[str]]] = dict.fromkeys(SIDES, frozenset(backends.names()))
     bounds: ClassVar[Set[str]] = frozenset()
     """Options that can make it fail; a recipe sets one of them at least."""
+    may_only_measure: ClassVar[bool] = False
+    """True when it may have no bound: then it measures for the report, and its verdict says that it judges nothing."""
 
     @model_validator(mode="after")
     def _can_fail(self) -> Self:
-        if all(getattr(self, name) is None for name in self.bounds):
+        if not self.may_only_measure and not self.bounded:
             raise ValueError(f"a gate must be able to fail: set one of {', '.join(sorted(self.bounds))}")
         return self
+
+    @property
+    def bounded(self) -> bool:
+        """Say whether it has a bound that it could fail."""
+        return any(getattr(self, name) is not None for name in self.bounds)
 
     def gives(self) -> str:
         """Name the format of the output."""
@@ -37,6 +44,13 @@ class Gate(Stage):
     def backends(self, formats: Mapping[str, str]) -> Set[str]:
         """Name the backends of both sides; none where predictions are compared."""
         return frozenset() if self.through else frozenset(formats.values())
+
+
+def only_measured(gate: Gate) -> list[Verdict]:
+    """Say of a gate without bounds that it judges nothing; nothing to say of any other."""
+    if gate.bounded:
+        return []
+    return [Verdict("measured", True, f"only measured: no bound is set ({', '.join(sorted(gate.bounds))})")]
 
 
 def task_of(job: Job, gate: str) -> Task:

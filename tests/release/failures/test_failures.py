@@ -150,3 +150,45 @@ def test_sets_what_the_recipe_says_of_data(bench: ProjectFixture) -> None:
         ("data.take=7", "or data.ROLE.OPTION=VALUE"),
     ]:
         assert says in bench.run(recipe, "--set", given).expect(2).err
+
+
+def test_flips_are_listed_both_ways_of_a_failed_run_and_of_a_version(bench: ProjectFixture, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (bench.home / "rows.jsonl").read_text().splitlines()]
+    for row in rows[:4]:
+        row["label"] = 1 - row["label"]
+    rows[9]["id"] = "r|<b>`9"
+    (bench.home / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    failed(bench, 9.0, max_drop=0.05)
+    folder = failed_reports(bench.out / "small")[-1]
+    flipped = bench.call("flips", folder, "--store", bench.store, "--json").expect(0).json
+    lost, won = ([flip for flip in flipped if flip["way"] == way] for way in ("lost", "won"))
+    assert lost and won and len(lost) + len(won) == len(flipped)
+    assert {(flip["metric"], flip["reference_score"], flip["candidate_score"]) for flip in lost} == {("accuracy", 1, 0)}
+    assert {(flip["reference_score"], flip["candidate_score"]) for flip in won} == {(0, 1)}
+    assert {flip["id"] for flip in won} <= {f"r{number}" for number in range(4)}
+    assert all(flip["reference"]["label"] != flip["candidate"]["label"] and flip["row"]["text"] for flip in flipped)
+    text, document = report(bench)
+    assert document["gates"][0]["won"] == len(won)
+    assert f"{len(won)} rows are answered better than by the reference." in text
+
+    judge = {
+        "id": "right",
+        "use": "validate.accuracy",
+        "from": {"reference": "first"},
+        "min_rows": 10,
+        "max_drop": 0.99,
+    }
+    chain = {"id": "s0", "use": "faulty.shift", "by": 9.0}
+    bench.run(bench.recipe(FIRST, chain, judge, data=DATA)).expect(0)
+    latest = bench.out / "small" / "latest"
+    ours = bench.call("flips", latest, "--store", bench.store, "--json").expect(0).json
+    assert ours == flipped
+    assert bench.call("flips", latest / "s0", "--store", bench.store, "--json").expect(0).json == flipped
+    bare = bench.call("flips", latest, "--store", tmp_path / "other", "--json").expect(0).json
+    assert [{**flip, "row": {}} for flip in flipped] == bare
+    shown = bench.call("flips", latest, "--store", bench.store).expect(0).out
+    assert len(shown.splitlines()) == len(flipped) and "accuracy 1.00 → 0.00" in shown
+    written = (latest / "report.md").read_text()
+    assert f"{len(lost)} rows that the reference answers right" in written
+    assert "<b>" not in written or "`r¦<b>'9`" in written, "inside code nothing is markup"
+    bench.call("flips", bench.home, "--store", bench.store).expect(2, "no version, no output of one")

@@ -38,6 +38,9 @@ class FakeTimer:
         self.said.append((self.side, len(batches), rounds))
         return [next(self.seconds) for _ in range(rounds * len(batches))]
 
+    def trace(self, batches: Sequence[Any]) -> tuple[list[float], list[int]]:
+        return self.time(batches), [self.peak_memory] * len(batches)
+
 
 @pytest.fixture
 def sides(checkpoint: Callable[..., Artifact]) -> dict[str, Artifact]:
