@@ -78,6 +78,8 @@ class PlanOutput(TypedDict):
     """Name of the recipe."""
     outputs: Sequence[str]
     """Steps whose artifacts are published."""
+    warnings: list[str]
+    """What a build does, though it cannot show much, each with the step."""
     steps: list[PlannedStep]
     """Every step, in the order of a build."""
 
@@ -95,6 +97,8 @@ class CheckedFile(TypedDict):
     """Paths that lead out of the recipe's folder, and whether they are allowed."""
     unread: list[str]
     """Models and rows that were not looked at, each with the reason."""
+    warnings: list[str]
+    """What a build does, though it cannot show much, each with the step."""
 
 
 class PublishedOutput(TypedDict):
