@@ -103,6 +103,8 @@ class _Precheck:
             else:
                 self._precheck(node)
         self._fit()
+        if self.findings:  # first things first
+            return
         self.warnings += cautions(self.plan, {name: found.path for name, found in self.known.items()})
 
     def _gather(self, node: Node) -> None:
@@ -211,11 +213,13 @@ def cautions(plan: Plan, known: Mapping[str, Path] = MappingProxyType({})) -> li
     found: list[str] = []
     if plan.withheld is not None:  # a trial shows nothing anyhow
         return found
+    model = known.get("model")
+    if model is not None and not (model / "config.json").is_file():
+        model = None
     for node in plan.nodes.values():
         rows = node.data.get("validation")
-        job = Job(load=_nothing_built, timer=_nothing_built, task=plan.context.task)
         count = None if rows is None else _count(plan.nodes[rows], known.get(rows))
-        found += [f"{node.label}: {says}" for says in node.stage.cautions(job, count)]
+        found += [f"{node.label}: {says}" for says in node.stage.cautions(plan.context.task, model, count)]
     return found
 
 

@@ -262,11 +262,12 @@ class Stage(BaseModel, ABC):
         """
         return ()
 
-    def cautions(self, job: Job, rows: int | None) -> Iterable[str]:
+    def cautions(self, task: Task | None, model: Path | None, rows: int | None) -> Iterable[str]:
         """Tell what a build does though it cannot show much, each as a sentence; asked before anything is built.
 
         Args:
-            job: the task.
+            task: the recipe's task.
+            model: a directory with the config.json of the recipe's model, where it is known.
             rows: how many validation rows there are; None where that is not known.
         """
         return ()

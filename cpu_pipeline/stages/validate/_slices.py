@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.stages._columns import value_of
@@ -48,12 +48,6 @@ class Slices(BaseModel):
     """Name of a slice -> its own max_drop and min_rows."""
     metric: str | None = None
     """Metric that is judged; the gate's unless given."""
-
-    @model_validator(mode="after")
-    def _names_one_property(self) -> Self:
-        if (self.column is None) == (self.by is None):
-            raise ValueError("slices: name either a `column`, or `by: length` or `by: answer`")
-        return self
 
     @property
     def name(self) -> str:

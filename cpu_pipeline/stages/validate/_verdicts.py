@@ -10,7 +10,8 @@ from statistics import NormalDist
 from cpu_pipeline.core.figures import number
 from cpu_pipeline.runtime import rows_needed
 from cpu_pipeline.stages._base import Outcome, Verdict
-from cpu_pipeline.stages.validate._accuracy_facts import Better, SlicedFacts, SliceFacts
+from cpu_pipeline.stages.validate._accuracy_facts import AccuracyFacts, AnswerCounts, Better, SlicedFacts, SliceFacts
+from cpu_pipeline.stages.validate._gate import SIDES, Side
 from cpu_pipeline.stages.validate._slices import Slices
 
 ROUNDING = 1e-9
@@ -216,3 +217,62 @@ def slices_verdict(
     passed = outcome == "pass" or (outcome == "inconclusive" and lets_pass)
     value = None if level is None else -level.lower
     return Verdict(f"{found.metric} by {name}", passed, says, value, worst.drop, outcome, outcome != "pass" and passed)
+
+
+def undefined(name: str, ours: float | None, theirs: float | None) -> Verdict:
+    """Fail a metric that is not defined, and say why that is."""
+    sides = " and ".join(side for side, value in zip(SIDES, (ours, theirs), strict=True) if value is None)
+    return Verdict(
+        name,
+        False,
+        f"{name} is NaN: candidate {shown(ours)}, reference {shown(theirs)}; it is not defined where answers never "
+        f"vary or are missing: look at the predictions of the {sides}",
+    )
+
+
+def constant(facts: AccuracyFacts) -> Verdict:
+    return Verdict(
+        "constant",
+        False,
+        f"the reference gives {facts.constant} to all {facts.rows} rows: comparing with it shows nothing; "
+        "look at the reference, the task's options and the rows, or compare with another reference",
+    )
+
+
+def published(source: str | None) -> str:
+    return f" (published: {source})" if source else ""
+
+
+def at_least(name: str, value: float | None, bound: float, source: str | None) -> Verdict:
+    if value is None:
+        return undefined(name, value, 0.0)
+    passed = value >= bound - ROUNDING
+    return Verdict(
+        name, passed, f"{name} {shown(value)}, at least {shown(bound)} asked{published(source)}", value, bound
+    )
+
+
+def at_most(name: str, value: float | None, bound: float, source: str | None) -> Verdict:
+    if value is None:
+        return undefined(name, value, 0.0)
+    passed = value <= bound + ROUNDING
+    return Verdict(
+        name, passed, f"{name} {shown(value)}, at most {shown(bound)} asked{published(source)}", value, bound
+    )
+
+
+def complete(counts: Mapping[Side, AnswerCounts], rows: int) -> Verdict:
+    """Fail unless every row has one finite prediction on both sides."""
+    wrong = [
+        f"{side}: {number_of} {meaning}"
+        for side, count in counts.items()
+        for number_of, meaning in (
+            (count.missing, "rows unanswered"),
+            (count.unknown, "answers of no row"),
+            (count.nan, "answers of NaN"),
+        )
+        if number_of
+    ]
+    if not rows:
+        wrong.append("there are no rows")
+    return Verdict("answers", not wrong, "; ".join(wrong) or f"{rows} rows answered by both sides, all finite")

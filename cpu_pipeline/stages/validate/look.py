@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from cpu_pipeline.stages._base import Facts, Inputs, Job
 from cpu_pipeline.stages.predict import DECISION
+from cpu_pipeline.stages.validate._accuracy_options import AccuracyOptions
 from cpu_pipeline.stages.validate._compare import compared
 from cpu_pipeline.stages.validate._gate import SIDES, task_of
-from cpu_pipeline.stages.validate.accuracy import ValidateAccuracy
 
 
 class LookFacts(Facts):
@@ -23,7 +23,7 @@ class LookFacts(Facts):
     """Whether the rest of the rows need not be predicted."""
 
 
-class ValidateLook(ValidateAccuracy):
+class ValidateLook(AccuracyOptions):
     """Say whether a look at the first part of the rows decides what the gate asks."""
 
     look: int = Field(ge=1)
@@ -31,20 +31,18 @@ class ValidateLook(ValidateAccuracy):
 
     facts_model: ClassVar = LookFacts
     takes: ClassVar = dict.fromkeys(SIDES, frozenset({"predictions"}))
-    through: ClassVar[Mapping[str, str]] = {}
     internal: ClassVar = True
     version: ClassVar = 1
     # The decision hangs on the bounds.
     unkeyed: ClassVar = frozenset({"source", "expected_flips"})
 
-    @model_serializer(mode="wrap")
-    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        options: dict[str, Any] = dump(self)
-        return options
-
     def gives(self) -> str:
         """Name the format of the output."""
         return "decision"
+
+    def backends(self, formats: Mapping[str, str]) -> frozenset[str]:
+        """Name no backend: predictions are compared."""
+        return frozenset()
 
     def run(self, inputs: Inputs, out: Path, job: Job) -> Any:
         """Write whether the looks so far decide the allowed drop and every slice."""
@@ -59,11 +57,7 @@ class ValidateLook(ValidateAccuracy):
     def _decides(self, found: Any, name: str) -> bool:
         look = found.look(min(self.look, len(found.ends)), [name], self.confidence)
         outcome = self.outcome_of(look.metrics[name])
-        if outcome != "pass" or not self.slices:
+        if outcome != "pass" or not self.divisions:
             return outcome != "inconclusive"
-        sliced = self.sliced(found, name)
+        sliced = {one.name: found.sliced(one, one.metric or name, self.confidence) for one in self.divisions}
         return all(verdict.outcome != "inconclusive" for verdict in self.judge_sliced(sliced))
-
-    def judge(self, facts: Any) -> list[Any]:
-        """Judge nothing: the gate itself does."""
-        return []
