@@ -85,7 +85,13 @@ def rows_text(found: Difference, drop: float, confidence: float, rows: int) -> s
     needed = found.decided_by(drop, confidence)
     if needed is None:
         return f"no number of rows that anyone has would decide it ({rows:,} now)"
-    return f"about {max(needed, rows + 1):,} rows would decide it ({rows:,} now)"
+    return f"about {_rounded(max(needed, rows + 1)):,} rows would decide it ({rows:,} now)"
+
+
+def _rounded(rows: int) -> int:
+    """Round up to two digits: what the sample tells is not more exact."""
+    unit = 10 ** max(0, len(str(rows)) - 2)
+    return -(-rows // unit) * unit
 
 
 def kept_by_holm(bounds: Sequence[Sequence[bool]]) -> list[bool]:
