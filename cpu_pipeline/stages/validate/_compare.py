@@ -96,24 +96,25 @@ class Compared:
     def _bounds(
         self, name: str, levels: Sequence[float], among: Sequence[int] | None
     ) -> tuple[paired.Bounds, float, float]:
-        sides = [self.scores[side].rows for side in SIDES]
+        ours, theirs = self.scores["candidate"].rows, self.scores["reference"].rows
         clusters = self.clusters
         if among is not None:
-            sides = [[rows[i] for i in among] for rows in sides]
+            ours, theirs = [ours[i] for i in among], [theirs[i] for i in among]
             clusters = None if clusters is None else [clusters[i] for i in among]
         aggregate = self.task.aggregate
         found = paired.compare(
-            *sides,
+            ours,
+            theirs,
             name,
             aggregate,
             levels,
-            packed=(self.task.packed(sides[0]), self.task.packed(sides[1])),
+            packed=(self.task.packed(ours), self.task.packed(theirs)),
             clusters=clusters,
             identical=self.identical,
         )
         if among is None:
-            return found, *(self.scores[side].metrics[name] for side in SIDES)  # type: ignore[return-value]  # two sides
-        return found, aggregate(sides[0], name), aggregate(sides[1], name)
+            return found, self.scores["candidate"].metrics[name], self.scores["reference"].metrics[name]
+        return found, aggregate(ours, name), aggregate(theirs, name)
 
     def look(self, number: int, names: Sequence[str], confidence: float) -> LookFacts:
         """Compare at one look, from 1, at the level that it may spend."""

@@ -90,7 +90,7 @@ def rows_text(found: Difference, drop: float, confidence: float, rows: int) -> s
 
 def _rounded(rows: int) -> int:
     """Round up to two digits: what the sample tells is not more exact."""
-    unit = 10 ** max(0, len(str(rows)) - 2)
+    unit = int(10 ** max(0, len(str(rows)) - 2))
     return -(-rows // unit) * unit
 
 
@@ -204,7 +204,7 @@ def slices_verdict(
     counts: Mapping[Outcome, int] = {
         outcome: sum(one.outcome == outcome for one in judged) for outcome in ("pass", "fail", "inconclusive")
     }
-    outcome: Outcome = next((o for o in ("fail", "inconclusive") if counts[o]), "pass")  # type: ignore[assignment]  # mypy sees str
+    outcome: Outcome = next((o for o in ("fail", "inconclusive") if counts[o]), "pass")
     one = worst.facts
     level = _difference(one, 0, found.better)
     about = worst.why or (bound_text(level, worst.outcome, found.better, confidence) if level else "")

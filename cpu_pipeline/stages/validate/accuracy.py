@@ -17,7 +17,7 @@ from cpu_pipeline.runtime.looks import LOOKS
 from cpu_pipeline.stages._base import Inputs, Job, Verdict
 from cpu_pipeline.stages._columns import read_columns
 from cpu_pipeline.stages.validate import _losses
-from cpu_pipeline.stages.validate._accuracy_facts import AccuracyFacts, MetricFacts, SlicedFacts
+from cpu_pipeline.stages.validate._accuracy_facts import AccuracyFacts, LookFacts, MetricFacts, SlicedFacts
 from cpu_pipeline.stages.validate._accuracy_options import SUCCESSOR, AccuracyOptions
 from cpu_pipeline.stages.validate._compare import Compared, compared, constant_rows
 from cpu_pipeline.stages.validate._gate import SIDES, task_of
@@ -263,7 +263,7 @@ class ValidateAccuracy(AccuracyOptions):
 
     def _dropped(self, name: str, facts: AccuracyFacts) -> Verdict:
         """Judge the allowed drop: at the first look that decides, where there were several."""
-        looks = facts.looks or [None]
+        looks: Sequence[LookFacts | None] = facts.looks or [None]
         for number, look in enumerate(looks, 1):
             found = facts.metrics[name] if look is None else look.metrics[name]
             rows = facts.rows if look is None else look.rows

@@ -10,7 +10,7 @@ from suites.statistics.drawn import changes, mean, scores
 
 from cpu_pipeline.runtime import paired, tango
 
-STATED = {"tango": 4_000, "bca": 2_000, "errors": 2_000, "clusters": 2_000, "resampled": 1_500}
+STATED = {"tango": 4_000, "bca": 1_500, "errors": 800, "clusters": 1_500, "resampled": 800}
 SIDE = 0.975
 WITHIN = pytest.approx(0.95, abs=0.015)
 
