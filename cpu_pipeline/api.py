@@ -356,7 +356,7 @@ def precheck(plans: Sequence[Plan], store: Store | Path | str | None = None) -> 
         store: the store, or its directory; what it has is not looked at again.
 
     Returns:
-        What the builds do, though they cannot show much, each with the step; nothing of plans that are cached.
+        Warnings of gates that cannot show much, each with the step; nothing of plans that are cached.
 
     Raises:
         PipelineError: every problem of every plan, one a line, of the class that the builds would meet first.

@@ -79,7 +79,7 @@ class PlanOutput(TypedDict):
     outputs: Sequence[str]
     """Steps whose artifacts are published."""
     warnings: list[str]
-    """What a build does, though it cannot show much, each with the step."""
+    """Gates that cannot show much with the rows, each with its step and the reason."""
     steps: list[PlannedStep]
     """Every step, in the order of a build."""
 
@@ -98,7 +98,7 @@ class CheckedFile(TypedDict):
     unread: list[str]
     """Models and rows that were not looked at, each with the reason."""
     warnings: list[str]
-    """What a build does, though it cannot show much, each with the step."""
+    """Gates that cannot show much with the rows, each with its step and the reason."""
 
 
 class PublishedOutput(TypedDict):

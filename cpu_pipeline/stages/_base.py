@@ -163,10 +163,10 @@ class Verdict:
     bound: float | None = None
     """The bound; None when there is none."""
     outcome: Outcome | None = None
-    """What the rows show: `pass`, `fail`, or `inconclusive` where they are too few. By default what `passed` says. One
-    that is inconclusive passes only where the recipe says so."""
+    """What the rows show: `pass`, `fail`, or `inconclusive` where they are too few. By default that of `passed`. One
+    that is inconclusive passes only where the recipe asks for that."""
     warning: bool = False
-    """Whether people must be told, though it passed."""
+    """Whether it is a warning, though it passed."""
 
     def __post_init__(self) -> None:
         """Take the outcome of `passed` where none is given."""

@@ -30,7 +30,7 @@ class MetricFacts(Facts):
     upper: Figure = None
     """One-sided upper bound."""
     method: str = ""
-    """How the bounds were made: `tango`, `bca`, `resampled`, or `identical` predictions."""
+    """How the bounds were computed: `tango`, `bca`, `resampled`, or `identical` predictions."""
     deviation: Figure = None
     """Standard deviation of the difference of one row."""
     gained: Count | None = None
@@ -112,6 +112,6 @@ class AccuracyFacts(Facts):
     total: Count | None = None
     """All rows, where looks may have stopped before."""
     looks: list[LookFacts] = Field(default_factory=list)
-    """Looks that were made, where several were planned."""
+    """Looks at a part of the rows, where several were planned."""
     sliced: dict[str, SlicedFacts] = Field(default_factory=dict)
     """Property of the rows -> its slices."""

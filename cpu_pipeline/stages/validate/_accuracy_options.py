@@ -47,7 +47,7 @@ class AccuracyOptions(Gate):
     at_most: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Largest value of the candidate's metric, where that is an error such as mse."""
     source: str | None = Field(default=None, min_length=1)
-    """Where the value of at_least or at_most is published: a paper, a model card, an address."""
+    """Where the value of at_least or at_most is published: an article, a model card, an address."""
     min_rows: int = Field(default=100, ge=1)
     """Fewest rows on which the comparison may rest."""
     confidence: float = Field(default=0.95, ge=0.5, lt=1)

@@ -59,8 +59,8 @@ def test_four_looks(flips: float) -> None:
 
 def test_looks_save_predictions() -> None:
     """A candidate that is no worse, or clearly worse, is decided early."""
-    for drop, most in ((0.0, 0.6), (0.04, 0.3)):
-        draw, part, size, flips = rng("saved", drop), 1000, 4000, 0.05
+    for drop, most in ((0.0, 0.65), (0.06, 0.35)):
+        draw, part, size, flips = rng("saved", drop), 1000, 4000, 0.08
         gained, lost, open_, seen = np.zeros(size, int), np.zeros(size, int), np.ones(size, dtype=bool), 0
         for look, z in enumerate(looks.quantiles(4, 0.05), 1):
             more = flipped(draw, part, flips, drop, size)
