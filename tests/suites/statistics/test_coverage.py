@@ -10,7 +10,7 @@ from suites.statistics.drawn import changes, mean, scores
 
 from cpu_pipeline.runtime import paired, tango
 
-STATED = {"tango": 4_000, "bca": 1_500, "errors": 800, "clusters": 1_500, "resampled": 800}
+STATED = {"tango": 4_000, "bca": 1_000, "errors": 500, "clusters": 1_000, "resampled": 500}
 SIDE = 0.975
 WITHIN = pytest.approx(0.95, abs=0.015)
 
