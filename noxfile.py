@@ -68,6 +68,7 @@ SUITES = {  # the longest first, so that two at a time end together
     "remotes": Suite("remotes", nightly=True),
     "cpp": Suite("cpp"),
     "kinds": Suite("kinds"),
+    "statistics": Suite("statistics"),
     "fidelity": Suite("fidelity"),
     "schedulers": Suite("schedulers", nightly=True),
     "media": Suite("media", times=True, nightly=True),

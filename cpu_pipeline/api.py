@@ -397,12 +397,15 @@ def check(path: Path, *, allow_paths: Sequence[Path | str] = (), recipe_only: bo
     return checking.check(path, map(Path, allow_paths), recipe_only=recipe_only)
 
 
-def precheck(plans: Sequence[Plan], store: Store | Path | str | None = None) -> None:
+def precheck(plans: Sequence[Plan], store: Store | Path | str | None = None) -> list[str]:
     """Tell what a build of these plans would refuse, as far as that is known before the first step is built.
 
     Args:
         plans: the plans.
         store: the store, or its directory; what it has is not looked at again.
+
+    Returns:
+        Warnings of gates that cannot show much, each with the step; nothing of plans that are cached.
 
     Raises:
         PipelineError: every problem of every plan, one a line, of the class that the builds would meet first.
@@ -411,11 +414,12 @@ def precheck(plans: Sequence[Plan], store: Store | Path | str | None = None) -> 
     cached = [{seen.node.id for seen in preview.look(each, opened) if seen.state == "cached"} for each in plans]
     pending = [(each, known) for each, known in zip(plans, cached, strict=True) if len(known) < len(each.nodes)]
     if not pending:
-        return
+        return []
     from cpu_pipeline.graph import precheck as graph_precheck
 
     checked = [graph_precheck.precheck(each, known) for each, known in pending]
     graph_precheck.Checked(tuple(finding for one in checked for finding in one.findings), ()).require()
+    return [f"{each.name}: {says}" for (each, _), one in zip(pending, checked, strict=True) for says in one.warnings]
 
 
 def rollback(

@@ -35,7 +35,10 @@ RECIPE: dict[str, Any] = {
 ACCURACY: dict[str, Any] = {
     "rows": 200, "metric": "f1", "confidence": 0.95,
     "metrics": {
-        "f1": {"candidate": 0.8123456, "reference": 0.82, "difference": -0.0076544, "low": -0.009, "high": 0.001},
+        "f1": {
+            "candidate": 0.8123456, "reference": 0.82, "difference": -0.0076544, "low": -0.009, "high": 0.001,
+            "lower": -0.0085, "upper": 0.0005, "method": "bca", "deviation": 0.05, "gained": 3, "lost": 5,
+        },
         "exact_match": {"candidate": None, "reference": 0.7, "difference": None, "low": None, "high": None},
     },
     "counts": {side: {"missing": 0, "unknown": 0, "nan": 0} for side in ("candidate", "reference")},

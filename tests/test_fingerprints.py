@@ -204,7 +204,7 @@ def test_does_not_follow_what_only_a_type_checker_reads(package: Path) -> None:
 
 def test_follows_helpers_but_not_contracts() -> None:
     found = reached(f"{PACKAGE}.stages.validate.accuracy")
-    helpers = ("runtime.intervals", "core.jsonl", "core.figures", "stages.validate._gate")
+    helpers = ("runtime.paired", "core.jsonl", "core.figures", "stages.validate._gate")
     assert {f"{PACKAGE}.{name}" for name in helpers} <= found
     assert not CONTRACTS & found
     for name in stages.names(internal=True):

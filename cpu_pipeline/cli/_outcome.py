@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cpu_pipeline.core.errors import PipelineError
     from cpu_pipeline.engine.result import BuildResult
     from cpu_pipeline.graph.plan import Plan
+    from cpu_pipeline.stages._base import Verdict
 
 
 def result(plan: Plan, outcome: Outcome) -> RunOutput:
@@ -89,12 +90,22 @@ def table(built: BuildResult, path: Path | None) -> None:
 
 def _row(built: BuildResult, name: str, path: Path | None) -> tuple[str, ...]:
     gates = [gate for gate in built.verdicts if _judged(built, gate) == name]
-    verdicts = [verdict.passed for gate in gates for verdict in built.verdicts[gate]]
+    verdicts = [verdict for gate in gates for verdict in built.verdicts[gate]]
     says = [built.plan.nodes[gate].stage.headline(_facts(built, gate)) for gate in gates]
-    state = "none" if not gates else "FAILED" if not all(verdicts) else "passed"
+    state = _state(verdicts) if gates else "none"
     where = built.artifacts[name].path if path is None else path / name
     cells = (name, size(built.records[name].size), ", ".join(filter(None, says)) or "-", state, str(where))
     return tuple(plain(cell) for cell in cells)
+
+
+def _state(verdicts: Sequence[Verdict]) -> str:
+    """Say in a word what gates found: what failed outright before what is inconclusive."""
+    failed = {verdict.outcome for verdict in verdicts if not verdict.passed}
+    if "fail" in failed:
+        return "FAILED"
+    if failed:
+        return "INCONCLUSIVE"
+    return "inconclusive, passed" if any(verdict.outcome == "inconclusive" for verdict in verdicts) else "passed"
 
 
 def _judged(built: BuildResult, gate: str) -> str:

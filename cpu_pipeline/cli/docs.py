@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-DOCUMENTS = (Path("docs", "reproducible.md"),)
+DOCUMENTS = (Path("docs", "reproducible.md"), Path("docs", "gates.md"))
 """Documents with generated blocks, beside the pages that are generated whole."""
 
 
@@ -34,9 +34,12 @@ def docs(
 
 def filled(text: str) -> str:
     """Return the text with each block `<!-- generated: NAME -->` written again."""
-    from cpu_pipeline.cli._reference import stages
+    from cpu_pipeline.cli._reference import rows_needed, stages
 
-    blocks: Mapping[str, Callable[[], str]] = {"reproducible": stages.reproducible_table}
+    blocks: Mapping[str, Callable[[], str]] = {
+        "reproducible": stages.reproducible_table,
+        "rows_needed": rows_needed.table,
+    }
     return _BLOCK.sub(lambda match: match[1] + blocks[match[2]]() + match[3], text)
 
 

@@ -80,6 +80,8 @@ class PlanOutput(TypedDict):
     """Name of the recipe."""
     outputs: Sequence[str]
     """Steps whose artifacts are published."""
+    warnings: list[str]
+    """Gates that cannot show much with the rows, each with its step and the reason."""
     steps: list[PlannedStep]
     """Every step, in the order of a build."""
 
@@ -97,6 +99,8 @@ class CheckedFile(TypedDict):
     """Paths that lead out of the recipe's folder, and whether they are allowed."""
     unread: list[str]
     """Models and rows that were not looked at, each with the reason."""
+    warnings: list[str]
+    """Gates that cannot show much with the rows, each with its step and the reason."""
 
 
 class PublishedOutput(TypedDict):

@@ -29,17 +29,23 @@ def plan(
     from cpu_pipeline.engine import preview
     from cpu_pipeline.graph import variants
     from cpu_pipeline.graph.planner import make_plan
+    from cpu_pipeline.graph.precheck import cautions, precheck
     from cpu_pipeline.graph.sets import apply_sets
     from cpu_pipeline.recipe.reader import load_recipe
 
     planned = make_plan(apply_sets(load_recipe(recipe, allow_paths or ()), parse_sets(sets)))
     if until is not None:
         planned = variants.until(planned, until)
-    seen = list(preview.look(planned, open_store(store, store_remote)))
+    opened = open_store(store, store_remote)
+    seen = list(preview.look(planned, opened))
+    known = {o.node.id: o.artifact.path for o in seen if o.artifact is not None and o.node.gives == "rows"}
+    cached = {o.node.id for o in seen if o.state == "cached"}
+    warnings = cautions(planned, known) if known else list(precheck(planned, cached).warnings)
     if as_json:
         result: PlanOutput = {
             "recipe": planned.name,
             "outputs": planned.outputs,
+            "warnings": warnings,
             "steps": [
                 {"id": o.node.id, "use": o.node.use, "gives": o.node.gives, "from": dict(o.node.inputs),
                  "data": dict(o.node.data), "state": o.state, "why": o.why}
@@ -55,6 +61,8 @@ def plan(
     columns(rows)
     build = sum(o.state == "build" for o in seen)
     depend = sum(o.state == "depends" for o in seen)
+    for line in warnings:
+        print(f"warning  {line}")
     print(f"{planned.name}: {len(seen) - build - depend} cached, {build} to build, {depend} depending on others")
 
 
@@ -86,17 +94,19 @@ def check(
         except PipelineError as error:
             worst = max(worst, error.exit_code)
             results.append({"file": str(file), "exit_code": error.exit_code, "says": str(error).splitlines(),
-                            "outside": [], "unread": []})  # fmt: skip
+                            "outside": [], "unread": [], "warnings": []})  # fmt: skip
             if not as_json:
                 fail(error)
         else:
             outside = [_outside(path) for path in found.outside]
             results.append({"file": str(file), "exit_code": 0, "says": [], "outside": outside,
-                            "unread": list(found.unread)})  # fmt: skip
+                            "unread": list(found.unread), "warnings": list(found.warnings)})  # fmt: skip
             if not as_json:
                 print(f"ok  {file}" + (f"  (not read: {'; '.join(found.unread)})" if found.unread else ""))
                 for line in outside:
                     print(f"    {line}")
+                for line in found.warnings:
+                    print(f"    warning  {line}")
     if as_json:
         print_json(results)
     return worst

@@ -71,7 +71,7 @@ def run(
     from cpu_pipeline.cli._each_recipe import each_recipe
     from cpu_pipeline.cli._early import Early
     from cpu_pipeline.cli.output import as_json as print_json
-    from cpu_pipeline.cli.output import fail
+    from cpu_pipeline.cli.output import fail, plain
     from cpu_pipeline.cli.progress import Progress
 
     if locked:
@@ -82,7 +82,8 @@ def run(
     loaded = [api.load_recipe(recipe, options, allow_paths=allow_paths or ()) for recipe in recipes]
     planned = [api.plan(one, until, limit=limit, skip=skip or (), measure=not no_measure) for one in loaded]
     opened = open_store(store, store_remote)
-    api.precheck(planned, opened)
+    for line in api.precheck(planned, opened):
+        typer.echo(f"warning   {plain(line)}", err=True)
     if rebuild:
         return _rebuild(planned, opened, jobs=jobs, create_envs=create_envs, locked=locked, as_json=as_json)
     early = Early(opened, out, jobs=jobs, create_envs=create_envs, keep_going=keep_going)

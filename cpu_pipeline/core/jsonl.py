@@ -11,6 +11,8 @@ from cpu_pipeline.core import text_files
 from cpu_pipeline.core.errors import RecipeError
 
 ROWS = "rows.jsonl"
+COLUMNS = "columns.jsonl"
+"""Beside rows: columns of them that are none of the task's own, for gates that divide the rows by them."""
 PREDICTIONS = "predictions.jsonl"
 SCORES = "scores.jsonl"
 

@@ -25,6 +25,8 @@ class Outlook:
     state: State
     """cached, build, or depends (on whether another step's output changes)."""
     why: tuple[str, ...] = ()
+    artifact: Artifact | None = None
+    """What the store has of it."""
 
 
 def look(plan: Plan, store: Store) -> Iterator[Outlook]:
@@ -40,7 +42,8 @@ def look(plan: Plan, store: Store) -> Iterator[Outlook]:
 
     for node, keyed, found in walk(plan, find):
         if found is not None:
-            yield Outlook(node, "cached", ("in the remote store",) if node.id in remote else ())
+            why = ("in the remote store",) if node.id in remote else ()
+            yield Outlook(node, "cached", why, None if node.id in remote else found)
             continue
         before = store.last(plan.label(node.id))
         if keyed is None and before is not None:

@@ -62,6 +62,9 @@ class Progress:
         left = self._left() if what in ("building", "built") else None
         self.tell(Event(node.id, what, tuple(why), seconds, self._done, len(self.plan.nodes), left))
         if (verdicts := self.result.verdicts.get(node.id)) and what in ("built", "cached"):
+            for verdict in verdicts:
+                if verdict.warning:
+                    self.tell(Event(node.id, "warning", (verdict.says,)))
             failed = [verdict.says for verdict in verdicts if not verdict.passed]
             self.tell(Event(node.id, "FAILED" if failed else "passed", tuple(failed or (verdicts[-1].says,))))
 

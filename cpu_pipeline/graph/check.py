@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cpu_pipeline.graph import planner
 from cpu_pipeline.graph.plan import Outside
-from cpu_pipeline.graph.precheck import Checked, precheck
+from cpu_pipeline.graph.precheck import Checked, cautions, precheck
 from cpu_pipeline.recipe import document, reader
 
 RECIPE_KEYS = frozenset({"model", "task", "data", "pipeline"})
@@ -23,6 +23,8 @@ class CheckResult:
     """The paths that lead out of the recipe's directory."""
     unread: tuple[str, ...] = ()
     """Models and rows that were not looked at, each with the reason."""
+    warnings: tuple[str, ...] = ()
+    """What a build does, though it cannot show much, each with the step."""
 
 
 def check(
@@ -45,6 +47,6 @@ def check(
         planner.check_pipeline(reader.load_pipeline_file(path))
         return CheckResult()
     plan = planner.make_plan(reader.load_recipe(path, allow_paths, shows_outside=True))
-    found = Checked((), ()) if recipe_only else precheck(plan, thorough=thorough)
+    found = Checked((), (), tuple(cautions(plan))) if recipe_only else precheck(plan, thorough=thorough)
     found.require()
-    return CheckResult(plan.outside, found.unread)
+    return CheckResult(plan.outside, found.unread, found.warnings)

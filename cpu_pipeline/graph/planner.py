@@ -89,7 +89,7 @@ class Planner:
         }
         self._check_task(task, made)
         self.problems.raise_all()
-        nodes = wire_steps(self.steps, made, nodes, self.problems)
+        nodes = wire_steps(self.steps, made, nodes, self.problems, task)
         self.problems.raise_all()
         nodes = self._in_order(nodes)
         self.problems.raise_all()

@@ -7,10 +7,11 @@ configuration and the headers of its files. Nothing is downloaded, and nothing h
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from cpu_pipeline import sources
@@ -54,6 +55,8 @@ class Checked:
     findings: tuple[Finding, ...]
     unread: tuple[str, ...]
     """Sources of which nothing was read, each with the reason."""
+    warnings: tuple[str, ...] = ()
+    """What a build does, though it cannot show much, each with the step."""
 
     def require(self) -> None:
         """Raise everything that was found as one error, of the class that the build would meet first.
@@ -77,7 +80,7 @@ def precheck(plan: Plan, cached: Collection[str] = frozenset(), *, thorough: boo
     with temporary_folder("cpu-pipeline-check-") as scratch:
         check = _Precheck(plan, frozenset(cached), scratch, thorough=thorough)
         check.look()
-        return Checked(tuple(check.findings), tuple(check.unread))
+        return Checked(tuple(check.findings), tuple(check.unread), tuple(check.warnings))
 
 
 class _Precheck:
@@ -87,6 +90,7 @@ class _Precheck:
         self.plan, self.cached, self.scratch, self.thorough = plan, cached, scratch, thorough
         self.findings: list[Finding] = []
         self.unread: list[str] = []
+        self.warnings: list[str] = []
         self.known: dict[str, Artifact] = {}
         """Node id -> what it would give, as far as it is of interest here."""
 
@@ -99,6 +103,9 @@ class _Precheck:
             else:
                 self._precheck(node)
         self._fit()
+        if self.findings:  # first things first
+            return
+        self.warnings += cautions(self.plan, {name: found.path for name, found in self.known.items()})
 
     def _gather(self, node: Node) -> None:
         """Bring the files of a source together, as links; a source that is elsewhere gives what is cached of it."""
@@ -193,6 +200,36 @@ class _Precheck:
         if node.id not in self.cached:
             label = _source_of(node) if _is_source(node) else node.label
             self.findings.append(Finding(node.where, label, error))
+
+
+def cautions(plan: Plan, known: Mapping[str, Path] = MappingProxyType({})) -> list[str]:
+    """List what each step says that it cannot show much of, before anything is built.
+
+    Args:
+        plan: the plan.
+        known: node id of rows -> the directory that holds them. Where they are not there yet, the recipe may say how
+            many it takes.
+    """
+    found: list[str] = []
+    if plan.withheld is not None:  # a trial shows nothing anyhow
+        return found
+    model = known.get("model")
+    if model is not None and not (model / "config.json").is_file():
+        model = None
+    for node in plan.nodes.values():
+        rows = node.data.get("validation")
+        count = None if rows is None else _count(plan.nodes[rows], known.get(rows))
+        found += [f"{node.label}: {says}" for says in node.stage.cautions(plan.context.task, model, count)]
+    return found
+
+
+def _count(rows: Node, path: Path | None) -> int | None:
+    """Count the rows of a role; None where that is not known before they are read."""
+    if path is not None and (path / ROWS).is_file():
+        with (path / ROWS).open("rb") as file:
+            return sum(1 for _ in file)
+    taken: int | None = getattr(rows.stage, "take", None)
+    return taken
 
 
 def _bring(path: Path, target: Path, *, link: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,12 +11,16 @@ from pydantic import ValidationError
 from cpu_pipeline import stages
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
+from cpu_pipeline.graph.looks import in_parts
 from cpu_pipeline.graph.plan import APART, FIDELITY, NOT_MODELS, Node
 from cpu_pipeline.graph.problems import Problems
 from cpu_pipeline.recipe.document import Keys
 from cpu_pipeline.recipe.reader import RecipeFile, check_options
 from cpu_pipeline.recipe.spec import Recipe, Step
 from cpu_pipeline.stages._base import Stage
+from cpu_pipeline.tasks._base import Task
+
+VALIDATION = "data.validation"
 
 
 def changed_options(recipe: RecipeFile[Recipe], step: Step) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -57,7 +62,11 @@ def make_stage(recipe: RecipeFile[Recipe], number: int, step: Step, problems: Pr
 
 
 def wire_steps(
-    steps: Sequence[Step], made: Mapping[str, Stage], nodes: Mapping[str, Node], problems: Problems
+    steps: Sequence[Step],
+    made: Mapping[str, Stage],
+    nodes: Mapping[str, Node],
+    problems: Problems,
+    task: Task | None = None,
 ) -> dict[str, Node]:
     """Make the nodes of the steps, in the order of the file; an input of the model is the step before, unless named.
 
@@ -66,17 +75,29 @@ def wire_steps(
         made: step id -> its stage.
         nodes: the nodes of the sources.
         problems: takes what does not fit.
+        task: the recipe's task.
 
     Returns:
         `nodes`, the steps, and the internal nodes between them.
     """
-    wiring = _Wiring(steps, made, nodes, problems)
+    wiring = _Wiring(steps, made, _beside(nodes, made, task), problems)
+    wiring.task = task
     previous = "model"
     for number, step in enumerate(steps):
         wiring.add(number, step, previous)
         if made[step.id].gives() not in NOT_MODELS:
             previous = step.id
     return wiring.nodes
+
+
+def _beside(nodes: Mapping[str, Node], made: Mapping[str, Stage], task: Task | None) -> dict[str, Node]:
+    """Let the validation rows keep the columns that a gate divides them by."""
+    columns = sorted({column for stage in made.values() for column in stage.columns_read(task)})
+    if not columns or VALIDATION not in nodes:
+        return dict(nodes)
+    node = nodes[VALIDATION]
+    stage = type(node.stage)(**{**node.stage.model_dump(exclude_unset=True), "beside": tuple(columns)})
+    return {**nodes, VALIDATION: replace(node, stage=stage)}
 
 
 class _Wiring:
@@ -86,6 +107,7 @@ class _Wiring:
         self, steps: Sequence[Step], made: Mapping[str, Stage], nodes: Mapping[str, Node], problems: Problems
     ) -> None:
         self.made, self.nodes, self.problems = made, dict(nodes), problems
+        self.task: Task | None = None
         self.formats = {node.id: node.gives for node in nodes.values() if node.use == "load.model"}
         """Name that `from` may have -> its format."""
         self.formats |= {step.id: made[step.id].gives() for step in steps}
@@ -102,16 +124,22 @@ class _Wiring:
             previous: the model that it takes by default.
         """
         inputs = self._inputs(number, step, previous)
-        self.nodes[step.id] = Node(
+        stage = self.made[step.id]
+        parted = stage.looks() > 1
+        node = Node(
             step.id,
             step.use,
-            self.made[step.id],
-            {name: self._through(number, step, name, source) for name, source in inputs.items()},
-            self._data(number, step, self.made[step.id]),
+            stage,
+            {} if parted else {name: self._through(number, step, name, source) for name, source in inputs.items()},
+            self._data(number, step, stage),
             self.first,
             step.timeout,
             self.problems.pipeline.document.where(("stages", number, "id")),
         )
+        if parted and inputs.keys() == stage.takes.keys():
+            self.nodes |= in_parts(node, inputs, self._predicting("", number, step, "predict", {}), self.task)
+        else:
+            self.nodes[step.id] = node
 
     def _inputs(self, number: int, step: Step, previous: str) -> dict[str, str]:
         """Return input name -> source, of the inputs that fit."""
@@ -152,17 +180,22 @@ class _Wiring:
         use = through[name]
         node_id = f"{use}:{source}"
         if node_id not in self.nodes:
-            stage = stages.get(use)()
-            self.nodes[node_id] = Node(
-                node_id,
-                use,
-                stage,
-                {next(iter(stage.takes)): source},
-                self._data(number, step, stage),
-                tuple(name for name in (APART, FIDELITY) if name in self.nodes),
-                where=self.problems.recipe.document.where(()),
-            )
+            taken = next(iter(stages.get(use).takes))
+            self.nodes[node_id] = self._predicting(node_id, number, step, use, {taken: source})
         return node_id
+
+    def _predicting(self, node_id: str, number: int, step: Step, use: str, inputs: Mapping[str, str]) -> Node:
+        """Make an internal node that stands between a source and an input."""
+        stage = stages.get(use)()
+        return Node(
+            node_id,
+            use,
+            stage,
+            inputs,
+            self._data(number, step, stage),
+            tuple(name for name in (APART, FIDELITY) if name in self.nodes),
+            where=self.problems.recipe.document.where(()),
+        )
 
     def _data(self, number: int, step: Step, stage: Stage) -> dict[str, str]:
         """Wire the rows that a stage reads, for the sake of a step."""

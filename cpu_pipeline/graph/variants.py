@@ -89,11 +89,14 @@ def cheap(plan: Plan) -> Plan:
 
 
 def _without(plan: Plan, gates: Collection[str]) -> Plan:
-    """Leave out gates, and predictions that only they read."""
-    kept = {name: node for name, node in plan.nodes.items() if name not in gates}
-    read = {source for node in kept.values() for source in node.reads}
-    nodes = {name: node for name, node in kept.items() if node.gives != "predictions" or name in read}
-    return replace(plan, nodes=nodes)
+    """Leave out gates, and predictions and looks that only they read."""
+    nodes = {name: node for name, node in plan.nodes.items() if name not in gates}
+    while True:
+        read = {source for node in nodes.values() for source in node.reads}
+        kept = {n: node for n, node in nodes.items() if node.gives not in ("predictions", "decision") or n in read}
+        if len(kept) == len(nodes):
+            return replace(plan, nodes=nodes)
+        nodes = kept
 
 
 def _readers(plan: Plan, name: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -61,12 +61,29 @@ def model_schema(model: type[BaseModel]) -> dict[str, Any]:
 def _model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
     """Turn a pydantic class into a draft-07 definition; nested classes go into `definitions`."""
     definition = model.model_json_schema(ref_template="#/definitions/{model}")
-    for name, nested in definition.pop("$defs", {}).items():
-        definitions.setdefault(name, _documented(_draft7(nested), getattr(spec, name)))
+    nested = {one.__name__: one for one in _nested(model)}
+    for name, made in definition.pop("$defs", {}).items():
+        definitions.setdefault(name, _documented(_draft7(made), nested[name]))
     definition = _documented(dict(_draft7(definition)), model)
     definition.pop("title", None)
     definition["additionalProperties"] = False
     return definition
+
+
+def _nested(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the classes with options that the fields of one have as their type, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for field in annotation.model_fields.values():
+            for one in _classes(field.annotation):
+                yield one
+                yield from _nested(one)
+
+
+def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _classes(part)
 
 
 def _documented(definition: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:

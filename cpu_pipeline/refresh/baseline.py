@@ -11,6 +11,7 @@ from cpu_pipeline import stages
 from cpu_pipeline.core.artifact import Artifact, list_tree
 from cpu_pipeline.core.errors import Refused
 from cpu_pipeline.engine.result import BuildResult
+from cpu_pipeline.graph.looks import in_parts
 from cpu_pipeline.graph.plan import CHECKS, Node, Plan
 from cpu_pipeline.release.lockfile import Lock
 from cpu_pipeline.release.manifest import artifact_files
@@ -134,6 +135,11 @@ def against(baseline: Baseline, built: BuildResult) -> Plan:
         if model not in baseline.models or built.artifacts[model].digest == baseline.models[model].digest:
             continue
         reference = _load(f"{model}{MARK}", baseline.models[model], node, added)
+        if between is not None and after.looks() > 1:  # it looks as the gate does, and predicts no more than it needs
+            sides = {"candidate": model, "reference": reference}
+            marked = replace(node, id=f"{gate}{MARK}", stage=after)
+            added |= in_parts(marked, sides, between, plan.context.task)
+            continue
         if between is not None:
             reference = _predict(baseline, built, between, reference, added)
         inputs = {**node.inputs, "reference": reference}

@@ -48,10 +48,9 @@ def describe(built: BuildResult) -> dict[str, Any]:
             "run": dict(record.run),
         }
     outputs = {n: {"format": built.artifacts[n].format, "digest": built.artifacts[n].digest} for n in plan.outputs}
+    fields = ("check", "passed", "outcome", "value", "bound", "says")
     checks = {
-        node: [
-            {"check": v.check, "passed": v.passed, "value": v.value, "bound": v.bound, "says": v.says} for v in found
-        ]
+        node: [{name: getattr(verdict, name) for name in fields} for verdict in found]
         for node, found in built.verdicts.items()
     }
     described = {

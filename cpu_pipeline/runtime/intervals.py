@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
 
-Rows = Sequence[Mapping[str, Any]]
-"""Per-row scores as `Score.rows` has them."""
-
 RESAMPLES = 2000
 """Resamples of a mean or a ratio of medians."""
-MOST, FEWEST = 1000, 200
-"""Resamples of a metric that is no mean, where each is computed anew."""
-WORK = 1_500_000
-"""Rows drawn in all for such a metric."""
+FEWEST = 200
+"""Fewest resamples of which bounds are told, twice over."""
 AT_ONCE = 4_000_000
 """Numbers held at once; bounds memory at tens of MB."""
 LARGE = 5000
@@ -56,54 +51,6 @@ def mean(values: Sequence[float], confidence: float = 0.95) -> Interval:
         if math.isfinite(low) and math.isfinite(high):
             break
     return Interval(value, low, high)
-
-
-def paired_difference(
-    candidate: Rows,
-    reference: Rows,
-    metric: str,
-    aggregate: Callable[[Any, str], float],
-    confidence: float = 0.95,
-    packed: tuple[Any, Any] = (None, None),
-) -> Interval:
-    """Bound candidate - reference in one metric, both of the same rows in the same order.
-
-    A metric that is in the rows is a mean of them, and so is its difference; any other is computed anew by `aggregate`
-    from rows drawn together for both sides (percentile bootstrap; Efron and Tibshirani 1993).
-
-    Args:
-        candidate: scores of each row.
-        reference: those of the other side.
-        metric: the metric.
-        aggregate: computes it from rows.
-        confidence: the level of the interval.
-        packed: both sides in a form of which `take(positions)` draws rows for `aggregate`; None to draw from the rows.
-    """
-    import numpy as np
-
-    value = aggregate(candidate, metric) - aggregate(reference, metric)
-    if any(metric in row for row in candidate):
-        pairs = [
-            (c[metric], r[metric]) for c, r in zip(candidate, reference, strict=True) if metric in c and metric in r
-        ]
-        found = mean([c - r for c, r in pairs], confidence)
-        return Interval(value, found.low, found.high)
-    if not math.isfinite(value) or len(candidate) < 2:
-        return Interval(value, math.nan, math.nan)
-    if list(candidate) == list(reference):
-        return Interval(value, value, value)
-    rng = np.random.default_rng(SEED)
-    differences = np.empty(min(MOST, max(FEWEST, WORK // len(candidate))))
-    for i in range(len(differences)):
-        drawn = rng.integers(0, len(candidate), len(candidate))
-        ours, theirs = (_drawn(*side, drawn) for side in zip((candidate, reference), packed, strict=True))
-        differences[i] = aggregate(ours, metric) - aggregate(theirs, metric)
-    # A draw on which the metric is not defined (a correlation with a constant) says nothing about the others.
-    return Interval(value, *_bounds(differences[np.isfinite(differences)], confidence))
-
-
-def _drawn(rows: Rows, packed: Any, positions: Any) -> Any:
-    return [rows[i] for i in positions.tolist()] if packed is None else packed.take(positions)
 
 
 def speed_up(reference: Any, candidate: Any, confidence: float = 0.95) -> Interval:

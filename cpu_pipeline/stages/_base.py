@@ -29,6 +29,7 @@ __all__ = [
     "Figure",
     "Inputs",
     "Job",
+    "Outcome",
     "Progress",
     "Role",
     "Stage",
@@ -48,6 +49,9 @@ Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 """A number of things, or of bytes."""
 
 Host = Literal["none", "isa", "machine"]
+
+Outcome = Literal["pass", "fail", "inconclusive"]
+"""What a comparison shows: the bound is kept, it is not, or the rows are too few to tell."""
 
 FindSource = Callable[[str, Mapping[str, object]], "Source"]
 """Make a source of its name and fields."""
@@ -161,6 +165,16 @@ class Verdict:
     """The number; None when there is none."""
     bound: float | None = None
     """The bound; None when there is none."""
+    outcome: Outcome | None = None
+    """What the rows show: `pass`, `fail`, or `inconclusive` where they are too few. By default that of `passed`. One
+    that is inconclusive passes only where the recipe asks for that."""
+    warning: bool = False
+    """Whether it is a warning, though it passed."""
+
+    def __post_init__(self) -> None:
+        """Take the outcome of `passed` where none is given."""
+        if self.outcome is None:
+            object.__setattr__(self, "outcome", "pass" if self.passed else "fail")
 
 
 class Stage(BaseModel, ABC):
@@ -250,6 +264,24 @@ class Stage(BaseModel, ABC):
             job: the task and the rows that could be read; nothing can be loaded.
         """
         return ()
+
+    def cautions(self, task: Task | None, model: Path | None, rows: int | None) -> Iterable[str]:
+        """Tell what a build does though it cannot show much, each as a sentence; asked before anything is built.
+
+        Args:
+            task: the recipe's task.
+            model: a directory with the config.json of the recipe's model, where it is known.
+            rows: how many validation rows there are; None where that is not known.
+        """
+        return ()
+
+    def columns_read(self, task: Task | None) -> Set[str]:
+        """Name columns of the validation rows that are none of the task's own, and that `run` reads beside them."""
+        return frozenset()
+
+    def looks(self) -> int:
+        """Say in how many parts the rows are predicted, after each of which a gate may have seen enough; 1 for all."""
+        return 1
 
     @abstractmethod
     def run(self, inputs: Inputs, out: Path, job: Job) -> Facts | Mapping[str, Any]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.core.jsonl import PREDICTIONS, write_jsonl
+from cpu_pipeline.core.jsonl import PREDICTIONS, read_jsonl, write_jsonl
+from cpu_pipeline.runtime import looks
 from cpu_pipeline.runtime.batching import answer, extent
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages._columns import clusters_of, read_columns
 from cpu_pipeline.tasks._base import Feature, Prediction, Row
 
 if TYPE_CHECKING:
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from cpu_pipeline.runtime.batching import Kinds
     from cpu_pipeline.tasks._base import Task
 
+DECISION = "decision.json"
+"""What a look writes: whether it has seen enough, and nothing else, so that nothing else is computed anew."""
 BATCH = 8
 """Features in a batch: part of the answer, for a model quantized dynamically takes its scales from the whole batch."""
 TOKENS = 65_536
@@ -42,11 +49,29 @@ class PredictFacts(Facts):
 class Predict(Stage):
     """Answer the validation rows with a model."""
 
+    part: int | None = Field(default=None, ge=1)
+    """Answer the rows of the first looks alone, up to this one; all rows unless given. The graph sets it."""
+    parts: int = Field(default=1, ge=1)
+    """How many looks there are."""
+    cluster: str | None = None
+    """Column whose equal values are never divided between looks."""
+
     facts_model: ClassVar = PredictFacts
-    takes: ClassVar = {"model": frozenset(backends.names())}
+    takes: ClassVar = {
+        "model": frozenset(backends.names()),
+        "before": frozenset({"predictions"}),
+        "decision": frozenset({"decision"}),
+    }
+    optional: ClassVar = frozenset({"before", "decision"})
     reads = frozenset({"task", "data.validation"})
     packages = ("numpy",)
     internal = True
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out options that are newer than many a store, where they are not set: keys stay as they were."""
+        options: dict[str, Any] = dump(self)
+        return options if self.part is not None else {}
 
     def gives(self) -> str:
         """Name the format of the output."""
@@ -65,11 +90,19 @@ class Predict(Stage):
         return next(iter(backends.values()), "default")
 
     def run(self, inputs: Inputs, out: Path, job: Job) -> PredictFacts:
-        """Write one prediction per row, in the rows' order; an answer of NaN or infinity is marked `nan`."""
+        """Write one prediction per row, in the rows' order; an answer of NaN or infinity is marked `nan`.
+
+        Of a part, what was predicted before is taken over; where the gate has seen enough, nothing is added to it.
+        """
         if job.task is None:
             raise StageFailed("predicting needs the recipe's task")
         task, model = job.task, inputs["model"]
-        rows = task.read_rows(job.data["validation"])
+        every = task.read_rows(job.data["validation"])
+        before = read_jsonl(inputs["before"].path / PREDICTIONS) if "before" in inputs else []
+        if "decision" in inputs and decided(inputs["decision"].path):
+            write_jsonl(out / PREDICTIONS, before)
+            return PredictFacts(rows=0, features=0, tokens=0, nan=0)
+        rows = self._own(every, job, {str(line["id"]) for line in before})
         session, kinds = job.load(model), task.input_kinds(model.path)
         predictions: list[Prediction] = []
         lengths: list[int] = []
@@ -81,13 +114,29 @@ class Predict(Stage):
             lengths += [extent(feature, kinds) for feature in features]
             told = partial(_tell, job, first, len(rows))
             predictions += _predict(task, model.path, session, kinds, chunk, features, told)
-        write_jsonl(out / PREDICTIONS, predictions)
+        known = {str(line["id"]): line for line in (*before, *predictions)}
+        write_jsonl(out / PREDICTIONS, [known[str(row["id"])] for row in every if str(row["id"]) in known])
         return PredictFacts(
             rows=len(rows),
             features=len(lengths),
             tokens=sum(lengths),
             nan=sum(bool(prediction.get("nan")) for prediction in predictions),
         )
+
+    def _own(self, rows: list[Row], job: Job, before: Set[str]) -> list[Row]:
+        """Take the rows of this part that were not predicted before."""
+        if self.part is None:
+            return rows
+        clusters = clusters_of(rows, read_columns(job.data["validation"]), self.cluster)
+        order = looks.order(rows, clusters)
+        ends = looks.ends(len(rows), self.parts, None if clusters is None else [clusters[i] for i in order])
+        wanted = sorted(order[: ends[self.part - 1]])
+        return [rows[i] for i in wanted if str(rows[i]["id"]) not in before]
+
+
+def decided(path: Path) -> bool:
+    """Read whether a look has seen enough."""
+    return bool(json.loads((path / DECISION).read_text(encoding="utf-8"))["decided"])
 
 
 def _tell(job: Job, before: int, total: int, answered: int) -> None:

@@ -69,6 +69,10 @@ class Task(BaseModel, ABC):
     """Metrics that measure an error, from 0 up; of all others more is better, and 1 the most."""
     gold: ClassVar[str | None] = None
     """The column that has the right answer, so that rows without one are told before the build; None to leave that."""
+    row_means: ClassVar[Set[str]] = frozenset()
+    """Metrics that are means of shares of right answers, so that the number of rows tells how small a drop shows."""
+    cluster: ClassVar[str | None] = None
+    """The column by which rows belong together: several questions about one passage. Gates draw these as wholes."""
     percent: ClassVar[bool] = False
     """True when the field prints its metrics in percent; inside they are fractions all the same."""
     pipeline_tag: ClassVar[str]
@@ -113,6 +117,10 @@ class Task(BaseModel, ABC):
         where these are equal. None where outputs choose nothing, such as the number of a regression.
         """
         return lambda output: output.argmax(axis=-1)
+
+    def part_of(self, row: Row) -> str | None:
+        """Name the part of the data that a row belongs to where the field reports parts, such as HasAns and NoAns."""
+        return None
 
     def packed(self, rows: Sequence[Mapping[str, Any]]) -> Any:
         """Bring entries of `Score.rows` into a form of which `take(positions)` draws some quickly, for `aggregate`.

@@ -37,6 +37,7 @@ class LabelTask(Task, ABC):
     kinds: ClassVar = {"label": "label"}
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "matthews")
     gold = "label"
+    row_means: ClassVar = frozenset({"accuracy"})
 
     def label(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Take a raw row's label, a number from 0 or a name; nothing where it has none.

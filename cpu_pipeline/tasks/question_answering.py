@@ -46,6 +46,8 @@ class QuestionAnswering(Task):
     metrics = ("f1", "exact_match", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact")
     percent = True
     gold = "answers"
+    row_means: ClassVar = frozenset(metrics)
+    cluster = "context"
     pipeline_tag = "question-answering"
 
     @model_validator(mode="after")
@@ -57,6 +59,12 @@ class QuestionAnswering(Task):
     def metrics_of(self, model: Path | None = None) -> tuple[str, ...]:
         """List the metrics; those of questions with and without an answer are of version 2."""
         return self.metrics if self.squad_version == 2 else self.metrics[:2]
+
+    def part_of(self, row: Row) -> str | None:
+        """Tell questions with and without an answer apart, as the evaluation of SQuAD 2.0 does."""
+        if self.squad_version == 1 or "answers" not in row:
+            return None
+        return "HasAns" if row["answers"]["text"] else "NoAns"
 
     def row(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Take question, context and, where there are any, answers."""

@@ -53,6 +53,7 @@ class TextClassification(LabelTask):
     auto_class = "AutoModelForSequenceClassification"
     columns: ClassVar = {"text": True, "text_pair": False, "label": False}
     metrics = (*LabelTask.metrics, *_multi.METRICS, *_regression.METRICS)
+    row_means: ClassVar = frozenset({"accuracy", "exact_match"})
     lower_is_better: ClassVar = _regression.ERRORS
     pipeline_tag = "text-classification"
 

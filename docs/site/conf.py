@@ -43,7 +43,7 @@ NAVIGATION = {
         "reference/index", "reference/cli", "reference/recipe", "reference/stages", "reference/tasks",
         "reference/backends", "reference/python", "reference/json", "reference/exit-codes",
         "reference/environment-variables", "reference/store-layout", "reference/version-layout", "provenance",
-        "reproducible",
+        "reproducible", "gates",
     ],
     "Explanation": [
         "explanation/index", "explanation/recipes-and-graphs", "explanation/inputs", "explanation/reference",

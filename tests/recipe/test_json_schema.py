@@ -32,7 +32,8 @@ GRAPHIC = {
     "long-cycle", "many-misfits", "no-teacher", "pipeline-unknown-step", "reference-missing", "report-as-output",
     "reserved-name", "tune", "two-steps-of-one-name", "unknown-input", "unknown-option-of-recipe", "unknown-output",
     "unknown-pipeline", "unknown-step", "with-for-unknown-step", "parent-folder",
-    "absolute-folder", "absolute-file", "absolute-in-list",
+    "absolute-folder", "absolute-file", "absolute-in-list", "bound-and-max-drop", "more-looks-with-at-least",
+    "slices-of-two-properties", "source-of-nothing",
 }  # fmt: skip
 
 

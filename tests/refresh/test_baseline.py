@@ -106,3 +106,17 @@ def test_of_a_lock_only_what_the_store_holds_whole_is_taken_up(made: PretendedPr
     held = {**held, "steps": {}}
     kept, lacking = found()
     assert (kept.models, lacking) == ({}, [])
+
+
+def test_a_gate_that_looks_in_parts_looks_so_at_what_is_in_service(made: PretendedProject) -> None:
+    steps = [step for step in RECIPE["stages"] if step["id"] != "accuracy"]
+    options = {"stages": [*steps, {**LEAST, "with": {"max_drop": 0.1, "on_inconclusive": "more"}}]}
+    version = made.published(**options)
+    built, _ = made.build(**options, files={"more.txt": "more"})
+    plan = baseline.against(loaded(version), built)
+    assert plan.nodes["accuracy@service"].inputs == {
+        "candidate": "predict:accuracy@service:4-of-4:int8",
+        "reference": "predict:accuracy@service:4-of-4:int8@service",
+    }
+    assert plan.nodes["accuracy@service:look-1"].stage.model_dump()["max_drop"] == 0.1
+    assert plan.nodes["predict:accuracy@service:1-of-4:int8"].inputs == {"model": "int8"}

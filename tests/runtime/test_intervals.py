@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 
 from cpu_pipeline.runtime import intervals
-from cpu_pipeline.runtime.intervals import Interval, paired_difference, speed_up
-
-
-def _share(rows: Sequence[Mapping[str, Any]], metric: str) -> float:
-    """Average the rows' metric where it stands in them; otherwise take the ratio of two sums."""
-    if metric in rows[0]:
-        return sum(row[metric] for row in rows) / len(rows)
-    return sum(row["hits"] for row in rows) / sum(row["of"] for row in rows)
+from cpu_pipeline.runtime.intervals import Interval, speed_up
 
 
 def test_equal_differences_bound_themselves() -> None:
     # scipy's BCa gives NaN here: an unchanged model, or one that is worse by the same everywhere.
     # 0.1, because the plain mean of seven of them is another number.
     assert intervals.mean([0.1] * 7) == Interval(0.1, 0.1, 0.1)
-    rows = [{"f1": x} for x in (0.0, 0.3, 1.0)]
-    assert paired_difference(rows, rows, "f1", _share) == Interval(0, 0, 0)
 
 
 @pytest.mark.parametrize("count", [400, 8000])
@@ -59,59 +48,6 @@ def test_a_single_row_or_none_tells_no_interval() -> None:
     assert one.value == 0.5
     assert math.isnan(one.low)
     assert math.isnan(intervals.mean([]).value)
-    found = paired_difference([{"hits": 1, "of": 2}], [{"hits": 2, "of": 2}], "ratio", _share)
-    assert found.value == -0.5
-    assert math.isnan(found.low)
-
-
-def test_differences_are_paired() -> None:
-    rng = np.random.default_rng(0)
-    base = rng.random(200)
-    reference = [{"f1": float(x)} for x in base]
-    candidate = [{"f1": float(x - 0.01 + 0.001 * rng.normal())} for x in base]
-    found = paired_difference(candidate, reference, "f1", _share)
-    assert found.value == pytest.approx(-0.01, abs=5e-4)
-    assert found.high - found.low < 0.001  # unpaired it would be 0.1
-    assert found.low < -0.01 < found.high
-
-
-def test_rows_without_the_metric_have_no_part_in_it() -> None:
-    def some(rows: Sequence[Mapping[str, Any]], metric: str) -> float:
-        values = [row[metric] for row in rows if metric in row]
-        return sum(values) / len(values)
-
-    reference = [{"NoAns": 1.0}, {"f1": 1.0}] * 20
-    candidate = [{"f1": 1.0} if "f1" in row else {"NoAns": 0.5} for row in reference]
-    assert paired_difference(candidate, reference, "f1", some) == Interval(0, 0, 0)
-    assert paired_difference(candidate, reference, "NoAns", some) == Interval(-0.5, -0.5, -0.5)
-
-
-def test_other_metrics_are_computed_anew_for_each_draw() -> None:
-    rng = np.random.default_rng(0)
-    reference = [{"hits": 8, "of": 10} for _ in range(100)]
-    candidate = [{"hits": int(rng.integers(5, 10)), "of": 10} for _ in range(100)]
-    found = paired_difference(candidate, reference, "ratio", _share)
-    assert found.low < found.value < found.high
-    spread = np.std([row["hits"] / 10 for row in candidate]) / 10
-    assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.2)
-    assert paired_difference(candidate, candidate, "ratio", _share) == Interval(0, 0, 0)
-    # Drawn together: the same change in every row is no spread at all, though the rows differ.
-    shifted = [{**row, "hits": row["hits"] + 1} for row in candidate]
-    found = paired_difference(shifted, candidate, "ratio", _share)
-    assert (found.low, found.high) == pytest.approx((0.1, 0.1))
-
-
-def test_draws_on_which_a_metric_is_not_defined_are_left_out() -> None:
-    rows = [{"hits": i, "of": int(i > 0)} for i in range(5)]
-
-    def ratio(drawn: Sequence[Mapping[str, Any]], metric: str) -> float:
-        of = sum(row["of"] for row in drawn)
-        return sum(row["hits"] for row in drawn) / of if of else math.nan
-
-    found = paired_difference(rows, [{**row, "hits": 0} for row in rows], "ratio", ratio)
-    assert found.low < found.value < found.high
-    lost = paired_difference([{**row, "of": 0} for row in rows], rows, "ratio", ratio)
-    assert all(math.isnan(x) for x in (lost.value, lost.low, lost.high))
 
 
 def test_a_speed_up_is_the_ratio_of_medians_within_its_interval() -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.runtime.intervals import paired_difference
+from cpu_pipeline.runtime import paired
 from cpu_pipeline.tasks.text_classification import TextClassification
 
 NAMES = ("toxic", "insult", "threat")
@@ -210,13 +210,12 @@ def test_intervals_hold_the_difference_and_are_quick(model: Path) -> None:
     ours, theirs = task.score(rows, worse), task.score(rows, said)
     sides = ours.rows, theirs.rows
     for name in ours.metrics:
-        packed = tuple(task.packed(side) for side in sides)
-        found = paired_difference(*sides, name, task.aggregate, packed=packed)
-        assert found.low < found.value < found.high < 0
+        packed = task.packed(sides[0]), task.packed(sides[1])
+        found = paired.compare(*sides, name, task.aggregate, [0.95], packed=packed)
+        assert found.lower[0] < found.value < found.upper[0] < 0
         assert found.value == pytest.approx(ours.metrics[name] - theirs.metrics[name])
-    slow = paired_difference(ours.rows[:40], theirs.rows[:40], "f1_macro", task.aggregate)
-    quick = paired_difference(
-        ours.rows[:40], theirs.rows[:40], "f1_macro", task.aggregate,
-        packed=(task.packed(ours.rows[:40]), task.packed(theirs.rows[:40])),
-    )  # fmt: skip
-    assert (quick.low, quick.high) == pytest.approx((slow.low, slow.high))
+    few = ours.rows[:40], theirs.rows[:40]
+    slow = paired.compare(*few, "f1_macro", task.aggregate, [0.95])
+    packed = task.packed(few[0]), task.packed(few[1])
+    quick = paired.compare(*few, "f1_macro", task.aggregate, [0.95], packed=packed)
+    assert quick == slow

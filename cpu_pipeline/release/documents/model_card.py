@@ -21,6 +21,7 @@ from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Node
 from cpu_pipeline.release.documents.markdown import blocks
 from cpu_pipeline.release.documents.origins import Origin, maker, used
+from cpu_pipeline.stages._base import Verdict
 
 FILE = "README.md"
 LIBRARIES = {"hf": "transformers"}
@@ -140,7 +141,7 @@ def _judged(built: BuildResult, output: str, gates: Sequence[Node]) -> Iterator[
         reference = _side(gate, "reference")
         against = f", against {code(reference)}" if reference else ""
         yield from (f"### {code(gate.id)} ({code(gate.use)}){of}{against}", "")
-        yield from (f"- {escape(verdict.says)}" for verdict in built.verdicts[gate.id])
+        yield from (f"- {_outcome(verdict)}{escape(verdict.says)}" for verdict in built.verdicts[gate.id])
         details = gate.stage.details(gate.stage.parse_facts(built.artifacts[gate.id].facts))
         yield from ("", *blocks(details))
         machine = built.records[gate.id].ingredients.get("host")
@@ -148,6 +149,13 @@ def _judged(built: BuildResult, output: str, gates: Sequence[Node]) -> Iterator[
             threads, cores = machine.get("threads", "?"), machine.get("cores", "?")
             yield f"Measured on {escape(machine['cpu'])}, {threads} of {cores} cores."
             yield ""
+
+
+def _outcome(verdict: Verdict) -> str:
+    """Mark what did not simply pass."""
+    if verdict.warning:
+        return "**Warning:** "
+    return "" if verdict.passed else f"**{verdict.outcome}:** "
 
 
 def _use(built: BuildResult, output: str) -> list[str]:

@@ -11,6 +11,7 @@ from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.release.documents.markdown import blocks
 from cpu_pipeline.release.documents.report_data import Origin, ReportData, collect
 from cpu_pipeline.release.flips import MOST, WAYS, Flip
+from cpu_pipeline.stages._base import Verdict
 
 
 def render(built: BuildResult, manifest: Mapping[str, Any]) -> str:
@@ -50,12 +51,19 @@ def _checks(data: ReportData) -> list[str]:
             code(check.gate),
             code(check.candidate),
             escape(check.verdict.check),
-            "passed" if check.verdict.passed else "**failed**",
+            _outcome(check.verdict),
             escape(check.verdict.says),
         )
         for check in data.checks
     ]
     return ["## Checks", "", *table(("check", "of", "what", "verdict", "says"), rows)]
+
+
+def _outcome(verdict: Verdict) -> str:
+    """Write what a check found: passed, failed, or inconclusive."""
+    if verdict.outcome == "inconclusive":
+        return "inconclusive, passed with a warning" if verdict.passed else "**inconclusive**"
+    return "passed" if verdict.passed else "**failed**"
 
 
 def _side_by_side(data: ReportData) -> list[str]:

@@ -118,7 +118,7 @@ def collect(built: BuildResult, manifest: Mapping[str, Any]) -> ReportData:
         name=plan.name,
         version=manifest["version"],
         about=plan.recipe.about,
-        warnings=[*_withheld(manifest), *_of_environments(manifest)],
+        warnings=[*_withheld(manifest), *_of_environments(manifest), *_of_gates(built)],
         origins=list(_origins(manifest)),
         checks=list(_checks(built)),
         models=_models(built),
@@ -140,6 +140,11 @@ def _withheld(manifest: Mapping[str, Any]) -> list[str]:
 
 def _of_environments(manifest: Mapping[str, Any]) -> list[str]:
     return [found["warning"] for found in manifest["environments"].values() if found["warning"]]
+
+
+def _of_gates(built: BuildResult) -> list[str]:
+    """Say what gates let pass with a warning."""
+    return [f"{gate}: {verdict.says}" for gate, found in built.verdicts.items() for verdict in found if verdict.warning]
 
 
 def _origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:

@@ -22,6 +22,8 @@ class FailedCheck:
     """The number that was judged; None when there is none."""
     bound: float | None
     """Its bound."""
+    outcome: str
+    """`fail`, or `inconclusive` where the rows are too few to tell."""
     by: float | None
     """How far the number is beyond the bound, in its own unit; None where one of the two is missing."""
 

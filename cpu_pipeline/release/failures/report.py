@@ -38,7 +38,7 @@ def collect(built: BuildResult, verdicts: Verdicts, builder: Builder, run: str, 
 
 
 def _gate(built: BuildResult, gate: str, failed: Sequence[Verdict], builder: Builder) -> FailedGate:
-    checks = [FailedCheck(v.check, v.says, v.value, v.bound, _by(v)) for v in failed]
+    checks = [FailedCheck(v.check, v.says, v.value, v.bound, str(v.outcome), _by(v)) for v in failed]
     node = built.plan.nodes.get(gate)
     if node is None:  # it compares with what is in service, and is in no plan of the recipe
         own = gate.partition("@")[0]
@@ -93,11 +93,18 @@ def render(failure: Failure, says: str) -> str:
         [f"**Warning:** Not for service anyhow: {escape('; '.join(failure.withheld))}.", ""] if failure.withheld else []
     )
     rows = [
-        (code(gate.gate), code(gate.candidate), escape(check.check), _number(check.by), escape(check.says))
+        (
+            code(gate.gate),
+            code(gate.candidate),
+            escape(check.check),
+            check.outcome,
+            _number(check.by),
+            escape(check.says),
+        )
         for gate in failure.gates
         for check in gate.checks
     ]
-    lines += ["## Failed checks", *table(("gate", "of", "what", "beyond the bound by", "says"), rows)]
+    lines += ["## Failed checks", *table(("gate", "of", "what", "verdict", "beyond the bound by", "says"), rows)]
     for gate in failure.gates:
         lines += [f"## {code(gate.gate)}: {escape(gate.use)}", "", *_trace(gate), *_rows(gate), *_next(gate)]
     return "\n".join(lines) + "\n"

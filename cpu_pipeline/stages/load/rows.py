@@ -14,9 +14,10 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from cpu_pipeline.core import cells
 from cpu_pipeline.core.artifact import canonical, digest_file, digest_json
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
-from cpu_pipeline.core.jsonl import ROWS, write_jsonl
+from cpu_pipeline.core.jsonl import COLUMNS, ROWS, write_jsonl
 from cpu_pipeline.core.repo_files import INFOS, ORDER, data_kind
 from cpu_pipeline.core.tables import Table, open_table
+from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _cards, _media, _splits
 from cpu_pipeline.tasks._base import Task
@@ -68,12 +69,14 @@ class LoadRows(Stage):
     """Seed of the sample."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Column of the task -> what the data calls it."""
+    beside: tuple[str, ...] = ()
+    """Columns of the data that gates divide the rows by, and that are none of the task's; the graph names them."""
 
     @model_serializer(mode="wrap")
     def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out an option that is newer than many a store, where it is not set: keys stay as they were."""
         options: dict[str, Any] = dump(self)
-        return {key: value for key, value in options.items() if key != "without" or value is not None}
+        return {key: value for key, value in options.items() if key not in ("without", "beside") or value}
 
     def gives(self) -> str:
         """Return `rows`."""
@@ -109,6 +112,8 @@ class LoadRows(Stage):
         if left_out := self._left_out(total):
             reader.leave_out(tables, left_out)
         write_jsonl(out / ROWS, reader.read(tables, picked))
+        if self.beside:
+            write_jsonl(out / COLUMNS, reader.beside)
         if not reader.ids:
             raise RecipeError(f"{self.where}: without: every other row says what a row that is left out says")
         ids = digest_json(list(reader.ids))
@@ -182,6 +187,8 @@ class _Rows:
         """Id of each row -> its place."""
         self.labels: dict[str, list[str]] = {}
         """Column of the task -> names of its class numbers."""
+        self.beside: list[dict[str, Any]] = []
+        """Of each row its id, and the columns that gates divide the rows by."""
         self._unwanted = set[str]()
         """What rows must not say."""
 
@@ -189,6 +196,7 @@ class _Rows:
         """Leave out what says the same as these rows, from now on."""
         self._unwanted = {_content(row) for row in self.read(tables, indices)}
         self.ids.clear()
+        self.beside.clear()
 
     def read(self, tables: Sequence[Table], picked: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Read the rows with these numbers, counted over all files."""
@@ -205,7 +213,9 @@ class _Rows:
         known = {**self._described, **table.labels}
         labels = {column: known[name] for column, name in names_of.items() if name in known}
         self.labels |= {column: list(names) for column, names in labels.items()}
-        for index, (place, raw) in zip(within, table.read(within, sorted(set(names_of.values()))), strict=True):
+        self._require_beside(table)
+        wanted = sorted({*names_of.values(), *stage.beside})
+        for index, (place, raw) in zip(within, table.read(within, wanted), strict=True):
             where = f"{stage.where}: {place}"
             renamed = {key: raw[name] for key, name in names_of.items() if name in raw}
             generated = f"{stage.split or Path(table.name).stem}-{(start if stage.split else 0) + index}"
@@ -218,7 +228,22 @@ class _Rows:
                     f"make ids unique, or rename the column so that ids are made"
                 )
             self.ids[row["id"]] = place
+            if stage.beside:
+                self.beside.append({"id": row["id"], **{name: _plain(raw.get(name)) for name in stage.beside}})
             yield row
+
+    def _require_beside(self, table: Table) -> None:
+        """Check that a file has the columns that gates divide the rows by.
+
+        Raises:
+            RecipeError: it lacks one.
+        """
+        for name in self._stage.beside:
+            if table.count and name not in table.columns:
+                raise RecipeError(
+                    f"{self._stage.where}: {table.name}: no column {name!r}, by which a gate divides the rows "
+                    f"(`cluster` or `slices`); it has {', '.join(table.columns)}{did_you_mean(name, table.columns)}"
+                )
 
     def _row(
         self, raw: dict[str, Any], generated: str, where: str, folder: Path, labels: Mapping[str, Sequence[str]]
@@ -248,6 +273,11 @@ class _Rows:
             if not empty and not unlabelled:
                 names = () if self._numbered else labels.get(column, ())
                 yield column, cells.read(column, value, kind, names, numbered=self._numbered)
+
+
+def _plain(value: Any) -> str | int | float | bool | None:
+    """Take a cell as one value: what is none becomes the text of it."""
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
 def _content(row: Mapping[str, Any]) -> str:

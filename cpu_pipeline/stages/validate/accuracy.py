@@ -3,113 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
-
-from pydantic import ConfigDict, Field, model_validator
+from typing import Any, ClassVar, Self
 
 from cpu_pipeline.core.artifact import canonical
 from cpu_pipeline.core.errors import GateFailed, PipelineError, RecipeError
-from cpu_pipeline.core.figures import Cell, Note, Quantity, Table, number
-from cpu_pipeline.core.jsonl import PREDICTIONS, SCORES, read_jsonl, write_jsonl
+from cpu_pipeline.core.figures import Cell, Note, Quantity, Table
+from cpu_pipeline.core.jsonl import SCORES, read_jsonl, write_jsonl
 from cpu_pipeline.core.text import did_you_mean
-from cpu_pipeline.runtime.intervals import paired_difference
-from cpu_pipeline.stages._base import Count, Facts, Figure, Inputs, Job, Verdict
+from cpu_pipeline.runtime import rows_needed
+from cpu_pipeline.runtime.looks import LOOKS
+from cpu_pipeline.stages._base import Inputs, Job, Verdict
+from cpu_pipeline.stages._columns import read_columns
 from cpu_pipeline.stages.validate import _losses
-from cpu_pipeline.stages.validate._gate import SIDES, Gate, Side, task_of
-from cpu_pipeline.tasks._base import Score, Task
+from cpu_pipeline.stages.validate._accuracy_facts import AccuracyFacts, LookFacts, MetricFacts, SlicedFacts
+from cpu_pipeline.stages.validate._accuracy_options import SUCCESSOR, AccuracyOptions
+from cpu_pipeline.stages.validate._compare import Compared, compared, constant_rows
+from cpu_pipeline.stages.validate._gate import SIDES, task_of
+from cpu_pipeline.stages.validate._verdicts import (
+    DIGITS,
+    Difference,
+    at_least,
+    at_most,
+    bound_text,
+    complete,
+    constant,
+    rows_text,
+    shown,
+    undefined,
+)
+from cpu_pipeline.tasks._base import Task
 from cpu_pipeline.tasks._tokens import unlabelled
 
-SUCCESSOR = 0.01
-"""Share of the metric by which an artifact may fall behind the one in service, where the gate allows no drop itself."""
-ROUNDING = 1e-9
-"""What sums of fractions may be off by: a drop of exactly max_drop passes."""
 
-
-DIGITS = 4
-"""Decimals of a metric."""
-
-
-class MetricFacts(Facts):
-    """One metric of both sides, as fractions."""
-
-    candidate: Figure
-    reference: Figure
-    difference: Figure
-    """Candidate less reference."""
-    low: Figure
-    """Lower end of the bootstrap interval of the difference."""
-    high: Figure
-    """Upper end of it."""
-    better: Literal["higher", "lower"] = "higher"
-    """Whether more is better, or less, as of an error."""
-
-
-class AnswerCounts(Facts):
-    """How many rows of one side were answered how; a task adds counts of its own."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Count]
-
-    missing: Count
-    """Rows without a prediction."""
-    unknown: Count
-    """Predictions of no row."""
-    nan: Count
-    """Predictions that rest on NaN or an infinity."""
-
-
-class AccuracyFacts(Facts):
-    """Metrics of both sides on the same rows."""
-
-    rows: Count
-    """Rows that both sides answered."""
-    metric: str
-    """The task's usual metric."""
-    confidence: float
-    """Level of the intervals, 0 to 1."""
-    metrics: dict[str, MetricFacts]
-    """Name of a metric -> its figures, the usual one first."""
-    counts: dict[Side, AnswerCounts]
-    about: str = ""
-    """How the task scored, where that depends on data and model."""
-    constant: str = ""
-    """The one answer that the reference gives to every row, in words; empty where its answers differ."""
-
-
-class ValidateAccuracy(Gate):
-    """Compare the candidate's metric with the reference's on the same rows."""
-
-    metric: str | None = None
-    """Metric that is judged; by default the task's usual one. All of the task's are reported."""
-    max_drop: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
-    """How much worse than the reference the candidate may be, as a fraction (0.01 is one point or one percent; see
-    drop); of an error such as mse: how much larger."""
-    drop: Literal["absolute", "relative"] = "absolute"
-    """Whether max_drop is a difference of metrics or a share of the reference's metric."""
-    at_least: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
-    """Least value of the candidate's metric, as a fraction."""
-    at_most: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Largest value of the candidate's metric, where that is an error such as mse."""
-    min_rows: int = Field(default=100, ge=1)
-    """Fewest rows on which the comparison may rest."""
-    confidence: float = Field(default=0.95, gt=0, lt=1)
-    """Level of the bootstrap interval of the paired difference, which is reported beside each metric."""
+class ValidateAccuracy(AccuracyOptions):
+    """Show that the candidate's metric is no worse than the reference's on the same rows, but for an allowed drop."""
 
     facts_model: ClassVar = AccuracyFacts
     through: ClassVar = dict.fromkeys(SIDES, "predict")
-    reads: ClassVar = frozenset({"task", "data.validation"})
-    packages: ClassVar = ("numpy", "scipy")
-    version: ClassVar = 2
-    bounds: ClassVar = frozenset({"max_drop", "at_least", "at_most"})
+    version: ClassVar = 3
     remedies: ClassVar = ("max_drop", "at_least", "at_most", "min_rows")
-    unkeyed: ClassVar = frozenset({*bounds, "metric", "drop", "min_rows"})
-
-    @model_validator(mode="after")
-    def _names_the_error(self) -> Self:
-        if self.at_most is not None and self.metric is None:
-            raise ValueError("at_most: name the `metric` that it bounds, an error such as mse")
-        return self
+    unkeyed: ClassVar = frozenset(
+        {*AccuracyOptions.bounds, "metric", "drop", "source", "min_rows", "on_inconclusive", "expected_flips"}
+    )
 
     def misfits(self, task: Task, model: Path | None = None) -> list[str]:
         """Say whether the task has the metric with this model, and whether the bounds fit the metric's direction."""
@@ -128,7 +65,7 @@ class ValidateAccuracy(Gate):
         return [] if self.at_most is None else [f"at_most: of {name} more is better; use `at_least`"]
 
     def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
-        """Tell too few rows, rows without the right answer, and rows that all have one."""
+        """Tell too few rows, rows without the right answer, rows that all have one, and slices that are none."""
         task = task_of(job, "accuracy")
         if "validation" not in job.data:
             return
@@ -138,10 +75,35 @@ class ValidateAccuracy(Gate):
         if task.gold is not None and (bare := next((row for row in rows if task.gold not in row), None)) is not None:
             yield unlabelled(bare, task.gold)
         elif task.gold is not None and len(rows) > 1 and len({canonical(row[task.gold]) for row in rows}) == 1:
-            yield _constant_rows(len(rows), f"{task.gold} {rows[0][task.gold]}")
+            yield constant_rows(len(rows), f"{task.gold} {rows[0][task.gold]}")
+
+        columns = read_columns(job.data["validation"])
+        for one in self.divisions:
+            one.divide(rows, columns, task)
+
+    def cautions(self, task: Task | None, model: Path | None, rows: int | None) -> Iterable[str]:
+        """Tell that the rows cannot show the allowed drop, by the table of rows needed."""
+        drop = self.allowed
+        if task is None or not drop:
+            return
+        name = self.metric or next(iter(task.metrics_of(model)), "")
+        if name not in task.row_means:
+            return
+        needed = rows_needed.rows_needed(self.expected_flips, drop, self.confidence)
+        have = self.min_rows if rows is None else rows
+        if needed is not None and have >= needed:
+            return
+        which = f"{have:,} rows" if rows is not None else f"{have:,} rows (min_rows)"
+        flips = rows_needed.most_flips(have, drop, self.confidence)
+        enough = f"so many are enough where at most {flips:.1%} flip" if flips else "so few are never enough"
+        yield (
+            f"{which} cannot show that {name} falls by no more than {drop:g}: where {self.expected_flips:.1%} of the "
+            f"answers flip, {_most(needed)} are needed for a model that is no worse to pass in 4 of 5 builds; "
+            f"{enough}; take more rows, or set a larger max_drop, or expected_flips (docs/gates.md)"
+        )
 
     def run(self, inputs: Inputs, out: Path, job: Job) -> AccuracyFacts:
-        """Score both sides; keep each row's scores, and every metric with the interval of its difference.
+        """Score both sides; keep each row's scores, and every metric with the bounds of its difference.
 
         Raises:
             RecipeError: the task has no such metric, or a row has no label.
@@ -149,55 +111,43 @@ class ValidateAccuracy(Gate):
         task = task_of(job, "accuracy")
         if wrong := self.misfits(task):
             raise RecipeError("; ".join(wrong))
-        rows = read_jsonl(job.data["validation"])
-        scores: dict[Side, Score] = {}
-        counts: dict[Side, AnswerCounts] = {}
-        for side in SIDES:
-            predictions = {answer["id"]: answer for answer in read_jsonl(inputs[side].path / PREDICTIONS)}
-            scores[side] = task.score(rows, predictions)
-            counts[side] = AnswerCounts.model_validate({**_counted(rows, predictions), **scores[side].counts})
-        ours, theirs = scores["candidate"], scores["reference"]
+        found = compared(task, inputs, job.data["validation"], self.cluster_column(task), self.looks())
+        ours, theirs = found.scores["candidate"], found.scores["reference"]
         if same := ours.constant.get("rows"):
-            raise _constant_rows(len(rows), same)
+            raise constant_rows(len(found.rows), same)
         write_jsonl(out / SCORES, (_line(c, r) for c, r in zip(ours.rows, theirs.rows, strict=True)))
+        usual = next(iter(ours.metrics))
         return AccuracyFacts(
-            rows=len(rows),
-            metric=next(iter(ours.metrics)),
+            rows=len(found.rows),
+            metric=usual,
             confidence=self.confidence,
-            metrics=self._compared(ours, theirs, task),
-            counts=counts,
+            metrics={name: found.metric(name, self.confidence, self.confidence) for name in found.names},
+            counts=dict(found.counts),
             about=ours.about,
             constant=theirs.constant.get("answers", ""),
+            identical=found.identical,
+            clusters=None if found.clusters is None else len(set(found.clusters)),
+            total=found.total if found.planned > 1 else None,
+            looks=[found.look(number, found.names, self.confidence) for number in range(1, len(found.ends) + 1)],
+            sliced=self.sliced(found, usual),
         )
 
-    def _compared(self, ours: Score, theirs: Score, task: Task) -> dict[str, MetricFacts]:
-        """Compare every metric that both sides have."""
-        packed = task.packed(ours.rows), task.packed(theirs.rows)
-        return {
-            name: self._compare(name, ours, theirs, task, packed) for name in ours.metrics if name in theirs.metrics
-        }
-
-    def _compare(self, name: str, ours: Score, theirs: Score, task: Task, packed: tuple[Any, Any]) -> MetricFacts:
-        found = paired_difference(ours.rows, theirs.rows, name, task.aggregate, self.confidence, packed)
-        return MetricFacts(
-            candidate=ours.metrics[name],
-            reference=theirs.metrics[name],
-            difference=found.value,
-            low=found.low,
-            high=found.high,
-            better="lower" if name in task.lower_is_better else "higher",
-        )
+    def sliced(self, found: Compared, usual: str) -> dict[str, Any]:
+        """Compare the slices of each property."""
+        name = self.metric or usual
+        return {one.name: found.sliced(one, one.metric or name, self.confidence) for one in self.divisions}
 
     def trial(self, rows: int) -> Self:
-        """Ask for no number of rows: a trial has few, and proves nothing."""
-        return self.model_copy(update={"min_rows": 1})
+        """Ask for no number of rows, and let pass what they cannot tell: a trial has few, and proves nothing."""
+        warn = {"on_inconclusive": "warn"} if self.on_inconclusive == "fail" else {}
+        return self.model_copy(update={"min_rows": 1, **warn})
 
     def judge(self, facts: AccuracyFacts) -> list[Verdict]:
-        """Judge the number of rows, that each has a finite answer on both sides, and the metric."""
+        """Judge the number of rows, that each has a finite answer on both sides, the metric, and the slices."""
         rows = facts.rows
         verdicts = [
             Verdict("rows", rows >= self.min_rows, f"{rows} rows, at least {self.min_rows} asked", rows, self.min_rows),
-            _complete(facts.counts, rows),
+            complete(facts.counts, rows),
         ]
         name = self.metric or facts.metric
         found = facts.metrics.get(name)
@@ -205,27 +155,44 @@ class ValidateAccuracy(Gate):
             known = ", ".join(facts.metrics) or "none"
             return [*verdicts, Verdict(name, False, f"no metric `{name}` was measured; there are: {known}")]
         if facts.constant:
-            verdicts.append(_constant(facts))
+            verdicts.append(constant(facts))
         verdicts += [Verdict(name, False, says) for says in self._misplaced(name, found.better == "lower")]
         if self.at_least is not None:
-            verdicts.append(_at_least(name, found.candidate, self.at_least))
+            verdicts.append(at_least(name, found.candidate, self.at_least, self.source))
         if self.at_most is not None:
-            verdicts.append(_at_most(name, found.candidate, self.at_most))
-        if self.max_drop is not None:
-            verdicts.append(self._dropped(name, found, facts.confidence))
+            verdicts.append(at_most(name, found.candidate, self.at_most, self.source))
+        verdicts += self.judge_sliced(facts.sliced)
+        verdicts += self._too_good(name, found)
+        if self.allowed is not None:
+            verdicts.append(self._dropped(name, facts))
         return verdicts
+
+    def _too_good(self, name: str, found: MetricFacts) -> Iterable[Verdict]:
+        """Warn where even the lower bound is further above the reference than the candidate might be below it."""
+        if found.reference is None or found.candidate is None:
+            return
+        gain = Difference.of(found.difference, found.lower, found.upper, found.better, None)
+        margin = max(self.margin(found) or 0.0, SUCCESSOR)
+        if gain is not None and gain.lower > margin:
+            says = (
+                f"suspiciously better than the reference: {name} {shown(found.candidate)}, reference "
+                f"{shown(found.reference)}: {bound_text(gain, 'pass', found.better, self.confidence)}; look whether "
+                "the reference gets what it was trained on (tokenizer, options of the task), and whether these rows "
+                "made the candidate"
+            )
+            yield Verdict("better", True, says, gain.lower, margin, warning=True)
 
     def successor(self) -> Self:
         """Allow the same drop once more, from what is in service; where none was given, SUCCESSOR of its metric."""
-        if self.max_drop is not None:
+        if self.allowed is not None:
             return self
         return self.model_copy(update={"max_drop": SUCCESSOR, "drop": "relative"})
 
     def changes(self, facts: AccuracyFacts) -> list[str]:
         """Write every metric of both sides, with the interval of its paired difference."""
         return [
-            f"{name}: {_shown(found.reference)} → {_shown(found.candidate)} "
-            f"({facts.confidence:.0%} interval of the difference {_shown(found.low)} to {_shown(found.high)})"
+            f"{name}: {shown(found.reference)} → {shown(found.candidate)} "
+            f"({facts.confidence:.0%} interval of the difference {shown(found.low)} to {shown(found.high)})"
             for name, found in facts.metrics.items()
         ]
 
@@ -245,8 +212,27 @@ class ValidateAccuracy(Gate):
         }
         errors = [name for name, found in facts.metrics.items() if found.better == "lower"]
         less = f" Of {', '.join(errors)} less is better, in the unit of the labels." if errors else ""
-        about = f"{facts.rows} rows; metrics are fractions.{less}"
-        return [Table("metric", rows), *([Note(facts.about)] if facts.about else []), Note(about)]
+        about = f"{facts.rows} rows; metrics are fractions.{less}{_how(facts)}"
+        sliced = [self._slices_table(name, found) for name, found in facts.sliced.items()]
+        return [Table("metric", rows), *sliced, *([Note(facts.about)] if facts.about else []), Note(about)]
+
+    def _slices_table(self, name: str, found: SlicedFacts) -> Table:
+        asked = next((one for one in self.divisions if one.name == name), None)
+        judged = [] if asked is None else self.judged_slices(asked, found)
+        return Table(
+            f"{found.metric} by {name}",
+            {
+                f"{one.name}: {one.outcome}": [
+                    Cell("rows", Quantity(one.facts.rows, digits=0)),
+                    *(Cell(side, Quantity(getattr(one.facts, side), digits=DIGITS)) for side in SIDES),
+                    Cell("difference", Quantity(one.facts.difference, digits=DIGITS)),
+                    Cell("lower bound", Quantity(next(iter(one.facts.lower), None), digits=DIGITS)),
+                    Cell("upper bound", Quantity(next(iter(one.facts.upper), None), digits=DIGITS)),
+                    Cell("allowed drop", Quantity(one.drop, digits=DIGITS)),
+                ]
+                for one in judged
+            },
+        )
 
     def losses(self, report: Path, task: Task | None) -> tuple[Sequence[str], int]:
         """Return the rows whose own metric fell, the most first; a correlation has none of a row: what moved most."""
@@ -261,7 +247,7 @@ class ValidateAccuracy(Gate):
         """Write the metric of both sides."""
         name = self.metric or facts.metric
         found = facts.metrics.get(name)
-        return f"{name} {_shown(found.candidate)} of {_shown(found.reference)}" if found is not None else ""
+        return f"{name} {shown(found.candidate)} of {shown(found.reference)}" if found is not None else ""
 
     def cells(self, facts: AccuracyFacts, side: str) -> Sequence[Cell]:
         """Return one side's metric, the candidate's with the interval of its difference."""
@@ -275,98 +261,73 @@ class ValidateAccuracy(Gate):
             quantity = Quantity(found.reference, digits=DIGITS)
         return [Cell(name, quantity, interval_of="its difference")]
 
-    def _dropped(self, name: str, found: MetricFacts, confidence: float) -> Verdict:
-        ours, theirs = found.candidate, found.reference
-        if ours is None or theirs is None or self.max_drop is None:
-            return _undefined(name, ours, theirs)
-        if self.drop == "relative" and theirs <= 0 and found.better == "higher":  # of nothing: any candidate would pass
-            worth = f"{name} of the reference is {_shown(theirs)}"
+    def _dropped(self, name: str, facts: AccuracyFacts) -> Verdict:
+        """Judge the allowed drop: at the first look that decides, where there were several."""
+        looks: Sequence[LookFacts | None] = facts.looks or [None]
+        for number, look in enumerate(looks, 1):
+            found = facts.metrics[name] if look is None else look.metrics[name]
+            rows = facts.rows if look is None else look.rows
+            last = number == len(looks)
+            verdict = self._judged(name, found, rows, facts, last=last)
+            if last or verdict.outcome != "inconclusive":
+                return verdict if look is None else _at_look(verdict, number, rows, facts.total)
+        raise AssertionError("there is a last look")
+
+    def _judged(self, name: str, found: MetricFacts, rows: int, facts: AccuracyFacts, *, last: bool) -> Verdict:
+        ours, theirs, confidence = found.candidate, found.reference, facts.confidence
+        bound = self.margin(found)
+        if ours is None or theirs is None or bound is None:
+            return undefined(name, ours, theirs)
+        if self.relative and theirs <= 0 and found.better == "higher":  # of nothing: any candidate would pass
+            worth = f"{name} of the reference is {shown(theirs)}"
             says = f"{worth}: it answers nothing right; look at the rows and the task"
             return Verdict(name, False, says, theirs - ours, 0.0)
-        bound = self.max_drop * (abs(theirs) if self.drop == "relative" else 1)
-        interval = f"{confidence:.0%} interval {_shown(found.low)} to {_shown(found.high)}"
-        allowed = _shown(bound) + (f" ({self.max_drop:.2%} of the reference)" if self.drop == "relative" else "")
-        worse, change = (theirs - ours, "drop") if found.better == "higher" else (ours - theirs, "rise")
-        return Verdict(
-            name,
-            worse <= bound + ROUNDING,
-            f"{name} {_shown(ours)}, reference {_shown(theirs)}: difference {ours - theirs:+.4f} ({interval}), "
-            f"a {change} of {allowed} is allowed",
-            worse,
-            bound,
-        )
+        allowed = shown(bound) + (f" ({self.allowed:.2%} of the reference)" if self.relative else "")
+        change = "drop" if found.better == "higher" else "rise"
+        sides = f"{name} {shown(ours)}, reference {shown(theirs)}"
+        turned = Difference.of(found.difference, found.lower, found.upper, found.better, found.deviation)
+        if turned is None:  # one row, or a metric that most resamples leave undefined
+            says = f"inconclusive: {sides}: {rows} rows tell no bound of the difference; take more"
+            return Verdict(name, False, says, None, bound, "inconclusive")
+        outcome = turned.outcome(bound, by_estimate=self.by_estimate and last)
+        measured = bound_text(turned, outcome, found.better, confidence)
+        says = f"{sides}: {measured}; a {change} of {allowed} is allowed"
+        if outcome == "fail" and turned.upper >= -bound:
+            says += "; the estimate itself is beyond that"
+        if outcome == "inconclusive":
+            says = f"inconclusive: {says}; {rows_text(turned, bound, confidence, rows)}"
+        passed = outcome == "pass" or (outcome == "inconclusive" and self.on_inconclusive == "warn")
+        return Verdict(name, passed, says, -turned.lower, bound, outcome, passed and outcome != "pass")
 
 
-def _constant_rows(count: int, same: str) -> RecipeError:
-    return RecipeError(
-        f"data.validation: all {count} rows have {same}: no metric tells a good model from one that always answers so; "
-        "take rows that differ, or name the column that has the right answers (`columns:`)"
-    )
+METHODS = {
+    "tango": "Tango's score interval",
+    "bca": "the paired bootstrap (BCa)",
+    "resampled": "resamples of the whole metric (BCa)",
+    "identical": "predictions that are the same byte for byte",
+}
+"""Method -> how a report says it."""
 
 
-def _undefined(name: str, ours: float | None, theirs: float | None) -> Verdict:
-    """Fail a metric that is not defined, and say why that is."""
-    sides = " and ".join(side for side, value in zip(SIDES, (ours, theirs), strict=True) if value is None)
-    return Verdict(
-        name,
-        False,
-        f"{name} is NaN: candidate {_shown(ours)}, reference {_shown(theirs)}; it is not defined where answers never "
-        f"vary or are missing: look at the predictions of the {sides}",
-    )
+def _how(facts: AccuracyFacts) -> str:
+    """Say how bounds were made."""
+    used: dict[str, list[str]] = {}
+    for name, found in facts.metrics.items():
+        used.setdefault(METHODS.get(found.method, ""), []).append(name)
+    used.pop("", None)
+    how = "; ".join(f"{', '.join(names)} by {method}" for method, names in used.items())
+    drawn = f" Rows were drawn in {facts.clusters} groups that belong together." if facts.clusters else ""
+    return (f" Bounds: {how}." if how else "") + drawn
 
 
-def _constant(facts: AccuracyFacts) -> Verdict:
-    return Verdict(
-        "constant",
-        False,
-        f"the reference gives {facts.constant} to all {facts.rows} rows: comparing with it shows nothing; "
-        "look at the reference, the task's options and the rows, or compare with another reference",
-    )
+def _at_look(verdict: Verdict, number: int, rows: int, total: int | None) -> Verdict:
+    """Say at which look a comparison ended."""
+    says = f"{verdict.says}; look {number} of {LOOKS}, {rows:,} of {total or rows:,} rows"
+    return replace(verdict, says=says)
 
 
-def _at_least(name: str, value: float | None, bound: float) -> Verdict:
-    if value is None:
-        return _undefined(name, value, 0.0)
-    passed = value >= bound - ROUNDING
-    return Verdict(name, passed, f"{name} {_shown(value)}, at least {_shown(bound)} asked", value, bound)
-
-
-def _at_most(name: str, value: float | None, bound: float) -> Verdict:
-    if value is None:
-        return _undefined(name, value, 0.0)
-    passed = value <= bound + ROUNDING
-    return Verdict(name, passed, f"{name} {_shown(value)}, at most {_shown(bound)} asked", value, bound)
-
-
-def _counted(rows: Sequence[Mapping[str, Any]], predictions: Mapping[str, Any]) -> dict[str, int]:
-    """Count what makes a comparison incomplete, whatever a task counts itself."""
-    answered = [predictions[row["id"]] for row in rows if row["id"] in predictions]
-    return {
-        "missing": len(rows) - len(answered),
-        "unknown": len(predictions) - len(answered),
-        "nan": sum(bool(answer.get("nan")) for answer in answered),
-    }
-
-
-def _complete(counts: Mapping[Side, AnswerCounts], rows: int) -> Verdict:
-    """Fail unless every row has one finite prediction on both sides."""
-    wrong = [
-        f"{side}: {number_of} {meaning}"
-        for side, count in counts.items()
-        for number_of, meaning in (
-            (count.missing, "rows unanswered"),
-            (count.unknown, "answers of no row"),
-            (count.nan, "answers of NaN"),
-        )
-        if number_of
-    ]
-    if not rows:
-        wrong.append("there are no rows")
-    return Verdict("answers", not wrong, "; ".join(wrong) or f"{rows} rows answered by both sides, all finite")
-
-
-def _shown(value: float | None) -> str:
-    return number(value, DIGITS)
+def _most(rows: int | None) -> str:
+    return f"{rows:,} rows" if rows is not None else "more rows than anyone has"
 
 
 def _line(candidate: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:

@@ -411,3 +411,23 @@ def test_squads_own_file_is_read(tmp_path: Path) -> None:
     assert load(home, QuestionAnswering())[0] == [
         {"id": "q", "question": "what?", "context": "one two", "answers": {"text": ["one"], "answer_start": [0]}}
     ]
+
+
+def test_columns_that_gates_divide_by_lie_beside_the_rows(tmp_path: Path) -> None:
+    rows = [{**row(i), "language": "de" if i % 2 else None, "number": i} for i in range(20)]
+    for name in ("rows.jsonl", "rows.csv", "rows.parquet"):
+        files, out = tmp_path / name / "files", tmp_path / name / "out"
+        out.mkdir(parents=True)
+        put(
+            files / name, [{k: "" if v is None and name.endswith("csv") else v for k, v in one.items()} for one in rows]
+        )
+        job = Job(load=None, timer=None, task=TextClassification())  # type: ignore[arg-type]
+        inputs = {"files": Artifact("files", files, "", {})}
+        LoadRows(take=10, beside=("language", "number")).run(inputs, out, job)
+        kept, beside = read_jsonl(out / "rows.jsonl"), read_jsonl(out / "columns.jsonl")
+        assert [one["id"] for one in beside] == [one["id"] for one in kept]
+        assert all("language" not in one for one in kept), "the task's rows stay as they are"
+        assert {one["language"] or None for one in beside} <= {"de", None}
+        assert [str(one["number"]) for one in beside] == [one["text"].removeprefix("text ") for one in kept]
+        with pytest.raises(RecipeError, match=r"no column 'langage', by which a gate divides the rows .*did you mean"):
+            LoadRows(beside=("langage",)).run(inputs, out, job)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from cpu_pipeline.core import jsonl
 from cpu_pipeline.core.artifact import Artifact, canonical
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.runtime import tango
 from cpu_pipeline.stages._base import Job, Verdict, stored_facts
 from cpu_pipeline.stages.validate.accuracy import AccuracyFacts, ValidateAccuracy
 from cpu_pipeline.tasks._base import Task
@@ -68,9 +69,10 @@ def _failed(verdicts: list[Verdict]) -> list[str]:
 def test_a_model_against_itself_passes(tmp_path: Path) -> None:
     stage = ValidateAccuracy(max_drop=0)
     facts = _facts(tmp_path, stage, _said(20), _said(20))
-    expected = {"candidate": 0.9, "reference": 0.9, "difference": 0, "low": 0, "high": 0}
+    expected = {"candidate": 0.9, "reference": 0.9, "difference": 0, "low": 0, "high": 0, "lower": 0, "upper": 0}
+    expected |= {"method": "identical", "deviation": 0, "gained": 0, "lost": 0}
     assert stored_facts(facts)["metrics"] == {"f1": expected, "exact_match": expected}
-    assert facts.rows == COUNT
+    assert facts.identical and facts.rows == COUNT
     assert facts.counts["candidate"].missing == 0
     assert [v.check for v in stage.judge(facts)] == ["rows", "answers", "f1"]
     assert _failed(stage.judge(facts)) == []
@@ -90,17 +92,23 @@ def test_a_drop_is_judged_absolutely_or_relatively(tmp_path: Path) -> None:
     facts = _facts(tmp_path, ValidateAccuracy(max_drop=0.1), _said(110), _said(100))  # 0.45 against 0.5
     found = facts.metrics["f1"]
     assert found.difference == pytest.approx(-0.05)
-    assert -0.1 < found.low < -0.05 < found.high < 0
+    assert (found.gained, found.lost, found.method) == (0, 10, "tango")
+    assert found.lower == pytest.approx(tango.lower(0, 10, COUNT, 1.6448536))
+    assert found.low is not None and found.lower is not None and found.upper is not None
+    assert -0.1 < found.low < found.lower < -0.05 < found.upper < 0
     # The thresholds are unkeyed: the same facts are judged anew.
-    assert _failed(ValidateAccuracy(max_drop=0.05).judge(facts)) == []
-    assert _failed(ValidateAccuracy(max_drop=0.0499).judge(facts)) == ["f1"]
-    assert _failed(ValidateAccuracy(max_drop=0.1, drop="relative").judge(facts)) == []
-    assert _failed(ValidateAccuracy(max_drop=0.0999, drop="relative").judge(facts)) == ["f1"]
+    assert _failed(ValidateAccuracy(max_drop=-found.lower).judge(facts)) == []
+    assert _failed(ValidateAccuracy(max_drop=-found.lower - 1e-4).judge(facts)) == ["f1"]
+    assert _failed(ValidateAccuracy(max_drop=-found.lower * 2, drop="relative").judge(facts)) == []
+    assert _failed(ValidateAccuracy(max_drop=-found.lower * 2 - 1e-4, drop="relative").judge(facts)) == ["f1"]
     [*_, verdict] = ValidateAccuracy(max_drop=0.04, drop="relative").judge(facts)
-    assert verdict.value == pytest.approx(0.05)
+    assert verdict.value == pytest.approx(-found.lower)
     assert verdict.bound == pytest.approx(0.02)
-    assert verdict.says.startswith("f1 0.4500, reference 0.5000: difference -0.0500 (95% interval -0.")
-    assert verdict.says.endswith("a drop of 0.0200 (4.00% of the reference) is allowed")
+    assert verdict.outcome == "fail"
+    assert verdict.says == (
+        f"f1 0.4500, reference 0.5000: difference -0.0500, with 95% confidence at most {found.upper:.4f}; "
+        "a drop of 0.0200 (4.00% of the reference) is allowed"
+    )
 
 
 def test_being_better_is_no_drop(tmp_path: Path) -> None:
@@ -224,7 +232,7 @@ def test_a_gate_that_cannot_fail_or_makes_no_sense_is_refused(options: dict[str,
 
 
 def test_only_what_judges_is_unkeyed() -> None:
-    assert set(ValidateAccuracy.model_fields) - ValidateAccuracy.unkeyed == {"confidence"}
+    assert set(ValidateAccuracy.model_fields) - ValidateAccuracy.unkeyed == {"confidence", "cluster", "slices"}
     assert list(ValidateAccuracy.takes) == ["candidate", "reference"]
 
 
@@ -267,11 +275,13 @@ def test_an_error_is_worse_the_larger_it_is(tmp_path: Path) -> None:
     def failed(**options: Any) -> list[str]:
         return _failed(ValidateAccuracy(metric="mae", **options).judge(facts))
 
-    assert failed(max_drop=0.1) == failed(max_drop=0.5, drop="relative") == failed(at_most=0.3) == []
+    worst = found.upper
+    assert worst is not None and found.lower is not None and 0.08 < found.lower < 0.1 < worst < 0.12
+    assert failed(max_drop=worst) == failed(max_drop=5 * worst, drop="relative") == failed(at_most=0.3) == []
     assert failed(max_drop=0.09) == failed(max_drop=0.49, drop="relative") == failed(at_most=0.29) == ["mae"]
-    says = ValidateAccuracy(metric="mae", max_drop=0.09).judge(facts)[-1].says
-    assert says.startswith("mae 0.3000, reference 0.2000: difference +0.1000 (95% interval 0.1000 to 0.1000)")
-    assert says.endswith("a rise of 0.0900 is allowed")
+    says = ValidateAccuracy(metric="mae", max_drop=0.05).judge(facts)[-1].says
+    assert says.startswith("mae 0.3000, reference 0.2000: difference +0.1000, with 95% confidence at least +0.08")
+    assert says.endswith("a rise of 0.0500 is allowed")
     # What is shifted is right in order, and so in a correlation; R2 and the errors see it.
     assert facts.metrics["spearman"].difference == 0 and (facts.metrics["r2"].difference or 0) < 0
     better = _measured(tmp_path / "better", gold, [value + 0.2 for value in gold], gold)

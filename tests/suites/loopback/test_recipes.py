@@ -39,7 +39,7 @@ def some_rows(recipe: Path, into: Path) -> Path:
     said["data"]["validation"] |= {"take": SLICE, "seed": 0}
     pipe = yaml.safe_load((ROOT / "pipelines" / f"{said['pipeline']}.yaml").read_text(encoding="utf-8"))
     trial = {
-        "validate.accuracy": {"max_drop": 0.05, "confidence": 0.5},
+        "validate.accuracy": {"max_drop": 0.05, "confidence": 0.5, "min_rows": 100},
         "validate.latency": {"calls": 8, "rounds": 2, "processes": 1, "warmup": 1, "min_speedup": 0.2},
     }
     said["with"] |= {step["id"]: trial[step["use"]] for step in pipe["stages"] if step["use"] in trial}
