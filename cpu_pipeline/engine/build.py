@@ -124,9 +124,10 @@ class _Build:
 
     @cached_property
     def machine(self) -> MachineLock:
+        from cpu_pipeline.engine.machine_folder import machine_folder
         from cpu_pipeline.engine.machine_lock import MachineLock
 
-        return MachineLock()
+        return MachineLock(machine_folder(self.store.root / "machine"))
 
     def go(self) -> BuildResult:
         _warn(self.plan, self.progress.tell)
