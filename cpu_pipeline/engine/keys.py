@@ -73,9 +73,7 @@ def _python(stage: Stage) -> dict[str, str]:
     return {} if stage.online else {"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
 
 
-def _plugins(
-    use: str, stage: Stage, formats: Mapping[str, str], asked: Sequence[str], context: Context
-) -> Plugins:
+def _plugins(use: str, stage: Stage, formats: Mapping[str, str], asked: Sequence[str], context: Context) -> Plugins:
     """Describe the plug-ins whose code runs in a step: its own, its task's, its backends' and its sources'."""
     used = [(stages.registry, use), *((backends.registry, name) for name in stage.backends(formats))]
     used += [(sources.registry, name) for name in asked]

@@ -1,4 +1,4 @@
-"""The directory of the machine's lock: one of this user's alone, the same for all builds of this user on this machine."""
+"""The directory of the machine's lock: one of this user's alone, and the same for all builds here."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ RAISED: Mapping[type[Stage | Task], int] = {
 KEYED = ("labels", "average", "positive", "max_seq_length")
 """Options of text-classification that were in its keys then."""
 SINCE = "python"
-"""An ingredient that keys did not have then, so that all but what was fetched is built again once (CHANGELOG, Caches)."""
+"""An ingredient that keys did not have then, so that all but what was fetched is built again (CHANGELOG)."""
 NEW = ("model:fidelity",)
 """Nodes that plans did not have then."""
 LOCK: Mapping[str, Any] = yaml.safe_load((WRITTEN / "toy.lock").read_text(encoding="utf-8"))

@@ -184,7 +184,8 @@ def _subjects(subjects: list[Any], expected: list[Any]) -> Iterator[str]:
 def _dependencies(resources: list[_Resource], manifest: Manifest) -> Iterator[str]:
     """Compare packages, commits and fetched files with the manifest."""
     packages = [(one.uri, one.digest) for one in resources if one.uri.startswith("pkg:pypi/")]
-    if sorted(packages, key=str) != sorted(((one["uri"], one.get("digest", {})) for one in _packages(manifest)), key=str):
+    listed = [(one["uri"], one.get("digest", {})) for one in _packages(manifest)]
+    if sorted(packages, key=str) != sorted(listed, key=str):
         yield f"its packages are not those of {MANIFEST}"
     recipe = manifest["recipe"]
     data = recipe.get("data")

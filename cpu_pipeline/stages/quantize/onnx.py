@@ -100,7 +100,7 @@ class QuantizeOnnx(Stage):
         return FORMAT
 
     def asks(self) -> Set[str]:
-        """Ask for calibration rows, and the task that encodes them, where ranges are fixed from them, and only there."""
+        """Ask for calibration rows, and the task that encodes them, where ranges are fixed from them."""
         rows = {"task", "data.calibration"} if self.mode == "static" else set[str]()
         return {"target"} | rows
 

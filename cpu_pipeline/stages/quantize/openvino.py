@@ -127,7 +127,7 @@ class QuantizeOpenvino(Stage):
         return openvino.FORMAT
 
     def asks(self) -> Set[str]:
-        """Ask for calibration rows, and the task that encodes them, where ranges are fixed from them, and only there."""
+        """Ask for calibration rows, and the task that encodes them, where ranges are fixed from them."""
         return {"task", "target", "data.calibration"} if self.mode == "full" else set()
 
     def host(self) -> Host:

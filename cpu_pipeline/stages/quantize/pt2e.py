@@ -96,7 +96,7 @@ class QuantizePt2e(Stage):
         return pt2.FORMAT
 
     def asks(self) -> Set[str]:
-        """Ask for calibration rows and the whole task where ranges are fixed from them, otherwise for its head alone."""
+        """Ask for calibration rows and the whole task where ranges are fixed from them, else for its head."""
         rows = {"task", "data.calibration"} if self.activations == "static" else {"task.head"}
         return {"target"} | rows
 
