@@ -146,8 +146,8 @@ def _run(arguments: list[str]) -> int:
         message = f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"
         return fail(BackendMissing(message), as_json="--json" in arguments)
     except OSError as error:
-        if (full := unwritable(stdout, error)) is not None:
-            return fail(full)
+        if (unsaid := unwritable(stdout, error)) is not None:
+            return fail(unsaid)
         if (known := _limit_of_the_system(error)) is None:
             return _bug()
         return fail(known, as_json="--json" in arguments)
