@@ -1,5 +1,11 @@
 """`python -m cpu_pipeline`, and the command `cpu-pipeline`: signals are handled before anything else is imported."""
 
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until they are handled below: Ctrl-C ends the command as the other signals do, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import os
 import sys
 
@@ -8,21 +14,22 @@ from cpu_pipeline.core import signals
 
 def main() -> None:
     """Run the command, and leave with its exit code."""
-    signals.install()
+    try:
+        signals.install()
+        code = _command()
+        signals.uninstall()
+    except KeyboardInterrupt:  # no second one: what comes now ends the command at once, or counts as this one
+        signals.uninstall()
+        code = 130
+    sys.exit(signals.exit_code() or code)
+
+
+def _command() -> int:
     # pydantic would look through every installed distribution for plug-ins of its own, at each start.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    try:
-        from cpu_pipeline.cli import main as command
+    from cpu_pipeline.cli import main as command
 
-        code = command()
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        code = 130
-    except OSError:  # nobody reads what is left, or it has nowhere to go: the command has said so where it matters
-        pass
-    finally:
-        signals.uninstall()
-    sys.exit(signals.exit_code() or code)
+    return command()
 
 
 if __name__ == "__main__":

@@ -88,10 +88,12 @@ class ProjectFixture:
         """Return the environment of a command: this clone and the plug-in found, nothing else of ours."""
         keep = {k: v for k, v in os.environ.items() if not k.startswith(("PYT", "COV", "CPU_PIPELINE", "HF_"))}
         keep |= {"PYTHONPATH": os.pathsep.join([str(PLUGIN), str(ROOT)]), "PYTHONDONTWRITEBYTECODE": "1"}
-        # A folder for temporary files that tests do not share: it holds the lock of what measures.
-        temporary = self.home.parent / "tmp"
+        # Folders that tests do not share, for temporary files and for the lock of what measures.
+        temporary, runtime = self.home.parent / "tmp", self.home.parent / "run"
         temporary.mkdir(exist_ok=True)
-        return {**keep, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary), **self.env, **more}
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        own = {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(runtime)}
+        return {**keep, "OMP_NUM_THREADS": "1", **own, **self.env, **more}
 
     def command(self, *arguments: object) -> list[str]:
         """Return the real command."""

@@ -33,7 +33,7 @@ from cpu_pipeline.cli import (
     verify,
 )
 from cpu_pipeline.cli._help import GroupedCommands
-from cpu_pipeline.cli.output import fail, hush, patient
+from cpu_pipeline.cli.output import fail, forgive_stderr, hush, patient, unwritable
 from cpu_pipeline.core import signals
 from cpu_pipeline.core.errors import BUG, BackendMissing, PipelineError, RecipeError, TryAgain, interruption
 
@@ -114,6 +114,8 @@ def main(argv: list[str] | None = None) -> int:
         if argv is None:
             _speak_utf8()
         _open_streams()
+        if argv is None:
+            forgive_stderr()
         code = _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt as error:  # while an error was being reported
         code = interruption(error, "interrupted").exit_code
@@ -129,7 +131,11 @@ def _run(arguments: list[str]) -> int:
             code = app(arguments, prog_name="cpu-pipeline", standalone_mode=False)
             return code if isinstance(code, int) else 0
     except PipelineError as error:
-        return fail(error, as_json="--json" in arguments)
+        try:
+            return fail(error, as_json="--json" in arguments)
+        except OSError as full:  # while it was printed as JSON
+            told = unwritable(stdout, full)
+            return error.exit_code if told is None else fail(told)
     except SystemExit as left:
         if not isinstance(left.__context__, BrokenPipeError):
             raise
@@ -144,6 +150,8 @@ def _run(arguments: list[str]) -> int:
         message = f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"
         return fail(BackendMissing(message), as_json="--json" in arguments)
     except OSError as error:
+        if (unsaid := unwritable(stdout, error)) is not None:
+            return fail(unsaid)
         if (known := _limit_of_the_system(error)) is None:
             return _bug()
         return fail(known, as_json="--json" in arguments)

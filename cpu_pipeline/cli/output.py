@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -11,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cpu_pipeline.core.errors import Interrupted, PipelineError
+from cpu_pipeline.core.errors import Interrupted, PipelineError, TryAgain
+from cpu_pipeline.core.files import FULL
 
 if TYPE_CHECKING:
     from cpu_pipeline.cli.json_outputs import ErrorOutput
@@ -37,6 +39,38 @@ def hush(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+
+
+def unwritable(stream: TextIO, error: OSError) -> TryAgain | None:
+    """Return the error of a stream that can't be written, which then goes nowhere; None where it was something else.
+
+    Args:
+        stream: standard output.
+        error: what was raised while it was written, or anything else.
+    """
+    if isinstance(error, BrokenPipeError) or error.filename is not None or error.errno not in FULL:
+        return None
+    hush(stream)
+    return TryAgain(f"standard output: {error.strerror}; free some space or send it elsewhere, then run it again")
+
+
+class Forgiving(io.FileIO):
+    """Standard error on a full disk, or with nobody who reads it: what can't be said is no reason to fail."""
+
+    def write(self, data: Any, /) -> int:
+        """Write; where that fails, forget it."""
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def forgive_stderr() -> None:
+    """Let a command go on when its standard error can't be written."""
+    with contextlib.suppress(OSError, ValueError):
+        raw = io.BufferedWriter(Forgiving(2, "w", closefd=False))
+        encoding = sys.stderr.encoding
+        sys.stderr = io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True, write_through=True)
 
 
 def plain(text: str) -> str:

@@ -15,11 +15,12 @@ from typing import Generic, TypeVar
 
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed, TryAgain
 
-_FULL = {
+FULL = {
     errno.ENOSPC: "no space is left",
     getattr(errno, "EDQUOT", errno.ENOSPC): "the disk quota is used up",
     errno.EFBIG: "a file grew past the largest size allowed",
 }
+"""Error numbers of a disk that takes no more -> what they mean."""
 LOCK_PATIENCE = 120.0
 """Seconds to wait for a lock that is held for a few renames, or for a copy where an edited version is replaced."""
 T = TypeVar("T")
@@ -28,10 +29,10 @@ _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 def disk_error(error: OSError, path: Path) -> PipelineError | None:
     """Return the error for a failed write below `path`; None when the disk is not the cause."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         mount = mount_of(path)
         free = shutil.disk_usage(mount).free
-        message = f"{_FULL[error.errno]} on {mount} ({free:,} bytes free) for {path}"
+        message = f"{FULL[error.errno]} on {mount} ({free:,} bytes free) for {path}"
         return TryAgain(f"{message}: free some, then run the same command again")
     if error.errno in _CLOSED:
         at = f" at {error.filename}" if error.filename else ""

@@ -42,8 +42,16 @@ class Registry:
                 if not found.ispkg and "._" not in found.name.removeprefix(self.package)
             }
             added = {point.name: point.value for point in entry_points(self.package)}
-            self._modules = {name.replace("_", self.separator): module for name, module in (own | added).items()}
+            self._modules = {self._spelled(name): module for name, module in (own | added).items()}
         return self._modules
+
+    def added(self, name: str) -> importlib.metadata.EntryPoint | None:
+        """Return the entry point with which another distribution adds this name; None where it is ours."""
+        found = (point for point in entry_points(self.package) if self._spelled(point.name) == name)
+        return next(found, None)
+
+    def _spelled(self, name: str) -> str:
+        return name.replace("_", self.separator)
 
     def module(self, name: str) -> ModuleType:
         """Import the module of this name.

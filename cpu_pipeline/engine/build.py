@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
@@ -20,10 +21,12 @@ from cpu_pipeline.engine.environments import DEFAULT
 from cpu_pipeline.engine.estimate import Estimate
 from cpu_pipeline.engine.keys import Keyed, reasons
 from cpu_pipeline.engine.packages import missing
+from cpu_pipeline.engine.plugins import changed
 from cpu_pipeline.engine.progress import Progress
 from cpu_pipeline.engine.requirements import environments_of, packages_of
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Node, Plan
+from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.store.lease import Lease, leased
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.record import StoredArtifact
@@ -121,9 +124,10 @@ class _Build:
 
     @cached_property
     def machine(self) -> MachineLock:
+        from cpu_pipeline.engine.machine_folder import machine_folder
         from cpu_pipeline.engine.machine_lock import MachineLock
 
-        return MachineLock()
+        return MachineLock(machine_folder(self.store.root / "machine"))
 
     def go(self) -> BuildResult:
         _warn(self.plan, self.progress.tell)
@@ -288,8 +292,7 @@ def _commit(started: _Started, outcome: StepOutcome, lease: Lease) -> StoredArti
     if isinstance(outcome.result, PipelineError):
         raise outcome.result
     node, keyed, ran = started.node, started.keyed, outcome.result
-    if node.stage.identity(sources.find) != keyed.ingredients["identity"]:
-        raise StageFailed("what it reads changed during the build; run again once it rests")
+    require_same(node.stage, keyed.ingredients)
     try:
         node.stage.parse_facts(ran.facts)
     except ValueError as error:  # no later build could read the record
@@ -298,6 +301,18 @@ def _commit(started: _Started, outcome: StepOutcome, lease: Lease) -> StoredArti
     artifact = lease.commit(keyed.key, keyed.ingredients, node.gives, ran.facts, run, started.work)
     lease.store.drop_scratch(keyed.key)
     return artifact
+
+
+def require_same(stage: Stage, needed: Mapping[str, Any]) -> None:
+    """Refuse what a step wrote when what it read outside its inputs is not what its key says any more.
+
+    Raises:
+        StageFailed: it changed during the build.
+    """
+    if stage.identity(sources.find) != needed["identity"]:
+        raise StageFailed("what it reads changed during the build; run again once it rests")
+    if other := changed(needed.get("plugins", {})):
+        raise StageFailed(f"the code of {', '.join(other)} changed during the build; run again once it rests")
 
 
 def _why_waiting(machine: MachineLock, alone: bool) -> str:

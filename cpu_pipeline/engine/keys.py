@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cpu_pipeline import backends, sources
+from cpu_pipeline import backends, sources, stages, tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_json
 from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.environments import DEFAULT
 from cpu_pipeline.engine.packages import installed
+from cpu_pipeline.engine.plugins import Plugins, plugins_of
 from cpu_pipeline.engine.requirements import home_environment
 from cpu_pipeline.graph.plan import Context, Node, Plan
+from cpu_pipeline.sources._base import Source
 from cpu_pipeline.stages._base import Stage
 
 EPOCH = 1
@@ -38,22 +41,45 @@ def ingredients(
         context: the recipe's task, target and permissions, of which only what the stage reads counts.
     """
     environment = home_environment(stage, formats)
-    return {
+    asked: list[str] = []
+
+    def find(name: str, fields: Mapping[str, object]) -> Source:
+        asked.append(name)
+        return sources.find(name, fields)
+
+    listed = {
         "epoch": EPOCH,
         "stage": use,
         "version": stage.version,
         "options": stage.model_dump(mode="json", exclude=set(stage.unkeyed)),
-        "identity": stage.identity(sources.find),
+        "identity": stage.identity(find),
         "inputs": dict(inputs),
         "data": dict(data),
         "task": _task(stage, context, environment),
-        "target": list(context.isa) if "target" in stage.reads else None,
-        "allow": sorted(context.allow) if "allow" in stage.reads else None,
+        "target": list(context.isa) if "target" in stage.asks() else None,
+        "allow": sorted(context.allow) if "allow" in stage.asks() else None,
         "packages": {name: installed(name, environment) for name in stage.packages},
         "backends": {name: _backend(name) for name in sorted(stage.backends(formats))},
         "environment": _pins(environment),
         "host": _host(stage, context),
+        **_python(stage),
     }
+    plugins = _plugins(use, stage, formats, asked, context)
+    return listed | ({"plugins": plugins} if plugins else {})
+
+
+def _python(stage: Stage) -> dict[str, str]:
+    """Name the Python that runs the stage, but for fetching, which copies bytes; environments have the same one."""
+    return {} if stage.online else {"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
+
+
+def _plugins(use: str, stage: Stage, formats: Mapping[str, str], asked: Sequence[str], context: Context) -> Plugins:
+    """Describe the plug-ins whose code runs in a step: its own, its task's, its backends' and its sources'."""
+    used = [(stages.registry, use), *((backends.registry, name) for name in stage.backends(formats))]
+    used += [(sources.registry, name) for name in asked]
+    if context.task_name is not None and {"task", "task.head"} & stage.asks():
+        used.append((tasks.registry, context.task_name))
+    return plugins_of(used)
 
 
 def differences(old: Any, new: Any) -> list[str]:
@@ -84,11 +110,12 @@ def _short(value: Any) -> str:
 
 def _task(stage: Stage, context: Context, environment: str) -> Any:
     """List what a stage reads of the task: nothing, the head alone, or everything."""
-    if context.task is None or not {"task", "task.head"} & stage.reads:
+    read = stage.asks()
+    if context.task is None or not {"task", "task.head"} & read:
         return None
     task = context.task
     name = context.task_name
-    if "task" not in stage.reads:
+    if "task" not in read:
         return {"use": name, "outputs": list(task.outputs)}
     return {
         "use": name,

@@ -8,20 +8,24 @@ always run something cannot starve it. Beside the locks, who holds the machine s
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
 import secrets
-import tempfile
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 from filelock import FileLock, ReadWriteLock, Timeout
 
+from cpu_pipeline.core.errors import TryAgain
+from cpu_pipeline.engine.machine_folder import set_aside
+
 KIND = ".hold.json"
+_BROKEN = (sqlite3.Error, OSError, ValueError)
+"""What a damaged file of the lock raises, or something else in its place; so does `Timeout`, which is an OSError."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,15 @@ class Hold:
 
 
 class MachineLock:
-    """One build's holds of the lock."""
+    """One build's holds of the lock.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        folder = folder or Path(tempfile.gettempdir()) / f"cpu-pipeline-{getpass.getuser()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
+    Args:
+        folder: a directory of this user alone (see `machine_folder`).
+    """
+
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._machine = ReadWriteLock(folder / "machine.db", is_singleton=False)
+        self._machine = self._open()
         self._door = FileLock(folder / "door.lock")
         self._holds: list[tuple[str, Path]] = []
         """Step -> the note about it."""
@@ -65,14 +71,11 @@ class MachineLock:
         if self._door.is_locked and not alone:
             return False  # a measurement of this build waits
         try:
-            self._door.acquire(timeout=0)
+            self._healed(self._enter_door)
         except Timeout:
             return False
         try:
-            if alone:
-                self._machine.acquire_write(timeout=0, blocking=False)
-            else:
-                self._machine.acquire_read(timeout=0, blocking=False)
+            self._healed(lambda: self._acquire(alone))
         except Timeout:
             if alone:
                 self._waits = True  # and holds the door until it ran
@@ -83,13 +86,65 @@ class MachineLock:
         self._holds.append((step, self._note(Hold(os.getpid(), step, alone, time.time()))))
         return True
 
+    def _enter_door(self) -> None:
+        self._door.acquire(timeout=0)
+
+    def _acquire(self, alone: bool) -> None:
+        if alone:
+            self._machine.acquire_write(timeout=0, blocking=False)
+        else:
+            self._machine.acquire_read(timeout=0, blocking=False)
+
+    def _open(self) -> ReadWriteLock:
+        path = self._folder / "machine.db"
+        try:
+            return ReadWriteLock(path, is_singleton=False)
+        except _BROKEN:
+            self._set_aside()
+            return ReadWriteLock(path, is_singleton=False)
+
+    def _set_aside(self) -> None:
+        """Set files of the lock aside that are damaged; while this build holds the machine by them they are not."""
+        for name in ("machine.db", "machine.db-journal", "machine.db-wal", "machine.db-shm"):
+            set_aside(self._folder / name)
+        if not (self._folder / "door.lock").is_file():
+            set_aside(self._folder / "door.lock")
+
+    def _healed(self, take: Callable[[], None]) -> None:
+        """Take a lock; if its file is damaged, set it aside and take it once more.
+
+        Raises:
+            Timeout: somebody else holds it.
+            TryAgain: it can't be taken; names the directory.
+        """
+        try:
+            take()
+            return
+        except Timeout:
+            raise
+        except _BROKEN:
+            if not self._holds:
+                with contextlib.suppress(*_BROKEN):
+                    self._machine.close()
+                self._set_aside()
+        try:
+            if not self._holds:
+                self._machine = self._open()
+            take()
+        except Timeout:
+            raise
+        except _BROKEN as error:
+            self._door.release(force=True)
+            raise TryAgain(f"{self._folder}: the lock of this machine can't be taken ({error}); remove it") from error
+
     def leave(self, step: str = "a step") -> None:
         """Release the hold of a step, if there is any."""
         held = next((hold for hold in self._holds if hold[0] == step), None)
         if held is not None:
             self._holds.remove(held)
             self._forget(held[1])
-            self._machine.release()
+            with contextlib.suppress(sqlite3.Error, RuntimeError):  # its file is gone or damaged: nobody is kept out
+                self._machine.release()
 
     def holders(self) -> list[Hold]:
         """List who holds the machine now, but for this process: measurements first."""

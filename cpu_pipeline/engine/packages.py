@@ -20,9 +20,12 @@ def made_with(needed: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
         needed: the ingredients (see `keys.ingredients`).
 
     Returns:
-        The distributions of the default environment with their versions, and the names of the other environments.
+        The distributions of the default environment with their versions, plug-ins' own included, and the names of the
+        other environments.
     """
     packages: dict[str, str] = {}
+    for name, plugin in needed.get("plugins", {}).items():
+        packages |= {name: plugin["version"], **plugin.get("imports", {})}
     others = set[str]()
     for part in (needed, *needed.get("backends", {}).values()):
         if part.get("environment", DEFAULT) == DEFAULT:

@@ -28,6 +28,7 @@ def describe(built: BuildResult) -> dict[str, Any]:
     steps: dict[str, Any] = {}
     distributions: set[str] = set()
     environments_used: set[str] = set()
+    plugins: dict[str, Any] = {}
     isa: dict[str, None] = {}
     for node in plan.nodes.values():
         artifact = built.artifacts[node.id]
@@ -36,6 +37,7 @@ def describe(built: BuildResult) -> dict[str, Any]:
         packages, elsewhere = made_with(ingredients)
         distributions |= packages.keys()
         environments_used |= elsewhere
+        plugins |= ingredients.get("plugins", {})
         isa |= dict.fromkeys([*(ingredients.get("host") or {}).get("isa", ()), *(ingredients.get("target") or ())])
         steps[node.id] = {
             "use": node.use,
@@ -66,6 +68,8 @@ def describe(built: BuildResult) -> dict[str, Any]:
         "isa": list(isa),
         "host": host.machine(),
     }
+    if plugins:
+        described["plugins"] = dict(sorted(plugins.items()))
     if plan.withheld is not None:
         described["withheld"] = list(plan.withheld.reasons)
     return described | {"version": version_of(described)}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,6 +133,15 @@ def test_missing_package_is_named_with_the_way_to_get_it(cli: Cli, monkeypatch: 
     ended = cli("pin", "owner/name")
     assert ended.code == 4
     assert "huggingface_hub is not installed" in ended.err and "cpu-pipeline[build]" in ended.err
+
+
+def test_standard_output_on_a_full_disk() -> None:
+    """75 with a message; a full disk below standard error changes nothing."""
+    command = [sys.executable, "-m", "cpu_pipeline", "pipelines"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+        assert (done.returncode, done.stderr.startswith("error: standard output: No space left")) == (75, True)
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=full, check=False, cwd=ROOT).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["r" * 260 + ".yaml", "r" * 300 + "/recipe.yaml"])

@@ -93,6 +93,35 @@ def test_a_signal_while_it_begins_to_import(number: int, home: Path) -> None:
     assert "Traceback" not in err and "a bug" not in err and "Exception ignored" not in err, err
 
 
+AT_IMPORT = """\
+import os, runpy, sys
+
+number, at, name = int(sys.argv.pop(1)), int(sys.argv.pop(1)), "cpu_pipeline.__main__"
+seen = 0
+
+def heard(event, given):
+    global seen
+    if event == "import" and given[0].startswith("cpu_pipeline"):
+        seen += 1
+        if seen == at:
+            os.kill(os.getpid(), number)
+
+runpy.run_module  # loaded before it is counted
+sys.addaudithook(heard)
+runpy.run_module(name, run_name="__main__", alter_sys=True)
+"""
+"""The command, which sends itself a signal at one of its imports."""
+
+
+@pytest.mark.parametrize(("number", "at"), [(2, 2), (2, 4), (15, 3), (2, 8), (15, 20), (1, 15)])
+def test_a_signal_at_an_import(number: int, at: int) -> None:
+    """At the first ones nothing is handled yet: the signal ends the process itself, which a shell reports alike."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", AT_IMPORT, str(number), str(at), "--version"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode in (128 + number, -number) and done.stderr == "", (done.returncode, done.stderr)
+
+
 def test_a_signal_that_is_ignored_stays_so(home: Path) -> None:
     """As `nohup` has it."""
     script = f"""\

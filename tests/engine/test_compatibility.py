@@ -49,6 +49,8 @@ RAISED: Mapping[type[Stage | Task], int] = {
 """Stage or task whose version was raised since, rightly -> the version that wrote the store."""
 KEYED = ("labels", "average", "positive", "max_seq_length")
 """Options of text-classification that were in its keys then."""
+SINCE = "python"
+"""An ingredient that keys did not have then, so that all but what was fetched is built again (CHANGELOG)."""
 NEW = ("model:fidelity",)
 """Nodes that plans did not have then."""
 LOCK: Mapping[str, Any] = yaml.safe_load((WRITTEN / "toy.lock").read_text(encoding="utf-8"))
@@ -84,6 +86,8 @@ def machine(records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> N
     for part, version in RAISED.items():
         monkeypatch.setattr(part, "version", version)
     monkeypatch.setattr(TextClassification, "packages", ("tokenizers", "numpy"))
+    assert keys._python(LoadModel()).keys() == {SINCE}
+    monkeypatch.setattr(keys, "_python", lambda stage: {})
     dump = TextClassification.model_dump
     monkeypatch.setattr(
         TextClassification, "model_dump", lambda self, **how: {k: v for k, v in dump(self, **how).items() if k in KEYED}

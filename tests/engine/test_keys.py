@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from cpu_pipeline.engine import environments, keys, packages, requirements
 from cpu_pipeline.engine.keys import differences, ingredients
 from cpu_pipeline.graph.plan import Context
 from cpu_pipeline.stages._base import Facts, FindSource, Host, Inputs, Job, Stage
+from cpu_pipeline.stages.fetch import Fetch
 from cpu_pipeline.tasks.question_answering import QuestionAnswering
 from cpu_pipeline.tasks.text_classification import TextClassification
 
@@ -177,6 +179,40 @@ def test_the_epoch_and_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "EPOCH", keys.EPOCH + 1)
     assert why(old, asked()) == [f"epoch: {keys.EPOCH - 1} → {keys.EPOCH}"]
     assert digest_json(old) != digest_json({**old, "stage": "other"})
+
+
+def test_the_minor_version_of_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = asked()
+    monkeypatch.setattr(sys, "version_info", (3, 14, 2, "final", 0))
+    [said] = why(old, asked())
+    assert said == f"python: {old['python']} → 3.14"
+    monkeypatch.setattr(sys, "version_info", (3, 14, 3, "final", 0))
+    assert asked()["python"] == "3.14", "patch releases compute the same"
+
+
+def test_python_is_in_no_key_of_what_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = Fetch(source="hub", fields={"hub": "a/b", "revision": "0" * 40}, want="model")
+    old = asked(models)
+    monkeypatch.setattr(sys, "version_info", (3, 14, 2, "final", 0))
+    assert asked(models) == old
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "counts"),
+    [
+        ("quantize.onnx", {}, False),
+        ("quantize.onnx", {"mode": "static"}, True),
+        ("quantize.openvino", {"mode": "weights"}, False),
+        ("quantize.openvino", {}, True),
+        ("quantize.pt2e", {"activations": "dynamic"}, False),
+        ("quantize.pt2e", {}, True),
+        ("export.onnx", {}, False),
+    ],
+)
+def test_options_of_the_task_count_where_rows_are_encoded(name: str, options: dict[str, Any], counts: bool) -> None:
+    stage = stages.get(name)(**options)
+    others = replace(CONTEXT, task=QuestionAnswering(max_seq_length=128, doc_stride=32))
+    assert (asked(stage) != asked(stage, others)) == counts
 
 
 def test_a_package_of_the_stage(versions: dict[str, str]) -> None:

@@ -93,8 +93,12 @@ def _fetched(origins: Iterable[Origin]) -> Iterator[dict[str, Any]]:
 
 def _packages(manifest: Manifest) -> list[dict[str, Any]]:
     """List packages, the environments' ones with the environment they were in."""
+    # Of a plug-in its code counts, and is known by digest; whether it came from an index is not known.
+    code = {name: {"digest": {"pluginCode": said["code"]}} for name, said in manifest.get("plugins", {}).items()}
     found: list[dict[str, Any]] = [
-        {"uri": pypi(name, said)} for name, said in sorted(manifest["packages"].items()) if said != ABSENT
+        {"uri": pypi(name, said), **code.get(name, {})}
+        for name, said in sorted(manifest["packages"].items())
+        if said != ABSENT
     ]
     for environment, said in sorted(manifest["environments"].items()):
         found += [
@@ -179,8 +183,9 @@ def _subjects(subjects: list[Any], expected: list[Any]) -> Iterator[str]:
 
 def _dependencies(resources: list[_Resource], manifest: Manifest) -> Iterator[str]:
     """Compare packages, commits and fetched files with the manifest."""
-    packages = sorted(resource.uri for resource in resources if resource.uri.startswith("pkg:pypi/"))
-    if packages != sorted(resource["uri"] for resource in _packages(manifest)):
+    packages = [(one.uri, one.digest) for one in resources if one.uri.startswith("pkg:pypi/")]
+    listed = [(one["uri"], one.get("digest", {})) for one in _packages(manifest)]
+    if sorted(packages, key=str) != sorted(listed, key=str):
         yield f"its packages are not those of {MANIFEST}"
     recipe = manifest["recipe"]
     data = recipe.get("data")

@@ -100,9 +100,9 @@ class QuantizeOnnx(Stage):
         return FORMAT
 
     def asks(self) -> Set[str]:
-        """Ask for calibration rows where ranges are fixed from them, and leave them alone otherwise."""
-        rows = {"data.calibration"} if self.mode == "static" else set[str]()
-        return self.reads - {"data.calibration?"} | rows
+        """Ask for calibration rows, and the task that encodes them, where ranges are fixed from them."""
+        rows = {"task", "data.calibration"} if self.mode == "static" else set[str]()
+        return {"target"} | rows
 
     def host(self) -> Host:
         """Say that `reduce_range: auto` and calibration follow the instruction set."""

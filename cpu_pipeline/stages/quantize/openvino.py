@@ -127,9 +127,8 @@ class QuantizeOpenvino(Stage):
         return openvino.FORMAT
 
     def asks(self) -> Set[str]:
-        """Ask for calibration rows where ranges are fixed from them, and leave them alone otherwise."""
-        rows = {"data.calibration"} if self.mode == "full" else set[str]()
-        return self.reads - {"data.calibration?"} | rows
+        """Ask for calibration rows, and the task that encodes them, where ranges are fixed from them."""
+        return {"task", "target", "data.calibration"} if self.mode == "full" else set()
 
     def host(self) -> Host:
         """Say that `overflow_fix: auto` and calibration follow the instruction set."""

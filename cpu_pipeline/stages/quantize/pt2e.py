@@ -96,9 +96,9 @@ class QuantizePt2e(Stage):
         return pt2.FORMAT
 
     def asks(self) -> Set[str]:
-        """Ask for calibration rows where ranges are fixed from them, and leave them alone otherwise."""
-        rows = {"data.calibration"} if self.activations == "static" else set[str]()
-        return self.reads - {"data.calibration?"} | rows
+        """Ask for calibration rows and the whole task where ranges are fixed from them, else for its head."""
+        rows = {"task", "data.calibration"} if self.activations == "static" else {"task.head"}
+        return {"target"} | rows
 
     def host(self) -> Host:
         """Say that it is compiled for an instruction set, and calibrated and checked on this machine's."""

@@ -24,7 +24,7 @@ QA = "question-answering"
 
 def test_calibration_is_asked_for_only_where_ranges_are_fixed() -> None:
     assert QuantizePt2e().asks() == {"task", "target", "data.calibration"}
-    assert QuantizePt2e(activations="dynamic").asks() == {"task", "target"}
+    assert QuantizePt2e(activations="dynamic").asks() == {"task.head", "target"}
     with pytest.raises(ValidationError, match="no use with `activations: dynamic`"):
         QuantizePt2e(activations="dynamic", samples=3)
 
