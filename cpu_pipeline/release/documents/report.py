@@ -47,7 +47,7 @@ def _checks(data: ReportData) -> list[str]:
             code(check.gate),
             code(check.candidate),
             escape(check.verdict.check),
-            "passed" if check.verdict.passed else "**failed**",
+            "**waived**" if check.verdict.waived else "passed" if check.verdict.passed else "**failed**",
             escape(check.verdict.says),
         )
         for check in data.checks
