@@ -43,7 +43,7 @@ def make_stage(recipe: RecipeFile[Recipe], number: int, step: Step, problems: Pr
     if wrong:
         return None
     try:
-        waive = {} if step.waive is None else {"waive": step.waive.model_dump(mode="json")}
+        waive = {} if step.waive is None else {"waive": step.waive}
         return stages.get(step.use)(**{**step.options, **waive, **over, **sets})
     except ValidationError as error:
         for detail in error.errors():

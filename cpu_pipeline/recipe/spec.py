@@ -37,7 +37,7 @@ class Step(Written):
     """Input name -> step id (or `model`, `teacher`), where an input is not simply the previous model."""
     options: dict[str, Any] = Field(default_factory=dict, alias="with")
     """Options of that stage."""
-    waive: Waiver | None = None
+    waive: dict[str, Any] | None = None
     """Of a gate: let it pass though it failed, until a day and for a reason: {until: 2026-12-31, reason: ...}."""
     timeout: float | None = Field(None, gt=0)
     """Seconds after which the step is stopped as hung."""

@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def caveats(manifest: Mapping[str, Any]) -> list[str]:
-    """Write each as one sentence of plain text, for terminal, status, report and card."""
+def caveats(manifest: Mapping[str, Any], output: str | None = None) -> list[str]:
+    """Write each as one sentence of plain text, for terminal, status, report and card.
+
+    Args:
+        manifest: of the version.
+        output: the one that a card is about; all when None.
+    """
     found = []
     if reasons := manifest.get("withheld"):
         found.append(f"Not for service: {'; '.join(reasons)}.")
     found += [
         f"Unchecked: no gate judged the answers of `{name}` against the float model: {reason}"
         for name, reason in unchecked(manifest).items()
+        if output in (None, name)
     ]
     found += [f"Waived: `{gate}` failed, and passes {why}" for gate, why in waived(manifest).items()]
     if (reason := manifest.get("promoted_anyway")) is not None:

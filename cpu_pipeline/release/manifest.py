@@ -191,7 +191,7 @@ def parse(content: bytes) -> Any:
         return read
     if dump(read).encode() != content:
         raise ValueError(f"its {DIGEST} is not that of its content")
-    return read
+    return {key: value for key, value in read.items() if key != DIGEST}
 
 
 def is_newer(manifest: Mapping[str, Any]) -> bool:

@@ -169,7 +169,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if isinstance(number, int) and number > MANIFEST_FORMAT:
         raise newer_format(path, number, MANIFEST_FORMAT)
     try:
-        parse(text.encode())
+        manifest = parse(text.encode())
     except ValueError as error:
         raise Refused(f"{path}: damaged: {error}") from error
     try:

@@ -42,6 +42,7 @@ stages:
   - {{id: int8, use: quantize.onnx}}
   - {{id: same, use: validate.agreement, from: {{candidate: int8, reference: model}}, with: {{cosine: 0.9}}}}
 outputs: [float, int8]
+unchecked: {{float: int8 is what is served}}
 """
 FACTS: dict[str, dict[str, Any]] = {
     "same": {"max_abs": 0.1, "mean_abs": 0.01, "cosine_min": 0.99, "same_top": 1.0, "nonfinite": 0, "values": 8,

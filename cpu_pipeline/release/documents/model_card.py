@@ -49,7 +49,7 @@ def render(built: BuildResult, manifest: Mapping[str, Any], origins: Sequence[Or
     lines += [f"# {escape(manifest['name'])}: {escape(output)}", ""]
     if about := manifest["recipe"].get("about"):
         lines += [escape(about), ""]
-    for caveat in caveats(manifest):
+    for caveat in caveats(manifest, output):
         lines += [f"**Warning:** {escape(caveat)}", ""]
     _, environments = used(built, ancestors)
     for environment in sorted(environments):

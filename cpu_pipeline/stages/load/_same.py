@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence, Set
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -25,11 +26,16 @@ def folded(text: str) -> str:
 
 def _shown(text: str) -> str:
     """Leave out format and control characters; those that are white space stay."""
-    return "".join(
-        char
-        for char in text
-        if char.isspace() or (char not in IGNORABLE and unicodedata.category(char) not in ("Cf", "Cc"))
-    )
+    return text.translate(_hidden())
+
+
+@cache
+def _hidden() -> dict[int, None]:
+    codes = (*range(0x20000), *range(0xE0000, 0xE1000))  # beyond these no character is a format or a control one
+    hidden = {
+        char for char in map(chr, codes) if unicodedata.category(char) in ("Cf", "Cc") and not char.isspace()
+    } | IGNORABLE
+    return dict.fromkeys(map(ord, hidden))
 
 
 def essence(row: Mapping[str, Any], inputs: Sequence[str], files: Set[str]) -> tuple[tuple[str, Any], ...]:
