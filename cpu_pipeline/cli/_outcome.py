@@ -97,8 +97,8 @@ def _row(built: BuildResult, name: str, path: Path | None) -> tuple[str, ...]:
     says = [built.plan.nodes[gate].stage.headline(_facts(built, gate)) for gate in gates]
     waived = any(verdict.waived for gate in gates for verdict in built.verdicts[gate])
     state = "none" if not gates else "FAILED" if not all(verdicts) else "waived" if waived else "passed"
-    if name in built.plan.unchecked and state in ("none", "passed"):
-        state = "unchecked" if state == "none" else f"{state}, unchecked"
+    if name in built.plan.unchecked and state == "none":
+        state = "unchecked"
     where = built.artifacts[name].path if path is None else path / name
     cells = (name, size(built.records[name].size), ", ".join(filter(None, says)) or "-", state, str(where))
     return tuple(plain(cell) for cell in cells)

@@ -40,9 +40,7 @@ def test_any_flipped_bit_is_seen(version: Path) -> None:
 def test_a_damaged_manifest_goes_nowhere(version: Path) -> None:
     path, home = version / MANIFEST, version.parent
     whole = path.read_bytes()
-    path.write_bytes(
-        whole.replace(b'"value": 0.0', b'"value": 0.1', 1).replace(b'"passed": true', b'"passed": null', 1)
-    )
+    path.write_bytes(whole.replace(b'"passed": true', b'"passed": null', 1))
     try:
         assert path.read_bytes() != whole
         assert read_standing(home).edited == (MANIFEST,)
