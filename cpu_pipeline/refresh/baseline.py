@@ -168,8 +168,10 @@ def against_best(versions: Sequence[Standing], built: BuildResult) -> Plan:
             continue
         predicted = built.plan.nodes[node.inputs["candidate"]]
         metric = node.stage.headline_metric(node.stage.parse_facts(built.artifacts[gate].facts))
+        if metric is None:
+            continue
         scored = []
-        for standing, baseline in loaded if metric is not None else ():
+        for standing, baseline in loaded:
             value = _scored(standing, gate, metric[0]) if _fits(baseline, built, predicted) else None
             if value is not None:
                 scored.append((value if metric[1] else -value, baseline))
