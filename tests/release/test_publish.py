@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def made(tmp_path: Path) -> Maker:
         home = tmp_path / "recipes"
         home.mkdir(exist_ok=True)
         (home / f"{name}.yaml").write_text(RECIPE.format(about=json.dumps(about), folder=folder))
-        plan = api.plan(api.load_recipe(home / f"{name}.yaml"))
+        plan = replace(api.plan(api.load_recipe(home / f"{name}.yaml")), unchecked={})
         built, store = BuildResult(plan), Store(tmp_path / "store")
         with leased(store) as lease:
             for node in plan.nodes.values():
