@@ -102,8 +102,8 @@ def test_without_measuring(built: ProjectFixture) -> None:
 
 def test_a_failed_gate_ends_in_a_report(built: ProjectFixture) -> None:
     before = service(built)
-    said = built.run(built.home / "small.yaml", "--set", "gate.at_least=2.0").expect(
-        3, f"{before[0]} stays in service; what was built is in {built.out / 'small' / 'set'}; report: "
+    said = built.run(built.home / "small.yaml", "--set", "gate.at_least=2.0", "--promote-anyway", "a test").expect(
+        3, f"{before[0]} stays in service; report: {built.out / 'small' / 'failed'}"
     )
     assert said.err.splitlines()[-2] == "error: step `gate`: score 1.0, at least 2.0 asked"
     assert [line.split()[0] for line in said.out.splitlines()] == ["output", "two"] and "FAILED" in said.out
