@@ -13,7 +13,7 @@ from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.engine import preview
 from cpu_pipeline.engine.result import BuildResult, repaired
-from cpu_pipeline.graph import planner, variants
+from cpu_pipeline.graph import changed, variants
 from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.graph.sets import apply_sets
 from cpu_pipeline.recipe import reader
@@ -21,7 +21,7 @@ from cpu_pipeline.recipe.reader import RecipeFile
 from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.release import candidate, lockfile, publish, versions
 from cpu_pipeline.release.candidate import Builder
-from cpu_pipeline.release.settle import Release
+from cpu_pipeline.release.settle import Release, for_service
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store, default_root
 from cpu_pipeline.store.runs import recorder
@@ -91,7 +91,7 @@ def plan(
         RecipeError: steps, formats or options do not fit.
         Refused: a path leads outside.
     """
-    made = planner.make_plan(loaded)
+    made = changed.plan_with_sets(loaded)
     if skip:
         made = variants.skipping(made, skip)
     if not measure:
@@ -108,6 +108,7 @@ def build(
     *,
     jobs: int = 1,
     force: bool = False,
+    promote_anyway: str | None = None,
     remeasure: bool = False,
     create_envs: bool = False,
     locked: bool = False,
@@ -122,6 +123,7 @@ def build(
         out: the directory of `NAME/<version>/` and `NAME/latest`.
         jobs: how many steps may run at once.
         force: overwrite a version that was edited by hand.
+        promote_anyway: why to put into service what options over the recipe's own changed; it is recorded.
         remeasure: measure again what depends on this machine.
         create_envs: create the environments that steps need and that do not exist.
         locked: refuse a plan that differs from the recipe's lock, and outputs that came out different.
@@ -135,6 +137,7 @@ def build(
         Refused: a version was edited by hand.
     """
     opened = _opened(store)
+    planned = for_service(planned, Path(out), promote_anyway)
     with _recording(opened, "run", planned, tell, record) as (run, tells):
         run.note(out=str(Path(out).absolute()))
         require_locked = _lock_check(planned, locked)

@@ -79,6 +79,10 @@ class ProjectFixture:
                 options["runs"] = str(self.runs)
             options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
             steps.append({**step, "with": options})
+        checks = ("gate", "versus", "measure", "validate")
+        named = {step["id"]: "a test" for step in steps if not any(check in step["use"] for check in checks)}
+        if named and "unchecked" not in more:
+            more["unchecked"] = named
         written = {"model": {"folder": "model"}, "task": "text-classification", "stages": steps, **more}
         path = self.home / f"{name}.yaml"
         path.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from cpu_pipeline import api
 from cpu_pipeline.core.artifact import digest_file, digest_json
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Node
-from cpu_pipeline.release.manifest import MANIFEST, read_manifest
+from cpu_pipeline.release.manifest import MANIFEST, dump, read_manifest
 from cpu_pipeline.release.publish import publish
 from cpu_pipeline.store.lease import leased
 from cpu_pipeline.store.local import Store
@@ -31,6 +32,7 @@ RECIPE: dict[str, Any] = {
         {"id": "accuracy", "use": "validate.accuracy", "from": {"reference": "model"}, "with": {"max_drop": 0.01}},
     ],
     "outputs": ["float", "int8"],
+    "unchecked": {"float": "int8 is what is served"},
 }
 ACCURACY: dict[str, Any] = {
     "rows": 200, "metric": "f1", "confidence": 0.95,
@@ -61,7 +63,10 @@ class PretendedProject:
     def write(self, **recipe: Any) -> Path:
         """Write the recipe; the arguments replace its keys."""
         path = self.home / "toy.yaml"
-        path.write_text(json.dumps({**RECIPE, **recipe}), encoding="utf-8")
+        written = {**RECIPE, **recipe}
+        steps = {step["id"] for step in written["stages"]}
+        written["unchecked"] = {name: why for name, why in written["unchecked"].items() if name in steps}
+        path.write_text(json.dumps(written), encoding="utf-8")
         (self.home / "rows.jsonl").write_text('{"id": "1"}\n')
         return path
 
@@ -75,7 +80,8 @@ class PretendedProject:
         **recipe: Any,
     ) -> tuple[BuildResult, Store]:
         """Pretend a build of the recipe; the arguments are those of `pretend_steps`, and keys of the recipe."""
-        built, store = BuildResult(api.plan(api.load_recipe(self.write(**recipe)))), Store(self.home / "store")
+        plan = api.plan(api.load_recipe(self.write(**recipe)))
+        built, store = BuildResult(replace(plan, withheld=None, unchecked={})), Store(self.home / "store")
         self.pretend_steps(built, store, files=files, content=content, host=host, environment=environment)
         return built, store
 
@@ -172,4 +178,4 @@ def change_version(folder: Path, files: Mapping[str, str | None] | None = None, 
         else:
             path.write_text(text, encoding="utf-8")
             said["files"][name] = [path.stat().st_size, digest_file(path)]
-    (folder / MANIFEST).write_text(json.dumps({**said, **manifest}), encoding="utf-8")
+    (folder / MANIFEST).write_text(dump({**said, **manifest}), encoding="utf-8")

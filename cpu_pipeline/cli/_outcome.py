@@ -32,6 +32,10 @@ def result(plan: Plan, outcome: Outcome) -> RunOutput:
         "fresh": outcome.fresh,
         "instead_of": outcome.instead_of,
         "not_for_service": list(outcome.withheld),
+        "unchecked": dict(plan.unchecked),
+        "waived": {gate: one.waived for gate, found in built.verdicts.items() for one in found if one.waived},
+        "set": list(plan.sets),
+        "promoted_anyway": built.plan.promoted_anyway,
         "built": built.made,
         "outputs": {
             name: {
@@ -93,6 +97,8 @@ def _row(built: BuildResult, name: str, path: Path | None) -> tuple[str, ...]:
     verdicts = [verdict for gate in gates for verdict in built.verdicts[gate]]
     says = [built.plan.nodes[gate].stage.headline(_facts(built, gate)) for gate in gates]
     state = _state(verdicts) if gates else "none"
+    if name in built.plan.unchecked and state == "none":
+        state = "unchecked"
     where = built.artifacts[name].path if path is None else path / name
     cells = (name, size(built.records[name].size), ", ".join(filter(None, says)) or "-", state, str(where))
     return tuple(plain(cell) for cell in cells)
@@ -105,7 +111,17 @@ def _state(verdicts: Sequence[Verdict]) -> str:
         return "FAILED"
     if failed:
         return "INCONCLUSIVE"
+    if any(verdict.waived for verdict in verdicts):
+        return "waived"
     return "inconclusive, passed" if any(verdict.outcome == "inconclusive" for verdict in verdicts) else "passed"
+
+
+def caveats(built: BuildResult) -> list[str]:
+    """Say what a reader must know of a build, besides why it is not for service, which stands beside its path."""
+    from cpu_pipeline.release import caveats as release
+    from cpu_pipeline.release.manifest import describe
+
+    return release.caveats({**describe(built), "withheld": ()})
 
 
 def _judged(built: BuildResult, gate: str) -> str:
@@ -125,6 +141,8 @@ def _lines(plan: Plan, outcome: Outcome) -> Iterator[str]:
     yield f"{plan.name}: {len(built.made)} steps built, {len(built.artifacts) - len(built.made)} cached"
     if outcome.path is None:
         return
+    for caveat in caveats(built):
+        yield f"warning  {caveat}"
     if outcome.withheld:
         what = "wrote" if outcome.fresh else "unchanged"
         yield f"{what}  {outcome.path}, not for service: {'; '.join(outcome.withheld)}"

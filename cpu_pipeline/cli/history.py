@@ -133,13 +133,17 @@ def _row(entry: RunEntry) -> tuple[str, ...]:
 def _versions(home: Path) -> list[VersionEntry]:
     """Describe the versions of an artifact, the one put into service last first."""
     from cpu_pipeline.release import latest, promotions, versions
+    from cpu_pipeline.release.manifest import edited
 
     moves = {one.version: one for one in promotions.promoted(home)}
     service, rejected = latest.label(latest.latest(home)), promotions.rejected(home)
     found: list[VersionEntry] = []
     for name in reversed(versions.versions(home)):
         move = moves.get(name)
-        state: State = "in service" if name == service else "rolled back" if name in rejected else ""
+        damaged = any(edited(home / name))
+        state: State = (
+            "damaged" if damaged else "in service" if name == service else "rolled back" if name in rejected else ""
+        )
         found.append(
             {"version": name, "when": move.when if move else None, "by": move.by if move else "", "state": state}
         )

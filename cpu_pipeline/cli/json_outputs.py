@@ -141,7 +141,15 @@ class RunOutput(TypedDict):
     instead_of: str | None
     """The version that was in service before, when it is another one."""
     not_for_service: list[str]
-    """Why it was not put into service (`--limit`, `--until`, `--skip`, `--no-measure`); empty when it was."""
+    """Why it was not put into service (no gate, `--set`, `--limit`, `--until`, `--skip`, ...); empty when it was."""
+    unchecked: dict[str, str]
+    """Output whose answers no gate judged against the float model -> why it is put into service all the same."""
+    waived: dict[str, str]
+    """Gate that failed and was waived -> until when, and why."""
+    set: list[str]
+    """What `--set` changed of the recipe."""
+    promoted_anyway: str | None
+    """Why it was put into service though `--set` changed the recipe; null where it was not."""
     built: list[str]
     """Steps that were built; all others were cached."""
     outputs: dict[str, PublishedOutput]
@@ -202,7 +210,7 @@ class VerifyOutput(TypedDict):
     """Output -> instruction sets that it needs and this CPU lacks."""
 
 
-State = Literal["in service", "rolled back", ""]
+State = Literal["in service", "rolled back", "damaged", ""]
 
 
 class VersionEntry(TypedDict):
@@ -215,7 +223,7 @@ class VersionEntry(TypedDict):
     by: str
     """The command that did it; empty when that is not recorded."""
     state: State
-    """Whether it is in service, or was taken out of it by a rollback."""
+    """Whether it is in service, was taken out of it by a rollback, or is not what was written."""
 
 
 class HistoryOutput(TypedDict):

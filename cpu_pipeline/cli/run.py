@@ -45,6 +45,12 @@ def run(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Go on with the next recipe when one fails.")
     ] = False,
+    promote_anyway: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON", help="Put into service what --set changed, and record why; else it goes into NAME/set/."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a version that was edited by hand.")] = False,
     remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure latency again, though it is cached.")] = False,
     create_envs: Annotated[
@@ -73,9 +79,12 @@ def run(
     from cpu_pipeline.cli.output import as_json as print_json
     from cpu_pipeline.cli.output import fail, plain
     from cpu_pipeline.cli.progress import Progress
+    from cpu_pipeline.core.errors import RecipeError
 
     if locked:
         _require_whole(limit=limit, until=until, skip=skip, no_measure=no_measure or None)
+    if promote_anyway is not None and not sets:
+        raise RecipeError("--promote-anyway is for what --set changed, and there is no --set")
     require_own_names(recipes)
     options = parse_sets(sets)
     # Every recipe is read and checked before the first is built: a mistake in the last one costs nothing.
@@ -99,6 +108,7 @@ def run(
                 out,
                 jobs=jobs,
                 force=force,
+                promote_anyway=promote_anyway,
                 remeasure=remeasure,
                 create_envs=create_envs,
                 locked=locked,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import PipelineError, Refused
 from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.graph.plan import Node, Plan
-from cpu_pipeline.stages._base import Verdict
+from cpu_pipeline.stages._base import Verdict, Waiver
 from cpu_pipeline.store.record import Action, StoredArtifact
 
 B = TypeVar("B")
@@ -48,7 +48,8 @@ class BuildResult:
         self.keys[node.id] = key
         self.records[node.id] = artifact.record
         if verdicts := node.stage.judge(node.stage.parse_facts(artifact.facts)):
-            self.verdicts[node.id] = verdicts
+            waiver = node.stage.waiver()
+            self.verdicts[node.id] = verdicts if waiver is None else [_waived(one, waiver) for one in verdicts]
 
     def discard(self, name: str) -> None:
         """Forget a node that is to be built again."""
@@ -73,6 +74,13 @@ class BuildResult:
             "puts_out": [] if self.plan.withheld is not None else list(self.plan.outputs),
             **({} if self.plan.withheld is None else {"withheld": list(self.plan.withheld.reasons)}),
         }
+
+
+def _waived(verdict: Verdict, waiver: Waiver) -> Verdict:
+    """Let a failed check pass, and say so wherever it is shown."""
+    if verdict.passed:
+        return verdict
+    return replace(verdict, passed=True, waived=str(waiver), says=f"failed, and waived {waiver}: {verdict.says}")
 
 
 class Damaged(Refused):

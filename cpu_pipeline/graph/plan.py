@@ -109,6 +109,12 @@ class Plan:
     """The paths that lead out of the recipe's directory."""
     withheld: Withheld | None = None
     """Why its outputs are never put into service; None where they are once every gate passed."""
+    unchecked: Mapping[str, str] = field(default_factory=dict)
+    """Output whose answers no gate judges against the float model -> why it is put into service all the same."""
+    sets: tuple[str, ...] = ()
+    """What --set changed of the recipe, as STEP.OPTION=VALUE."""
+    promoted_anyway: str | None = None
+    """Why it is put into service though --set changed the recipe."""
     remembered_as: str = ""
     """Name under which the store remembers how its steps were built last; the recipe's when empty."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,8 +13,9 @@ from cpu_pipeline import tasks
 from cpu_pipeline.core import host
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
+from cpu_pipeline.graph import judged
 from cpu_pipeline.graph.order import Cycle, in_order
-from cpu_pipeline.graph.plan import CHECKS, NOT_MODELS, Context, Node, Plan
+from cpu_pipeline.graph.plan import CHECKS, NOT_MODELS, Context, Node, Plan, Withheld
 from cpu_pipeline.graph.problems import Problems
 from cpu_pipeline.graph.source_nodes import source_nodes
 from cpu_pipeline.graph.step_nodes import changed_options, make_stage, wire_steps
@@ -35,6 +38,11 @@ def make_plan(recipe: RecipeFile[Recipe]) -> Plan:
         Refused: a path leads outside.
     """
     return Planner(recipe).plan()
+
+
+def today() -> date:
+    """Return the day, in UTC: what waivers are compared with."""
+    return datetime.now(UTC).date()
 
 
 def check_pipeline(pipeline: RecipeFile[Pipeline]) -> None:
@@ -88,15 +96,61 @@ class Planner:
             if (stage := make_stage(self.recipe, number, step, self.problems)) is not None
         }
         self._check_task(task, made)
+        self._check_waivers(made)
         self.problems.raise_all()
         nodes = wire_steps(self.steps, made, nodes, self.problems, task)
         self.problems.raise_all()
         nodes = self._in_order(nodes)
         self.problems.raise_all()
+        self._check_sides(nodes)
         outputs = self._outputs(nodes)
+        self._check_unchecked(nodes)
         self.problems.raise_all()
         recipe, context = self.recipe, self._context(task)
-        return Plan(recipe.name, recipe.path, self.value, nodes, outputs, context, self._resolved(), outside)
+        plan = Plan(recipe.name, recipe.path, self.value, nodes, outputs, context, self._resolved(), outside)
+        return self._judged(plan)
+
+    def _judged(self, plan: Plan) -> Plan:
+        """Note the outputs that no gate judges; what the recipe gives no reason for is never put into service."""
+        open_ones = judged.unjudged(plan.nodes, plan.outputs)
+        told = self.value.unchecked
+        plan = replace(plan, unchecked={name: told[name] for name in open_ones if name in told})
+        untold = [name for name in open_ones if name not in told]
+        if not untold:
+            return plan
+        names = " and ".join(f"`{name}`" for name in untold)
+        example = f"{{{untold[0]}: the reason}}"
+        reason = (
+            f"no gate judges the answers of {names} against the float model; add one, or say `unchecked: {example}`"
+        )
+        return replace(plan, withheld=Withheld((reason,), "unchecked"))
+
+    def _check_waivers(self, made: Mapping[str, Stage]) -> None:
+        """Refuse a waiver whose last day is over."""
+        for number, step in enumerate(self.steps):
+            waiver = made[step.id].waiver() if step.id in made else None
+            if waiver is None or not waiver.expired(today()):
+                continue
+            message = f"the waiver of `{step.id}` ended on {waiver.until.isoformat()} ({waiver.reason}); leave it out"
+            if "waive" in self.value.options.get(step.id, {}):
+                self.problems.in_recipe(("with", step.id, "waive"), message)
+            else:
+                self.problems.in_pipeline(("stages", number), message)
+
+    def _check_sides(self, nodes: Mapping[str, Node]) -> None:
+        """Refuse a gate that compares a model with itself."""
+        for gate in judged.with_itself(nodes):
+            same = judged.side(nodes, gate, "candidate")
+            number = next(number for number, step in enumerate(self.steps) if step.id == gate.id)
+            message = f"step `{gate.id}` ({gate.use}) compares `{same}` with itself; name another model as one of them"
+            self.problems.in_pipeline(("stages", number), message)
+
+    def _check_unchecked(self, nodes: Mapping[str, Node]) -> None:
+        """Check that what is said to be unchecked is a step that gives a model."""
+        models = [step.id for step in self.steps if nodes[step.id].gives not in NOT_MODELS]
+        for name in self.value.unchecked.keys() - set(models):
+            message = f"no step that gives a model is called `{name}`{did_you_mean(name, models)}"
+            self.problems.in_recipe(("unchecked", name), message)
 
     def _check_schedule(self) -> None:
         """Check the schedule now: a wrong one would show itself only by nothing happening."""

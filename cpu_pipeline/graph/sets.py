@@ -28,7 +28,7 @@ def apply_sets(loaded: RecipeFile[Recipe], sets: Sets | None) -> RecipeFile[Reci
     steps = {name: options for name, options in sets.items() if not name.startswith(DATA)}
     data = {name.removeprefix(DATA): options for name, options in sets.items() if name.startswith(DATA)}
     if not data:
-        return _with(loaded, loaded, steps)
+        return _with(loaded, loaded, steps, sets)
     written = copy.deepcopy(loaded.document.value)
     roles = written.get("data") or {}
     for role, options in data.items():
@@ -42,9 +42,17 @@ def apply_sets(loaded: RecipeFile[Recipe], sets: Sets | None) -> RecipeFile[Reci
     except RecipeError as error:  # without them the recipe was right
         names = ", ".join(f"--set {DATA}{role}.{option}" for role, options in data.items() for option in options)
         raise RecipeError(f"{names}: {error}") from None
-    return _with(loaded, changed, steps)
+    return _with(loaded, changed, steps, sets)
 
 
-def _with(loaded: RecipeFile[Recipe], changed: RecipeFile[Recipe], steps: Sets) -> RecipeFile[Recipe]:
+def _with(loaded: RecipeFile[Recipe], changed: RecipeFile[Recipe], steps: Sets, given: Sets) -> RecipeFile[Recipe]:
     """Give a changed recipe what the user allows the one that was loaded."""
-    return RecipeFile(changed.document, changed.value, steps, loaded.allowed, shows_outside=loaded.shows_outside)
+    return RecipeFile(
+        changed.document,
+        changed.value,
+        steps,
+        loaded.allowed,
+        shows_outside=loaded.shows_outside,
+        as_written=loaded if given else None,
+        given=given,
+    )

@@ -48,7 +48,8 @@ def make_stage(recipe: RecipeFile[Recipe], number: int, step: Step, problems: Pr
     if wrong:
         return None
     try:
-        return stages.get(step.use)(**{**step.options, **over, **sets})
+        waive = {} if step.waive is None else {"waive": step.waive}
+        return stages.get(step.use)(**{**step.options, **waive, **over, **sets})
     except ValidationError as error:
         for detail in error.errors():
             key = str(detail["loc"][0]) if detail["loc"] else ""

@@ -12,7 +12,7 @@ from cpu_pipeline.graph.plan import NOT_MODELS, Node, Plan, Withheld
 
 READING = "load.rows"
 """Stage that reads the rows of a data role."""
-TRIAL, UNCHECKED, UNTIL = "trial", "unchecked", "until"
+SET, TRIAL, UNCHECKED, UNTIL = "set", "trial", "unchecked", "until"
 """Directories of `artifacts/NAME/` that such builds go to; `release.manifest.ASIDE` has them all."""
 
 

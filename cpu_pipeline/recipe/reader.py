@@ -42,7 +42,13 @@ class RecipeFile(Generic[T]):
         allowed: Sequence[Path] | None = None,
         *,
         shows_outside: bool = False,
+        as_written: RecipeFile[T] | None = None,
+        given: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        self.as_written: RecipeFile[T] | None = as_written
+        """The recipe without the options of the command line; None where none was given."""
+        self.given = given or {}
+        """Every option of the command line: step id, or `data.ROLE` -> option -> value."""
         self.document, self.value = document, value
         self.sets = sets or {}
         """Options of the command line: step id -> option -> value."""

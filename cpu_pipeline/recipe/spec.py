@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cpu_pipeline.stages._base import ROLES as ROLES
 from cpu_pipeline.stages._base import Role
+from cpu_pipeline.stages._base import Waiver as Waiver
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 """A step's or pipeline's name."""
@@ -36,6 +37,8 @@ class Step(Written):
     """Input name -> step id (or `model`, `teacher`), where an input is not simply the previous model."""
     options: dict[str, Any] = Field(default_factory=dict, alias="with")
     """Options of that stage."""
+    waive: dict[str, Any] | None = None
+    """Of a gate: let it pass though it failed, until a day and for a reason: {until: 2026-12-31, reason: ...}."""
     timeout: float | None = Field(None, gt=0)
     """Seconds after which the step is stopped as hung."""
 
@@ -103,6 +106,8 @@ class Recipe(Written):
     """Step id -> options that differ from the pipeline's, merged over them key by key."""
     outputs: list[str] | None = None
     """Steps to put into artifacts/; the models that no other step builds on unless given."""
+    unchecked: dict[str, Annotated[str, Field(min_length=1, pattern=r"\S")]] = Field(default_factory=dict)
+    """Output -> why it is put into service though no gate judges its answers against the float model."""
     target: Target = Target(isa=None, threads=None)
     """The machine the artifacts are for, where it is not this one."""
     allow: list[Literal["pickle", "auto_map", "unused_weights"]] = Field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from cpu_pipeline.release.manifest import artifact_files
 from cpu_pipeline.release.standing import Standing
 from cpu_pipeline.store.lease import Lease
 
+BEST = "@best"
+"""Ends the names of nodes that compare with the best version that was in service before."""
 MARK = "@service"
 """Ends the names of nodes that load what is in service, or compare with it."""
 PREDICTIONS = "predictions"
@@ -124,27 +126,83 @@ def against(baseline: Baseline, built: BuildResult) -> Plan:
     Published predictions are used again where rows and task are the same; otherwise the artifact in service predicts
     again.
     """
+    return _against(baseline, built, MARK)
+
+
+def _against(baseline: Baseline, built: BuildResult, mark: str, gates: Collection[str] | None = None) -> Plan:
+    """Add the gates that compare with a baseline, their names ending in `mark`; all gates when None are named."""
     plan = built.plan
     added: dict[str, Node] = {}
     for gate, node in plan.nodes.items():
         after = node.stage.successor()
         if after is None or not {"candidate", "reference"} <= node.inputs.keys():
             continue
+        if gates is not None and gate not in gates:
+            continue
         between = plan.nodes[node.inputs["candidate"]] if "candidate" in node.stage.through else None
         model = judged(plan, node)
         if model not in baseline.models or built.artifacts[model].digest == baseline.models[model].digest:
             continue
-        reference = _load(f"{model}{MARK}", baseline.models[model], node, added)
+        reference = _load(f"{model}{mark}", baseline.models[model], node, added)
         if between is not None and after.looks() > 1:  # it looks as the gate does, and predicts no more than it needs
             sides = {"candidate": model, "reference": reference}
-            marked = replace(node, id=f"{gate}{MARK}", stage=after)
+            marked = replace(node, id=f"{gate}{mark}", stage=after)
             added |= in_parts(marked, sides, between, plan.context.task)
             continue
         if between is not None:
-            reference = _predict(baseline, built, between, reference, added)
+            reference = _predict(baseline, built, between, reference, added, mark)
         inputs = {**node.inputs, "reference": reference}
-        added[f"{gate}{MARK}"] = replace(node, id=f"{gate}{MARK}", stage=after, inputs=inputs)
+        added[f"{gate}{mark}"] = replace(node, id=f"{gate}{mark}", stage=after, inputs=inputs)
     return replace(plan, nodes={**plan.nodes, **added})
+
+
+def against_best(versions: Sequence[Standing], built: BuildResult) -> Plan:
+    """Add to a plan the gates that compare its outputs with the best version that was in service before.
+
+    Each refresh may lose what a gate allows from what is in service. Held against the best version too, several
+    refreshes together can't lose more than that.
+
+    Args:
+        versions: those that were in service and are whole; the newest first.
+        built: the candidate's build. A gate is added where a version has predictions of the same rows by the same task,
+            and its metric there is better than that of any other one; a later one wins where two are as good.
+    """
+    plan = built.plan
+    loaded = [(standing, one) for standing in versions if (one := of_version(standing)) is not None]
+    for gate, node in built.plan.nodes.items():
+        if not ({"candidate", "reference"} <= node.inputs.keys() and "candidate" in node.stage.through):
+            continue
+        predicted = built.plan.nodes[node.inputs["candidate"]]
+        metric = node.stage.headline_metric(node.stage.parse_facts(built.artifacts[gate].facts))
+        if metric is None:
+            continue
+        scored = []
+        for standing, baseline in loaded:
+            value = _scored(standing, gate, metric[0]) if _fits(baseline, built, predicted) else None
+            if value is not None:
+                scored.append((value if metric[1] else -value, baseline))
+        if scored:
+            best = max(scored, key=lambda pair: pair[0])[1]
+            added = _against(best, built, BEST, {gate})
+            plan = replace(plan, nodes={**added.nodes, **plan.nodes})
+    return plan
+
+
+def _fits(baseline: Baseline, built: BuildResult, predicted: Node) -> bool:
+    """Say whether a version has predictions of the same rows by the same task."""
+    kept = baseline.predictions.get(predicted.id)
+    task = built.plan.recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)["task"]
+    return kept is not None and kept.task == task and kept.rows == built.artifacts[predicted.data["validation"]].digest
+
+
+def _scored(standing: Standing, gate: str, metric: str) -> float | None:
+    """Return what a version's gate measured of its candidate; None where it can't be read."""
+    try:
+        step = (standing.manifest or {})["steps"][gate]
+        stage = stages.get(step["use"])
+        return stage.model_construct(**step["options"]).scores(stage.parse_facts(step["facts"])).get(metric)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def judged(plan: Plan, gate: Node) -> str:
@@ -167,12 +225,12 @@ def _load(name: str, released: ReleasedArtifact, beside: Node, added: dict[str, 
     return name
 
 
-def _predict(baseline: Baseline, built: BuildResult, ours: Node, model: str, added: dict[str, Node]) -> str:
+def _predict(baseline: Baseline, built: BuildResult, ours: Node, model: str, added: dict[str, Node], mark: str) -> str:
     """Add a node for the baseline's predictions, published or new; return its name."""
     recorded = baseline.predictions.get(ours.id)
     rows = built.artifacts[ours.data["validation"]].digest
     task = built.plan.recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)["task"]
-    name = f"{ours.id}{MARK}"
+    name = f"{ours.id}{mark}"
     if recorded is not None and recorded.rows == rows and recorded.task == task:
         return _load(name, recorded.artifact, ours, added)
     added[name] = replace(ours, id=name, inputs={next(iter(ours.inputs)): model})

@@ -12,6 +12,7 @@ from cpu_pipeline.graph.plan import Node, Plan
 from cpu_pipeline.refresh import baseline
 from cpu_pipeline.refresh.baseline import Baseline
 from cpu_pipeline.release.candidate import Builder
+from cpu_pipeline.release.standing import Standing
 from cpu_pipeline.stages._base import Verdict
 
 
@@ -44,9 +45,17 @@ class Compared:
     """Why an output was not compared, though a gate should have done so."""
 
 
-def prepare(standing: Baseline, built: BuildResult) -> Comparison:
-    """Find the gates that compare a build with the baseline, and name the outputs that none compares."""
+def prepare(standing: Baseline, built: BuildResult, earlier: Sequence[Standing] = ()) -> Comparison:
+    """Find the gates that compare a build with the baseline, and name the outputs that none compares.
+
+    Args:
+        standing: the version in service.
+        built: the candidate's build.
+        earlier: versions that were in service before, the newest first: the best of them is compared with, too.
+    """
     plan = baseline.against(standing, built)
+    best = baseline.against_best(earlier, built)
+    plan = replace(plan, nodes={**plan.nodes, **best.nodes})
     gates = {name: node for name, node in plan.nodes.items() if name not in built.plan.nodes and node.stage.successor()}
     own = {
         output: frozenset(gate for gate, node in gates.items() if baseline.judged(plan, node) == output)

@@ -12,7 +12,7 @@ from cpu_pipeline.graph.plan import Plan
 from cpu_pipeline.recipe.reader import RecipeFile, load_recipe
 from cpu_pipeline.recipe.spec import Recipe, Trigger
 from cpu_pipeline.refresh import upstream
-from cpu_pipeline.release import lockfile, standing
+from cpu_pipeline.release import caveats, lockfile, standing
 from cpu_pipeline.release.standing import Standing
 
 TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
@@ -66,6 +66,8 @@ def find_drift(
     if lock is None:
         causes.append("it was never locked")
     now = standing.read_standing(out / plan.name)
+    if changed := caveats.changed(now.manifest or {}):
+        causes.append(f"what is in service was changed with --set ({', '.join(changed)})")
     back = False
     if plan.outputs and (fault := now.fault):
         causes.append(fault)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpu_pipeline.core.artifact import digest_json
-from cpu_pipeline.core.errors import GateFailed, Interrupted, PipelineError, Stale, TryAgain
+from cpu_pipeline.core.errors import GateFailed, Interrupted, PipelineError, RecipeError, Stale, TryAgain
 from cpu_pipeline.core.events import Event, Tell
 from cpu_pipeline.engine import preview
 from cpu_pipeline.engine.result import repaired
@@ -152,6 +152,8 @@ class Reconciler:
             self.result.says = rests(self.result)
             self._tidy()
             return self.result
+        if self.drift.plan.withheld is not None:
+            raise RecipeError(f"{self.drift.recipe.path}: {'; '.join(self.drift.plan.withheld.reasons)}")
         self._register_roots()  # also for a candidate that fails or is refused
         if create_envs:
             candidate.create_environments(self.drift.plan, self.builder.store, self.builder.tell)
@@ -194,7 +196,7 @@ class Reconciler:
         self.result.cached = len(found.built.artifacts) - self.result.built
         if released is None:
             return _Judged(found, found.built.verdicts)
-        comparison = compare.prepare(released, found.built)
+        comparison = compare.prepare(released, found.built, self.standing.earlier())
         self._warn(comparison.warnings)
         compared = compare.run(comparison, found.built, self.builder, remeasure=remeasure)
         self.ran |= compared.ran

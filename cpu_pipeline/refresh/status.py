@@ -12,7 +12,7 @@ from typing import Literal
 from cpu_pipeline.core.errors import PipelineError, RecipeError
 from cpu_pipeline.graph import planner
 from cpu_pipeline.recipe.reader import load_recipe
-from cpu_pipeline.release import latest, lockfile, promotions
+from cpu_pipeline.release import caveats, latest, lockfile, promotions, standing
 from cpu_pipeline.release.promotions import Promotion
 from cpu_pipeline.store.local import Store
 from cpu_pipeline.store.runs.reader import began
@@ -50,6 +50,14 @@ class RecipeStatus:
     """True when one is at work just now."""
     lock: Literal["fresh", "stale", "missing", "unknown"]
     """State of its lock."""
+    unchecked: dict[str, str] = field(default_factory=dict)
+    """Output in service whose answers no gate judged against the float model -> why it is there all the same."""
+    waived: dict[str, str] = field(default_factory=dict)
+    """Gate that what is in service failed, and that was waived -> until when, and why."""
+    set: list[str] = field(default_factory=list)
+    """What `--set` changed of the recipe for what is in service."""
+    promoted_anyway: str | None = None
+    """Why it was put into service though `--set` changed the recipe; null where it was not."""
     problems: list[str] = field(default_factory=list)
     """What is wrong; empty when nothing is."""
     warnings: list[str] = field(default_factory=list)
@@ -136,9 +144,10 @@ def _state(path: Path, known: Sequence[RunEntry], out: Path, most: float, now: d
         last.id if last else None,
         any(run.outcome == "running" for run in mine),
         locked,
-        [broken] if broken else [],
-        list(_ahead(mine, order, now)),
+        problems=[broken] if broken else [],
+        warnings=list(_ahead(mine, order, now)),
     )
+    _look_at(found, path, home)
     if service is None:
         found.problems.append(f"nothing is in service in {home}")
     elif age is None:
@@ -150,6 +159,28 @@ def _state(path: Path, known: Sequence[RunEntry], out: Path, most: float, now: d
         message = f"the last {last.command} {last.outcome}{code}: {last.says or last.id}"
         found.problems.append(message + last.report_end())
     return found
+
+
+def _look_at(found: RecipeStatus, path: Path, home: Path) -> None:
+    """Read the version in service whole, and compare it with the lock; add what is wrong or odd."""
+    now = standing.read_standing(home)
+    if now.folder is None:
+        return
+    if now.edited:
+        found.problems.append(f"{now.folder} is not what was written ({', '.join(now.edited[:5])})")
+        return
+    described = now.manifest or {}
+    found.unchecked, found.waived = caveats.unchecked(described), caveats.waived(described)
+    found.set, found.promoted_anyway = caveats.changed(described), described.get("promoted_anyway")
+    found.warnings += caveats.caveats(described)
+    try:
+        lock = lockfile.read_lock(lockfile.lock_path(path))
+    except PipelineError:
+        return  # `lock` says so
+    if found.rolled_back or not (difference := now.differs(lock, None)):
+        return
+    # Where the recipe moved on since its lock, what is in service may be newer than the lock.
+    (found.problems if found.lock == "fresh" else found.warnings).append(difference)
 
 
 def _is_of(run: RunEntry, path: Path, out: Path) -> bool:

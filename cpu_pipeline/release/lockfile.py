@@ -34,7 +34,8 @@ from cpu_pipeline.recipe.document import read_document, scalar
 from cpu_pipeline.recipe.spec import Trigger
 from cpu_pipeline.store.local import Store
 
-LOCK_FORMAT = 1
+LOCK_FORMAT = 2
+"""Raised when what a lock says changes its meaning. 2: `recipe.digest` is of what the recipe means, not of its text."""
 HEAD = "# Written by `cpu-pipeline lock`, to be checked in; not to be edited.\n"
 MERGE = re.compile(r"^(<<<<<<<|=======|>>>>>>>|\|\|\|\|\|\|\|)( |$)")
 
@@ -111,7 +112,7 @@ def make_lock(built: BuildResult, store: Store) -> Lock:
     return {"lock": LOCK_FORMAT, **expected, "sources": sources, "rows": rows, "gates": gates}
 
 
-def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
+def expect(plan: Plan, outputs: Mapping[str, str], format: int = LOCK_FORMAT) -> dict[str, Any]:
     """Return the lock of a plan as far as it is known before a build, if its steps have these outputs.
 
     A step whose inputs `outputs` does not name has no key here.
@@ -135,11 +136,8 @@ def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
             packages |= task.get("packages", {})
         if node.stage.host() != "machine":
             steps[node.id]["key"] = keyed.key
-    # The options that were set: one that a later version adds is no change of the recipe.
-    meant = {name: [node.use, dict(node.inputs), dict(node.data), _options(node)] for name, node in plan.nodes.items()}
-    written = plan.recipe.model_dump(mode="json", by_alias=True, exclude={"about", "refresh"}, exclude_defaults=True)
     return {
-        "recipe": {"name": plan.name, "digest": digest_json([written, meant, list(plan.outputs)])},
+        "recipe": {"name": plan.name, "digest": _meaning(plan) if format > 1 else _wording(plan)},
         "made_with": {
             "cpu-pipeline": installed("cpu-pipeline"),
             "python": platform.python_version(),
@@ -150,6 +148,33 @@ def expect(plan: Plan, outputs: Mapping[str, str]) -> dict[str, Any]:
         "environments": dict(sorted(pins.items())),
         "steps": steps,
     }
+
+
+def _meaning(plan: Plan) -> str:
+    """Return the digest of what a recipe means: not of its order, its pipeline's name, or defaults that it repeats."""
+    meant = {
+        name: [node.use, dict(node.inputs), dict(node.data), node.timeout, _options(node, exclude_defaults=True)]
+        for name, node in plan.nodes.items()
+    }
+    sources = plan.recipe.model_dump(
+        mode="json", by_alias=True, include={"model", "tokenizer", "teacher", "data", "target", "unchecked"},
+        exclude_defaults=True,
+    )  # fmt: skip
+    task = plan.context.task
+    options = task.model_dump(mode="json", exclude_defaults=True) if task is not None else {}
+    named = [plan.context.task_name, options, sorted(plan.context.allow), sorted(plan.outputs)]
+    return digest_json([sources, meant, named])
+
+
+def _wording(plan: Plan) -> str:
+    """Return the digest that locks of format 1 have of a recipe."""
+    # The options that were set: one that a later version adds is no change of the recipe.
+    meant = {
+        name: [node.use, dict(node.inputs), dict(node.data), _options(node, exclude_unset=True)]
+        for name, node in plan.nodes.items()
+    }
+    written = plan.recipe.model_dump(mode="json", by_alias=True, exclude={"about", "refresh"}, exclude_defaults=True)
+    return digest_json([written, meant, list(plan.outputs)])
 
 
 @dataclass(frozen=True)
@@ -171,7 +196,7 @@ class Drift:
 def drift(lock: Lock, plan: Plan) -> list[Drift]:
     """List everything in which a build of this plan would differ from the lock, as far as is known before it."""
     before = lock["steps"]
-    now = expect(plan, {name: step["output"] for name, step in before.items() if "output" in step})
+    now = expect(plan, {name: step["output"] for name, step in before.items() if "output" in step}, lock["lock"])
     found: list[Drift] = []
 
     def compare(kind: Trigger, of: str, old: Any, new: Any) -> None:
@@ -276,8 +301,10 @@ def read_lock(path: Path) -> Lock:
     return written
 
 
-def _options(node: Node) -> dict[str, Any]:
-    return node.stage.model_dump(mode="json", exclude={"fields"}, exclude_unset=True)
+def _options(node: Node, *, exclude_unset: bool = False, exclude_defaults: bool = False) -> dict[str, Any]:
+    return node.stage.model_dump(
+        mode="json", exclude={"fields"}, exclude_unset=exclude_unset, exclude_defaults=exclude_defaults
+    )
 
 
 def _origin(node: Node) -> str:

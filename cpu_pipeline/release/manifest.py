@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ from cpu_pipeline.engine.packages import installed, made_with
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.recipe.spec import Recipe
 
-MANIFEST_FORMAT = 1
-"""Raised when a reader of the format before would misread a manifest."""
+MANIFEST_FORMAT = 2
+"""Raised when a reader of the format before would misread a manifest, or take it for damaged. 2: has its own digest."""
+DIGEST = "sha256"
+"""Key of a manifest with the digest of the rest of it."""
 
 
 def describe(built: BuildResult) -> dict[str, Any]:
@@ -52,7 +55,10 @@ def describe(built: BuildResult) -> dict[str, Any]:
     outputs = {n: {"format": built.artifacts[n].format, "digest": built.artifacts[n].digest} for n in plan.outputs}
     fields = ("check", "passed", "outcome", "value", "bound", "says")
     checks = {
-        node: [{name: getattr(verdict, name) for name in fields} for verdict in found]
+        node: [
+            {name: getattr(verdict, name) for name in fields} | ({"waived": verdict.waived} if verdict.waived else {})
+            for verdict in found
+        ]
         for node, found in built.verdicts.items()
     }
     described = {
@@ -72,6 +78,12 @@ def describe(built: BuildResult) -> dict[str, Any]:
         described["plugins"] = dict(sorted(plugins.items()))
     if plan.withheld is not None:
         described["withheld"] = list(plan.withheld.reasons)
+    if plan.unchecked:
+        described["unchecked"] = dict(plan.unchecked)
+    if plan.sets:
+        described["set"] = list(plan.sets)
+    if plan.promoted_anyway is not None:
+        described["promoted_anyway"] = plan.promoted_anyway
     return described | {"version": version_of(described)}
 
 
@@ -101,7 +113,7 @@ def artifact_files(manifest: Mapping[str, Any], output: str) -> list[str]:
 
 
 MANIFEST = "manifest.json"
-ASIDE = frozenset({"bisect", "failed", "trial", "unchecked", "until"})
+ASIDE = frozenset({"bisect", "failed", "set", "trial", "unchecked", "until"})
 """Directories of `artifacts/NAME/` that hold no version: what was built there is never put into service."""
 
 
@@ -129,6 +141,8 @@ def edited(version: Path) -> list[str]:
         files = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return [MANIFEST]
+    if is_newer(manifest):
+        return [f"{MANIFEST}, written by a newer cpu-pipeline"]
     if VERSION.fullmatch(version.name) and manifest.get("version", version.name) != version.name:
         return [f"{MANIFEST} of another version"]
     paths = {p.relative_to(version).as_posix(): p for p in version.rglob("*")}
@@ -146,6 +160,45 @@ def edited(version: Path) -> list[str]:
 
 
 def read_manifest(version: Path) -> dict[str, Any]:
-    """Read a version's manifest.json."""
-    read: dict[str, Any] = json.loads((version / MANIFEST).read_text(encoding="utf-8"))
+    """Read a version's manifest.json, and check it.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is not as it was written.
+    """
+    read: dict[str, Any] = parse((version / MANIFEST).read_bytes())
     return read
+
+
+def dump(manifest: Mapping[str, Any]) -> str:
+    """Write a manifest with its digest, in the one way in which it is read again."""
+    rest = {key: value for key, value in manifest.items() if key != DIGEST}
+    digest = hashlib.sha256(_text(rest).encode()).hexdigest()
+    return _text({**rest, DIGEST: digest})
+
+
+def _text(manifest: Mapping[str, Any]) -> str:
+    return json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def parse(content: bytes) -> Any:
+    """Read the bytes of a manifest, and check them against its own digest, byte by byte.
+
+    A manifest of format 1 has none: its files, and what provenance.json says of it, are all that can be checked. One
+    of a later format is read as far as it can be; `is_newer` tells.
+
+    Raises:
+        ValueError: a byte is not as it was written.
+    """
+    read = json.loads(content.decode("utf-8"))
+    if not isinstance(read, dict) or is_newer(read) or (DIGEST not in read and read.get("manifest", 1) == 1):
+        return read
+    if dump(read).encode() != content:
+        raise ValueError(f"its {DIGEST} is not that of its content")
+    return {key: value for key, value in read.items() if key != DIGEST}
+
+
+def is_newer(manifest: Mapping[str, Any]) -> bool:
+    """Say whether a manifest is of a format that only a later version of this tool reads."""
+    number = manifest.get("manifest")
+    return isinstance(number, int) and number > MANIFEST_FORMAT

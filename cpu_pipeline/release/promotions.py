@@ -26,6 +26,13 @@ class Promotion:
     """run, refresh or rollback; `hand` when somebody moved `latest` without this tool."""
     instead_of: str | None
     """The version that was in service until then."""
+    reason: str | None = None
+    """Why it was put into service though --set changed the recipe; None where it did not."""
+
+    @property
+    def line(self) -> dict[str, str | None]:
+        """Return it as the log has it."""
+        return {key: value for key, value in asdict(self).items() if key != "reason" or value is not None}
 
 
 def promoted(home: Path) -> list[Promotion]:
@@ -66,10 +73,10 @@ def read_lines(home: Path) -> list[Promotion]:
 def _parse(line: str) -> Promotion | None:
     try:
         fields = json.loads(line)
-        move = Promotion(fields["version"], fields["when"], fields["by"], fields["instead_of"])
+        move = Promotion(fields["version"], fields["when"], fields["by"], fields["instead_of"], fields.get("reason"))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    texts = (move.version, move.when, move.by, move.instead_of or "")
+    texts = (move.version, move.when, move.by, move.instead_of or "", move.reason or "")
     return move if all(isinstance(text, str) for text in texts) else None
 
 
@@ -97,4 +104,4 @@ def append(home: Path, move: Promotion) -> None:
     except FileNotFoundError:
         text = ""
     whole = "" if not text or text.endswith("\n") else "\n"  # a line that was cut
-    write_file(home / PROMOTIONS, f"{text}{whole}{json.dumps(asdict(move))}\n", home / ".promoting.new")
+    write_file(home / PROMOTIONS, f"{text}{whole}{json.dumps(move.line)}\n", home / ".promoting.new")

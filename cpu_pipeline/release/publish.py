@@ -78,7 +78,7 @@ def publish(
                 if standing is not None:
                     standing.require_unmoved()  # from here on nobody else can move `latest`
                 consent()
-                move = announce(home, version, by)
+                move = announce(home, version, by, built.plan.promoted_anyway)
                 if fresh:
                     _swap(work, home / version)
                 promote(home, version, by, move)

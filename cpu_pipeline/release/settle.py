@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cpu_pipeline.core.errors import GateFailed
+from cpu_pipeline.core.errors import GateFailed, RecipeError
 from cpu_pipeline.engine.result import BuildResult
-from cpu_pipeline.release import latest, publish
+from cpu_pipeline.graph.plan import Plan
+from cpu_pipeline.graph.variants import SET, withheld
+from cpu_pipeline.release import latest, manifest, publish
 from cpu_pipeline.release.candidate import Builder
 from cpu_pipeline.release.tree import REPORT
 from cpu_pipeline.store.runs.recorder import RunRecorder
+
+USUAL = Path("artifacts")
+"""The directory of artifacts unless another one is named."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,40 @@ class Settled:
     """The version in service until now, where it is another one."""
     withheld: tuple[str, ...] = ()
     """Why it was not put into service."""
+
+
+def for_service(plan: Plan, out: Path, anyway: str | None = None) -> Plan:
+    """Withhold a plan that --set changed, unless a reason is given, or it goes to a directory of its own.
+
+    Args:
+        plan: the plan; one that nothing changed stays as it is.
+        out: the directory of artifacts. It is of its own when it is not the usual one, and nothing in service there is
+            a recipe as written.
+        anyway: why it is put into service all the same; it is recorded.
+
+    Raises:
+        RecipeError: the reason is empty.
+    """
+    if anyway is not None and not anyway.strip():
+        raise RecipeError("--promote-anyway: give a reason; it is recorded")
+    if not plan.sets or plan.withheld is not None:
+        return plan
+    if anyway is not None:
+        return replace(plan, promoted_anyway=anyway)
+    if _is_own(out, plan.name):
+        return plan
+    reason = f"--set changed {', '.join(plan.sets)}; give it an --out of its own, or --promote-anyway REASON"
+    return withheld(plan, reason, SET)
+
+
+def _is_own(out: Path, name: str) -> bool:
+    if out == USUAL:
+        return False
+    now = latest.in_service(out / name)
+    try:
+        return now is None or bool(manifest.read_manifest(now).get("set"))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cpu_pipeline.core.errors import TryAgain
-from cpu_pipeline.release import latest, lockfile, manifest, promotions
+from cpu_pipeline.release import caveats, latest, lockfile, manifest, promotions
 from cpu_pipeline.release.promotions import Promotion
 
 
@@ -82,6 +82,20 @@ class Standing:
             return manifest.version_of({**described, "steps": steps})
 
         return version(self.manifest) == version(candidate)
+
+    def earlier(self) -> list[Standing]:
+        """Read the versions that were in service before and are whole, the newest first; none that was taken out."""
+        names = dict.fromkeys(move.version for move in reversed(self.promotions))
+        wanted = [name for name in names if name != self.version and name not in self.rejected]
+        found = []
+        for name in wanted:
+            folder = self.home / name
+            if not folder.is_dir() or folder.is_symlink() or manifest.edited(folder):
+                continue
+            described = manifest.read_manifest(folder)
+            if not caveats.changed(described):  # what --set changed is no measure of the recipe as written
+                found.append(replace(self, folder=folder, version=name, manifest=described, edited=()))
+        return found
 
     def require_unmoved(self) -> None:
         """Go on only while the same version is in service. Reads the link and the log, and no file of the version.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ from cpu_pipeline.core.errors import RecipeError, Refused
 from cpu_pipeline.core.files import sync_dir
 from cpu_pipeline.engine.result import BuildResult, Damaged
 from cpu_pipeline.graph.plan import CHECKS, Plan
-from cpu_pipeline.release.manifest import MANIFEST
+from cpu_pipeline.release.manifest import MANIFEST, dump
 from cpu_pipeline.store.local import Store
 
 REPORT = "report.md"
@@ -98,7 +97,7 @@ def _write_documents(built: BuildResult, manifest: dict[str, Any], work: Path) -
     files[sbom.FILE] = _listed(work / sbom.FILE)
     _put(work / provenance.FILE, provenance.dump_statement(provenance.make_statement(whole, made_of)))
     files[provenance.FILE] = _listed(work / provenance.FILE)
-    _put(work / MANIFEST, json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    _put(work / MANIFEST, dump(whole))
 
 
 def _put(path: Path, text: str) -> None:

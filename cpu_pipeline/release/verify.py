@@ -19,7 +19,7 @@ from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import CARD, Card, digest_listing
 from cpu_pipeline.core.errors import RecipeError, Refused, newer_format
 from cpu_pipeline.release.documents import provenance
-from cpu_pipeline.release.manifest import MANIFEST, MANIFEST_FORMAT, VERSION, artifact_files, edited, version_of
+from cpu_pipeline.release.manifest import MANIFEST, MANIFEST_FORMAT, VERSION, artifact_files, edited, parse, version_of
 from cpu_pipeline.store import contents
 from cpu_pipeline.store.contents import StoreProblem
 from cpu_pipeline.store.local import Store
@@ -168,6 +168,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise Refused(f"{path}: damaged: it is no JSON object") from error
     if isinstance(number, int) and number > MANIFEST_FORMAT:
         raise newer_format(path, number, MANIFEST_FORMAT)
+    try:
+        manifest = parse(text.encode())
+    except ValueError as error:
+        raise Refused(f"{path}: damaged: {error}") from error
     try:
         _Shape.model_validate_json(text)
     except ValidationError as error:

@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,13 +115,14 @@ def moving(home: Path) -> Iterator[None]:
         yield
 
 
-def announce(home: Path, version: str, by: str) -> Promotion | None:
+def announce(home: Path, version: str, by: str, reason: str | None = None) -> Promotion | None:
     """Record that `latest` is about to move; the caller holds `moving`.
 
     Args:
         home: the artifact's directory.
         version: what it will name.
         by: the command.
+        reason: why, though --set changed the recipe.
 
     Returns:
         The promotion; None when `latest` names that version already.
@@ -131,8 +131,8 @@ def announce(home: Path, version: str, by: str) -> Promotion | None:
     if before == version:
         return None
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    intent = Promotion(version, when, by, before)
-    write_file(home / ".promoting", json.dumps(asdict(intent)), home / ".promoting.new")
+    intent = Promotion(version, when, by, before, reason)
+    write_file(home / ".promoting", json.dumps(intent.line), home / ".promoting.new")
     return intent
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import date  # pydantic reads it when it makes the validators
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, get_args
 
@@ -35,6 +36,7 @@ __all__ = [
     "Stage",
     "Timer",
     "Verdict",
+    "Waiver",
     "stored_facts",
 ]
 
@@ -170,11 +172,32 @@ class Verdict:
     that is inconclusive passes only where the recipe asks for that."""
     warning: bool = False
     """Whether it is a warning, though it passed."""
+    waived: str = ""
+    """Why it passes though the number does not keep to its bound: until when, and the reason; empty where it does."""
 
     def __post_init__(self) -> None:
         """Take the outcome of `passed` where none is given."""
         if self.outcome is None:
             object.__setattr__(self, "outcome", "pass" if self.passed else "fail")
+
+
+class Waiver(BaseModel):
+    """A failed check that passes until a date."""
+
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
+
+    until: date
+    """The last day on which it passes (UTC), as YYYY-MM-DD."""
+    reason: Annotated[str, Field(min_length=1, pattern=r"\S")]
+    """Why, for those who read the report."""
+
+    def expired(self, today: date) -> bool:
+        """Say whether the last day is over."""
+        return today > self.until
+
+    def __str__(self) -> str:
+        """Write the last day and the reason."""
+        return f"until {self.until.isoformat()}: {self.reason}"
 
 
 class Stage(BaseModel, ABC):
@@ -214,6 +237,9 @@ class Stage(BaseModel, ABC):
     else why not, in one sentence for people."""
     unkeyed: ClassVar[Set[str]] = frozenset()
     """Options that `judge` uses and `run` does not."""
+    judges_answers: ClassVar[bool] = True
+    """False for a gate whose bounds say nothing of the candidate's answers, such as its speed: an output that such
+    gates alone judge is unchecked."""
     remedies: ClassVar[tuple[str, ...]] = ()
     """Options to change when a gate fails because of this step, the first to try first; reports name them."""
 
@@ -314,11 +340,19 @@ class Stage(BaseModel, ABC):
         """Compare the facts with the options' bounds; never raise, never measure."""
         return []
 
+    def waiver(self) -> Waiver | None:
+        """Return until when a failure of this check is waived, and why; None where it is not."""
+        return None
+
     def successor(self) -> Self | None:
         """Give the check that compares a candidate with what is in service, as its reference; None when there is none.
 
         It is run besides this one by `refresh`, before a rebuilt artifact replaces the other.
         """
+        return None
+
+    def headline_metric(self, facts: Any) -> tuple[str, bool] | None:
+        """Name the metric of `scores` that it judges, and say whether more of it is better; None without one."""
         return None
 
     def changes(self, facts: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -67,6 +68,10 @@ class Task(BaseModel, ABC):
     """Metrics it can report, the usual one first; `metrics_of` says which it does."""
     lower_is_better: ClassVar[Set[str]] = frozenset()
     """Metrics that measure an error, from 0 up; of all others more is better, and 1 the most."""
+    least_values: ClassVar[Mapping[str, float]] = dict.fromkeys(("matthews", "pearson", "spearman"), -1.0) | {
+        "r2": -math.inf
+    }
+    """Metric -> the least value that it can have, where that is not 0 (of errors it is)."""
     gold: ClassVar[str | None] = None
     """The column that has the right answer, so that rows without one are told before the build; None to leave that."""
     row_means: ClassVar[Set[str]] = frozenset()
@@ -105,6 +110,14 @@ class Task(BaseModel, ABC):
             RecipeError: the model does not fit the task.
         """
         return self.metrics
+
+    def input_columns(self) -> tuple[str, ...]:
+        """Name the columns that the model is given: rows that agree in these are the same, whatever their answers."""
+        return tuple(name for name in self.columns if name != self.gold)
+
+    def least(self, name: str) -> float:
+        """Return the least value of a metric of which more is better; a bound at it could not fail."""
+        return self.least_values.get(name, 0.0)
 
     def has_metric(self, name: str) -> bool:
         """Say whether it may report a metric, as far as its options tell."""

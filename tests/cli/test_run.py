@@ -19,6 +19,7 @@ def test_says_what_was_checked_and_where_it_is(built: ProjectFixture) -> None:
         f"output  {'size':{len(size[0])}}  measured, and of the reference  gates   path",
         f"two     {size[0]}  -                               passed  {built.out / 'small' / version / 'two'}",
         "small: 0 steps built, 5 cached",
+        "warning  Unchecked: no gate judged the answers of `two` against the float model: a test",
         f"unchanged  {built.out / 'small' / version}",
         f"report  {built.out / 'small' / version / 'report.md'}",
     ]
@@ -101,7 +102,7 @@ def test_without_measuring(built: ProjectFixture) -> None:
 
 def test_a_failed_gate_ends_in_a_report(built: ProjectFixture) -> None:
     before = service(built)
-    said = built.run(built.home / "small.yaml", "--set", "gate.at_least=2.0").expect(
+    said = built.run(built.home / "small.yaml", "--set", "gate.at_least=2.0", "--promote-anyway", "a test").expect(
         3, f"{before[0]} stays in service; report: {built.out / 'small' / 'failed'}"
     )
     assert said.err.splitlines()[-2] == "error: step `gate`: score 1.0, at least 2.0 asked"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +122,40 @@ def test_a_gate_that_looks_in_parts_looks_so_at_what_is_in_service(made: Pretend
     }
     assert plan.nodes["accuracy@service:look-1"].stage.model_dump()["max_drop"] == 0.1
     assert plan.nodes["predict:accuracy@service:1-of-4:int8"].inputs == {"model": "int8"}
+
+
+def test_five_refreshes_cannot_walk_a_metric_down(made: PretendedProject) -> None:
+    """Each is within max_drop of the one before; the gate against the best version sees what they lose together."""
+    version = made.published()
+    found = standing.read_standing(version.parent)
+    assert found.manifest is not None
+    walked = []
+    for number in range(5):
+        manifest = copy.deepcopy(dict(found.manifest))
+        manifest["steps"]["accuracy"]["facts"]["metrics"]["f1"]["candidate"] = 0.898 - 0.009 * number
+        manifest["version"] = f"v{number}"
+        walked.append(replace(found, manifest=manifest, version=f"v{number}"))
+    built, _ = made.build(files={"more.txt": "more"})
+    plan = baseline.against_best(walked[::-1], built)
+    gate = plan.nodes["accuracy@best"]
+    assert gate.inputs == {"candidate": "predict:int8", "reference": "predict:int8@best"}
+    assert gate.stage == built.plan.nodes["accuracy"].stage.successor()
+    best = baseline.against_best([walked[3], walked[0], walked[4]], built)
+    assert best.nodes["predict:int8@best"].stage == plan.nodes["predict:int8@best"].stage
+
+
+def test_the_best_is_the_one_with_the_highest_metric(made: PretendedProject, tmp_path: Path) -> None:
+    first = made.published()
+    low, high = standing.read_standing(first.parent), standing.read_standing(first.parent)
+    assert low.manifest is not None
+    manifest = copy.deepcopy(dict(low.manifest))
+    manifest["steps"]["accuracy"]["facts"]["metrics"]["f1"]["candidate"] = 0.5
+    low = replace(low, manifest=manifest, folder=tmp_path / "low")
+    built, _ = made.build(files={"more.txt": "more"})
+    for order in ([low, high], [high, low]):
+        kept = baseline.against_best(order, built).nodes["predict:int8@best"].stage.model_dump()
+        assert Path(kept["folder"]).is_relative_to(first), "its predictions are those of the better one"
+    other, _ = made.build(content="other rows")
+    assert "accuracy@best" not in baseline.against_best([high], other).nodes, (
+        "of other rows there is nothing to compare"
+    )

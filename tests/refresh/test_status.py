@@ -34,6 +34,7 @@ def bench(tmp_path: Path) -> ProjectFixture:
     (bench.home / "small.yaml").write_text(RECIPE)
     home = bench.out / "small"
     (home / "v1").mkdir(parents=True)
+    (home / "v1" / "manifest.json").write_text('{"files": {}, "outputs": {}}')
     (home / "latest").symlink_to("v1")
     promoted(bench, "run", NOW - timedelta(days=9))
     return bench

@@ -67,7 +67,7 @@ def said(bench: InProcessProject) -> dict[str, Any]:
 
 def test_holds_what_was_asked_what_it_was_made_of_and_what_came_out(whole: InProcessProject) -> None:
     held = said(whole)
-    assert held["lock"] == 1 and held["recipe"]["name"] == "small"
+    assert held["lock"] == 2 and held["recipe"]["name"] == "small"
     assert set(held["sources"]) == {"model:files", "data.validation:files"}
     files = held["sources"]["model:files"]["files"]
     size, sha = files["model.safetensors"].split()

@@ -17,6 +17,7 @@ EXAMPLES = {
         "stages": _STEP,
         "with": "{int8: {per_channel: true}}",
         "outputs": "[onnx]",
+        "unchecked": "{onnx: it is for one demonstration}",
         "target": "{isa: avx2}",
         "allow": "[pickle]",
         "refresh": "{follow: main}",
@@ -31,6 +32,7 @@ EXAMPLES = {
         "use": "quantize.onnx",
         "from": "{model: onnx}",
         "with": "{per_channel: true}",
+        "waive": "{until: 2026-12-31, reason: the next runtime mends it}",
         "timeout": "3600",
     },
     "hub": {

@@ -19,6 +19,7 @@ from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.markdown import code, escape, table
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import Node
+from cpu_pipeline.release.caveats import caveats
 from cpu_pipeline.release.documents.markdown import blocks
 from cpu_pipeline.release.documents.origins import Origin, maker, used
 from cpu_pipeline.stages._base import Verdict
@@ -49,8 +50,8 @@ def render(built: BuildResult, manifest: Mapping[str, Any], origins: Sequence[Or
     lines += [f"# {escape(manifest['name'])}: {escape(output)}", ""]
     if about := manifest["recipe"].get("about"):
         lines += [escape(about), ""]
-    if reasons := manifest.get("withheld"):
-        lines += [f"**Warning:** Not for service: {escape('; '.join(reasons))}.", ""]
+    for caveat in caveats(manifest, output):
+        lines += [f"**Warning:** {escape(caveat)}", ""]
     _, environments = used(built, ancestors)
     for environment in sorted(environments):
         if warning := manifest["environments"][environment]["warning"]:

@@ -60,7 +60,9 @@ def _checks(data: ReportData) -> list[str]:
 
 
 def _outcome(verdict: Verdict) -> str:
-    """Write what a check found: passed, failed, or inconclusive."""
+    """Write what a check found: passed, failed, waived, or inconclusive."""
+    if verdict.waived:
+        return "**waived**"
     if verdict.outcome == "inconclusive":
         return "inconclusive, passed with a warning" if verdict.passed else "**inconclusive**"
     return "passed" if verdict.passed else "**failed**"

@@ -10,6 +10,7 @@ from cpu_pipeline import backends
 from cpu_pipeline.core.figures import Cell, Note, Table
 from cpu_pipeline.engine.result import BuildResult
 from cpu_pipeline.graph.plan import NOT_MODELS
+from cpu_pipeline.release.caveats import caveats
 from cpu_pipeline.release.flips import Flip, of_build
 from cpu_pipeline.stages._base import Verdict
 
@@ -118,7 +119,7 @@ def collect(built: BuildResult, manifest: Mapping[str, Any]) -> ReportData:
         name=plan.name,
         version=manifest["version"],
         about=plan.recipe.about,
-        warnings=[*_withheld(manifest), *_of_environments(manifest), *_of_gates(built)],
+        warnings=[*caveats(manifest), *_of_environments(manifest), *_of_gates(built)],
         origins=list(_origins(manifest)),
         checks=list(_checks(built)),
         models=_models(built),
@@ -130,12 +131,6 @@ def collect(built: BuildResult, manifest: Mapping[str, Any]) -> ReportData:
         host=manifest["host"],
         usages=[_usage(built, name) for name in plan.outputs],
     )
-
-
-def _withheld(manifest: Mapping[str, Any]) -> list[str]:
-    """Say why the build was not put into service, where that was never meant."""
-    reasons = manifest.get("withheld", ())
-    return [f"Not for service: {'; '.join(reasons)}."] if reasons else []
 
 
 def _of_environments(manifest: Mapping[str, Any]) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import model_validator
 
 from cpu_pipeline import backends
 from cpu_pipeline.core.errors import StageFailed
-from cpu_pipeline.stages._base import Job, Stage, Verdict
+from cpu_pipeline.stages._base import Job, Stage, Verdict, Waiver
 from cpu_pipeline.tasks._base import Task
 
 Side = Literal["candidate", "reference"]
@@ -25,6 +25,20 @@ class Gate(Stage):
     """Options that can make it fail; a recipe sets one of them at least."""
     may_only_measure: ClassVar[bool] = False
     """True when it may have no bound: then it measures for the report, and its verdict says that it judges nothing."""
+
+    waive: Waiver | None = None
+    """Let it pass though it failed, until a day and for a reason, which the report shows:
+    {until: 2026-12-31, reason: ...}; also a key of the step. A recipe with a day that is over is refused."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Leave what only judges out of the key of every gate."""
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.unkeyed = cls.unkeyed | {"waive"}
+
+    def waiver(self) -> Waiver | None:
+        """Return until when a failure is waived."""
+        return self.waive
 
     @model_validator(mode="after")
     def _can_fail(self) -> Self:

@@ -19,6 +19,7 @@ from cpu_pipeline.stages._columns import read_columns
 from cpu_pipeline.stages.validate import _losses
 from cpu_pipeline.stages.validate._accuracy_facts import AccuracyFacts, LookFacts, MetricFacts, SlicedFacts
 from cpu_pipeline.stages.validate._accuracy_options import SUCCESSOR, AccuracyOptions
+from cpu_pipeline.stages.validate._bounds import cannot_fail
 from cpu_pipeline.stages.validate._compare import Compared, compared, constant_rows
 from cpu_pipeline.stages.validate._gate import SIDES, task_of
 from cpu_pipeline.stages.validate._verdicts import (
@@ -50,13 +51,19 @@ class ValidateAccuracy(AccuracyOptions):
 
     def misfits(self, task: Task, model: Path | None = None) -> list[str]:
         """Say whether the task has the metric with this model, and whether the bounds fit the metric's direction."""
-        if self.metric is None:
-            return []
         known = task.metrics_of(model)
+        if self.metric is None:
+            return [] if not known else self._toothless(known[0], task)
         if not (task.has_metric(self.metric) if model is None else self.metric in known):
             near = did_you_mean(self.metric, known)
             return [f"metric: the task has no metric `{self.metric}`{near}; it has: {', '.join(known)}"]
-        return self._misplaced(self.metric, self.metric in task.lower_is_better)
+        return [*self._misplaced(self.metric, self.metric in task.lower_is_better), *self._toothless(self.metric, task)]
+
+    def _toothless(self, name: str, task: Task) -> list[str]:
+        """Say which bound no candidate can fail, whatever it answers."""
+        if name in task.lower_is_better:
+            return []
+        return cannot_fail(name, task.least(name), self.allowed, self.at_least)
 
     def _misplaced(self, name: str, lower: bool) -> list[str]:
         """Say which bound does not fit a metric of this direction."""
@@ -187,6 +194,12 @@ class ValidateAccuracy(AccuracyOptions):
         if self.allowed is not None:
             return self
         return self.model_copy(update={"max_drop": SUCCESSOR, "drop": "relative"})
+
+    def headline_metric(self, facts: AccuracyFacts) -> tuple[str, bool] | None:
+        """Name the metric that is judged, and whether more of it is better."""
+        name = self.metric or facts.metric
+        found = facts.metrics.get(name)
+        return None if found is None else (name, found.better == "higher")
 
     def changes(self, facts: AccuracyFacts) -> list[str]:
         """Write every metric of both sides, with the interval of its paired difference."""

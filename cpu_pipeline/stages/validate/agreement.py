@@ -49,9 +49,9 @@ class ValidateAgreement(Gate):
     """Largest difference of any output value, in the outputs' own unit (logits, embedding values)."""
     mean_difference: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Largest mean difference over all output values."""
-    cosine: float | None = Field(default=None, ge=-1, le=1)
+    cosine: float | None = Field(default=None, gt=-1, le=1, allow_inf_nan=False)
     """Least cosine between the two outputs of any sequence."""
-    same_top: float | None = Field(default=None, ge=0, le=1)
+    same_top: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
     """Least share of sequences with the same answer, as a fraction: the highest-scored one, or all chosen labels."""
 
     facts_model: ClassVar = AgreementFacts

@@ -57,6 +57,7 @@ class ValidateLatency(Gate):
     alone: ClassVar = True
     version: ClassVar = 2
     reproducible: ClassVar = "It measures time, which no two measurements take alike."
+    judges_answers: ClassVar = False
     bounds: ClassVar = frozenset({"min_speedup", "max_slowdown", "max_median"})
     unkeyed: ClassVar = bounds
     remedies: ClassVar = ("rounds", "processes", "calls", "min_speedup")

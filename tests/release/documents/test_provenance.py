@@ -24,7 +24,7 @@ from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.packages import ABSENT
 from cpu_pipeline.release.documents import provenance
 from cpu_pipeline.release.documents.origins import pypi
-from cpu_pipeline.release.manifest import MANIFEST, artifact_files, read_manifest, version_of
+from cpu_pipeline.release.manifest import MANIFEST, artifact_files, dump, read_manifest, version_of
 from cpu_pipeline.release.verify import verify
 from cpu_pipeline.release.versions import rollback
 
@@ -105,7 +105,7 @@ def test_it_names_the_instruction_sets_that_a_step_hangs_on(made: PretendedProje
 def test_a_version_from_before_some_parameters_were_told(version: Path) -> None:
     manifest = read_manifest(version)
     del manifest["resolved"], manifest["isa"]
-    (version / MANIFEST).write_text(json.dumps(manifest))
+    (version / MANIFEST).write_text(dump(manifest))
     with pytest.raises(Refused, match="`externalParameters` is not what"):
         verify(version)
     statement = said(version)
@@ -116,7 +116,7 @@ def test_a_version_from_before_some_parameters_were_told(version: Path) -> None:
     manifest["files"][provenance.FILE] = [
         (version / provenance.FILE).stat().st_size, digest_file(version / provenance.FILE),
     ]  # fmt: skip
-    (version / MANIFEST).write_text(json.dumps(manifest))
+    (version / MANIFEST).write_text(dump(manifest))
     verify(version)
 
 
@@ -263,7 +263,7 @@ def test_a_manifest_that_was_rewritten_whole(version: Path, whole: Path) -> None
     """Every digest fits; the version is not what its recipe, steps and outputs make."""
     manifest = read_manifest(version)
     manifest["recipe"]["about"] = "Something else."
-    (version / MANIFEST).write_text(json.dumps(manifest))
+    (version / MANIFEST).write_text(dump(manifest))
     with pytest.raises(Refused, match=rf"says version {whole.name}, and its recipe, steps and outputs are "):
         verify(version)
 
