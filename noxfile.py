@@ -69,6 +69,7 @@ SUITES = {  # the longest first, so that two at a time end together
     "cpp": Suite("cpp"),
     "kinds": Suite("kinds"),
     "fidelity": Suite("fidelity"),
+    "training": Suite("training"),
     "schedulers": Suite("schedulers", nightly=True),
     "media": Suite("media", times=True, nightly=True),
     "docs": Suite("docs", times=True),
