@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpu_pipeline.backends import _encoder
+from cpu_pipeline.backends import _parts
 from cpu_pipeline.core.errors import StageFailed
 
 if TYPE_CHECKING:
-    from cpu_pipeline.backends._encoder import Parts
+    from cpu_pipeline.backends._parts import Parts
 
 FILE = "structure.json"
 WEIGHTS = "model.safetensors"
-ARCHITECTURES = frozenset(_encoder.ARCHITECTURES) - {"mpnet"}
+ARCHITECTURES = frozenset(_parts.ARCHITECTURES) - {"mpnet"}
 """`model_type`s whose layers can have widths of their own; MPNet's relative positions belong to heads of all layers."""
 
 
@@ -68,7 +68,7 @@ def parts_of(model: Any) -> Parts:
     if kind not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise StageFailed(f"the model is a {kind}; heads and neurons can be taken out of {known}")
-    return _encoder.ARCHITECTURES[kind]
+    return _parts.ARCHITECTURES[kind]
 
 
 def layers_of(model: Any) -> list[Any]:

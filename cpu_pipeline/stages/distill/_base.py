@@ -67,7 +67,8 @@ class Distillation(Training, ABC):
             total = total + self.logits_weight * gap
         labelled = [n for n, target in enumerate(course.targets) if target.values]
         if self.label_weight and labelled:
-            places, start = [], 0
+            places: list[int] = []
+            start = 0
             for target in course.targets:
                 if target.values:
                     places += range(start, start + len(target.features))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ class Group:
     """Importance that is lost with each."""
 
 
-def eliminate(fisher: Array) -> tuple[list[int], list[float]]:
+def eliminate(fisher: Array) -> list[int]:
     """Order units by taking one after another whose loss, beside those already gone, adds the least.
 
     The loss of a set is the sum of its block of the Fisher matrix, so that units which do the same count as one: the
@@ -35,25 +35,32 @@ def eliminate(fisher: Array) -> tuple[list[int], list[float]]:
 
     Args:
         fisher: sums of products of the gradients of the units' masks: (units, units).
-
-    Returns:
-        Units in the order in which they go, and the loss when each is gone with all before it.
     """
     import numpy as np
 
     fisher = fisher.astype(np.float64)
     adds, left = fisher.diagonal().copy(), np.ones(len(fisher), bool)
     order: list[int] = []
-    losses: list[float] = []
-    total = 0.0
     for _ in range(len(fisher)):
         unit = int(np.argmin(np.where(left, adds, np.inf)))
-        total += float(adds[unit])
         left[unit] = False
         adds += 2 * fisher[unit]
         order.append(unit)
-        losses.append(max(total, losses[-1] if losses else 0.0))
-    return order, losses
+    return order
+
+
+def losses(fisher: Array) -> Array:
+    """Sum the diagonal from its least entry up: what is lost with one unit, with two, ...
+
+    Of many units the block's own sum is no measure: on few rows some set always cancels. So the diagonal says how many
+    go of each layer, and the block which.
+
+    Args:
+        fisher: as above.
+    """
+    import numpy as np
+
+    return np.cumsum(np.sort(fisher.diagonal().astype(np.float64)))
 
 
 def choose(groups: Sequence[Group], budget: float) -> list[int] | None:
@@ -99,11 +106,10 @@ def _rows_of(steps: Sequence[Sequence[int]], picked: Sequence[Array], room: int)
 
 @dataclass(frozen=True)
 class Prices:
-    """What heads and neurons of one layer cost, and what the layers do not change."""
+    """What heads and neurons of one layer cost."""
 
     heads: Callable[[int], float]
     neurons: Callable[[int], float]
-    fixed: float = 0.0
 
 
 def multiply_adds(hidden: int, size: int, length: int) -> Prices:
@@ -114,16 +120,3 @@ def multiply_adds(hidden: int, size: int, length: int) -> Prices:
 def parameters(hidden: int, size: int) -> Prices:
     """Count the weights and biases of a layer that heads and neurons bring."""
     return Prices(lambda heads: heads * size * (4 * hidden + 3), lambda neurons: neurons * (2 * hidden + 1))
-
-
-def seconds(table: Mapping[str, Any]) -> Prices:
-    """Read a measured table: seconds of a layer's attention and feed-forward, between the points by straight lines."""
-    import numpy as np
-
-    def line(points: Mapping[str, float]) -> Callable[[int], float]:
-        known = sorted((int(count), float(value)) for count, value in points.items())
-        # More units never cost less: what says so is the noise of a clock.
-        values = np.maximum.accumulate([value for _, value in known])
-        return lambda count: float(np.interp(count, [c for c, _ in known], values))
-
-    return Prices(line(table["attention"]), line(table["feed_forward"]), float(table["fixed"]))

@@ -19,7 +19,7 @@ from cpu_pipeline.stages.prune import _choice, _rows
 from cpu_pipeline.stages.train._base import Lessons, Runner
 
 FILE = "importance.safetensors"
-"""For each layer and kind (`heads.0`, `neurons.0`): `.order`, the units as they go, and `.loss`, what is lost then."""
+"""For each layer and kind (`heads.0`, `neurons.0`): `.order`, the units as they go, and `.loss`, what so many cost."""
 
 
 class ImportanceFacts(Facts):
@@ -107,9 +107,8 @@ class PruneImportance(Stage):
             done += len(numbers)
         tensors: dict[str, Any] = {}
         for name, fisher in masks.sums.items():
-            order, losses = _choice.eliminate(fisher.numpy())
-            tensors[f"{name}.order"] = torch.tensor(order).numpy()
-            tensors[f"{name}.loss"] = torch.tensor(losses, dtype=torch.float64).numpy()
+            tensors[f"{name}.order"] = torch.tensor(_choice.eliminate(fisher.numpy())).numpy()
+            tensors[f"{name}.loss"] = _choice.losses(fisher.numpy())
         save_file(tensors, out / FILE)
         return ImportanceFacts(
             targets=len(taken),

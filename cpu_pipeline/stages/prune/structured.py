@@ -1,7 +1,6 @@
 """Take whole attention heads and feed-forward neurons out of a checkpoint, and repair what is left without training.
 
-Importance: Kwon et al. 2022, https://arxiv.org/abs/2204.09656. Choice by a measured table of seconds: Kurtic et al.
-2023 (ZipLM), https://arxiv.org/abs/2302.04089.
+Importance and the order of the steps: Kwon et al. 2022, https://arxiv.org/abs/2204.09656.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages.prune import _choice, _repair, _rows
 from cpu_pipeline.stages.prune.importance import FILE
 
-Kind = Literal["macs", "parameters", "latency"]
-SECONDS = "seconds.json"
+Kind = Literal["macs", "parameters"]
 PLAIN = ("intermediate_size", "hidden_dim")
 """Keys of config.json that say the neurons of all layers."""
 
@@ -43,7 +41,7 @@ class StructuredFacts(Facts):
 
     layers: list[LayerFacts]
     target: str
-    """What was bounded: macs, parameters, latency."""
+    """What was bounded: macs or parameters."""
     kept: float
     """Share of it that is left."""
     macs: float
@@ -62,15 +60,14 @@ class PruneStructured(Stage):
     """Take the least important attention heads and feed-forward neurons out, and repair the rest without training."""
 
     facts_model: ClassVar = StructuredFacts
-    takes: ClassVar[Mapping[str, Set[str]]] = {"model": {"hf"}, "importance": {"report"}, "seconds": {"report"}}
-    optional: ClassVar[Set[str]] = frozenset({"seconds"})
+    takes: ClassVar[Mapping[str, Set[str]]] = {"model": {"hf"}, "importance": {"report"}}
     reads: ClassVar[Set[str]] = frozenset({"task", "data.training"})
     packages: ClassVar = ("torch", "transformers", "safetensors", "numpy")
     remedies: ClassVar = ("target", "repair_tokens")
 
     target: dict[Kind, float] = Field(default={"macs": 0.5}, min_length=1, max_length=1)
-    """Share of the encoder layers that may stay, as one of `{macs: 0.5}` (multiply-adds), `{parameters: 0.6}`, or
-    `{latency: 0.5}` (seconds of the whole model, by the table of `prune.seconds`)."""
+    """Share of the encoder layers that may stay: `{macs: 0.5}` of their multiply-adds, or `{parameters: 0.6}` of their
+    weights."""
     length: int = Field(default=128, ge=1)
     """Tokens of a sequence for which multiply-adds are counted."""
     min_heads: int = Field(default=2, ge=1)
@@ -110,8 +107,7 @@ class PruneStructured(Stage):
         """Choose, cut, repair, and write a smaller dense checkpoint.
 
         Raises:
-            RecipeError: the target is below what one head and one tile of neurons in each layer cost, or there is no
-                table of seconds.
+            RecipeError: the target is below what the fewest heads and one tile of neurons in each layer cost.
             StageFailed: heads and neurons cannot be taken out of this architecture.
         """
         import torch
@@ -126,12 +122,12 @@ class PruneStructured(Stage):
         if len(importance) != 4 * len(before):
             raise StageFailed("prune.structured: the importance is that of another model; measure this one")
         [(kind, share)] = self.target.items()
-        prices = self._prices(kind, model, inputs)
+        prices = self._prices(kind, model)
         groups = [group for n, width in enumerate(before) for group in self._groups(n, width, importance, prices)]
-        whole = prices.fixed + sum(group.costs[-1] for group in groups)
-        counts = _choice.choose(groups, share * whole - prices.fixed) if share * whole > prices.fixed else None
+        whole = sum(group.costs[-1] for group in groups)
+        counts = _choice.choose(groups, share * whole)
         if counts is None:
-            least = (prices.fixed + sum(group.costs[0] for group in groups)) / whole
+            least = (sum(group.costs[0] for group in groups)) / whole
             raise RecipeError(
                 f"prune.structured: target: {{{kind}: {share:g}}} is out of reach: {self.min_heads} heads and one "
                 f"tile of neurons in each layer are {least:.2f} of the model; say more"
@@ -156,7 +152,7 @@ class PruneStructured(Stage):
             _structure.write(out, after)
         else:
             (out / _structure.FILE).unlink(missing_ok=True)
-        costs = {name: self._prices(name, model, inputs) for name in ("macs", "parameters")}
+        costs = {name: self._prices(name, model) for name in ("macs", "parameters")}
         return StructuredFacts(
             layers=[
                 LayerFacts(heads=a.heads, heads_before=b.heads, neurons=a.neurons, neurons_before=b.neurons)
@@ -171,18 +167,11 @@ class PruneStructured(Stage):
             bytes=size,
         )
 
-    def _prices(self, kind: str, model: Any, inputs: Inputs) -> _choice.Prices:
+    def _prices(self, kind: str, model: Any) -> _choice.Prices:
         hidden, size = int(model.config.hidden_size), _structure.head_size(model)
         if kind == "macs":
             return _choice.multiply_adds(hidden, size, self.length)
-        if kind == "parameters":
-            return _choice.parameters(hidden, size)
-        if "seconds" not in inputs:
-            raise RecipeError(
-                "prune.structured: target: {latency: ...} needs a table: add a step `use: prune.seconds`, and name it "
-                "as `from: {seconds: ...}`"
-            )
-        return _choice.seconds(json.loads((inputs["seconds"].path / SECONDS).read_text(encoding="utf-8")))
+        return _choice.parameters(hidden, size)
 
     def _groups(
         self, number: int, width: _structure.Width, importance: Mapping[str, Any], prices: _choice.Prices
@@ -236,7 +225,7 @@ def _bar(now: int, before: int) -> str:
 
 
 def _cost(prices: _choice.Prices, widths: Sequence[_structure.Width]) -> float:
-    return prices.fixed + sum(prices.heads(width.heads) + prices.neurons(width.neurons) for width in widths)
+    return sum(prices.heads(width.heads) + prices.neurons(width.neurons) for width in widths)
 
 
 def _says_config(out: Path, before: Sequence[_structure.Width], after: Sequence[_structure.Width]) -> bool:

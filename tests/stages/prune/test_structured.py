@@ -24,6 +24,7 @@ from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.figures import Note, Table
 from cpu_pipeline.runtime import parity
 from cpu_pipeline.stages._base import Job, stored_facts
+from cpu_pipeline.stages._checkpoint import save
 from cpu_pipeline.stages.prune import _choice, _repair
 from cpu_pipeline.stages.prune.importance import PruneImportance
 from cpu_pipeline.stages.prune.structured import PruneStructured, StructuredFacts
@@ -44,7 +45,7 @@ def pruned(job: Jobs, checkpoint: Built, tmp_path_factory: pytest.TempPathFactor
         folder = tmp_path_factory.mktemp("pruned")
         (folder / "importance").mkdir()
         (folder / "out").mkdir()
-        made = job(task, data={"training": models.write_rows(folder / "rows.jsonl", task, 24)})
+        made = job(task, data={"training": models.write_rows(folder / "rows.jsonl", task, 24 if task != TASK else 150)})
         model = checkpoint(kind, task)
         PruneImportance().run({"model": model}, folder / "importance", made)
         target = options.pop("of", "macs")
@@ -142,12 +143,18 @@ def test_every_backend_takes_it(pruned: Pruned, job: Jobs, tmp_path: Path, kind:
     assert fastpath.load(packed.path, made.task, 1)
 
 
-def test_a_layer_of_one_head_is_no_attention_to_fuse(pruned: Pruned, job: Jobs, tmp_path: Path) -> None:
-    artifact, facts = pruned("bert", TASK, 0.4, min_heads=1)
-    single = sum(layer.heads == 1 for layer in facts.layers)
-    assert single and all(layer.heads >= 2 for layer in pruned("bert", TASK, 0.4)[1].layers)
-    fused = _built(tmp_path, "fuse.onnx", _built(tmp_path, "export.onnx", artifact, job(TASK)), job(TASK))
-    assert fused.facts["attention_expected"] == len(facts.layers) - single
+def test_a_layer_of_one_head_is_no_attention_to_fuse(checkpoint: Built, job: Jobs, tmp_path: Path) -> None:
+    made, source = job(TASK), checkpoint("bert", TASK).path
+    task: Any = made.task
+    model = hf.checkpoint(source, task)
+    _structure.cut(model, [range(1), range(3)], [range(32), range(64)])
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    save(model, task, source, cut)
+    _structure.write(cut, _structure.widths_of(model))
+    onnx = _built(tmp_path, "export.onnx", Artifact("hf", cut, "", {}), made)
+    fused = _built(tmp_path, "fuse.onnx", onnx, made)
+    assert fused.facts["attention_expected"] == fused.facts["Attention"] == 1
 
 
 def test_the_nested_fast_path_says_that_it_cannot(pruned: Pruned, job: Jobs, tmp_path: Path) -> None:
@@ -236,23 +243,17 @@ def test_the_choice_is_the_best_within_the_budget() -> None:
     assert _choice.choose(groups, 3.9) is None
 
 
-def test_seconds_between_points_lie_on_lines() -> None:
-    prices = _choice.seconds({"fixed": 1.0, "attention": {"1": 1.0, "3": 2.0}, "feed_forward": {"64": 3.0, "128": 2.0}})
-    assert prices.heads(2) == 1.5 and prices.fixed == 1.0
-    assert prices.neurons(128) == 3.0
-
-
 def test_a_target_out_of_reach_says_what_can_be_had(pruned: Pruned) -> None:
     with pytest.raises(RecipeError, match=r"out of reach: 2 heads and one tile .* are 0\."):
         pruned("bert", TASK, 0.05)
 
 
-def test_latency_needs_a_table(pruned: Pruned) -> None:
-    with pytest.raises(RecipeError, match=r"prune\.seconds"):
-        pruned("bert", TASK, 0.5, of="latency")
+def test_weights_can_be_the_budget(pruned: Pruned) -> None:
+    _, facts = pruned("bert", TASK, 0.6, of="parameters")
+    assert facts.target == "parameters" and 0.45 < facts.kept == facts.parameters <= 0.6
 
 
-@pytest.mark.parametrize("target", [{"macs": 0}, {"macs": 1.5}, {}, {"macs": 0.5, "latency": 0.5}, {"speed": 1}])
+@pytest.mark.parametrize("target", [{"macs": 0}, {"macs": 1.5}, {}, {"macs": 0.5, "parameters": 0.5}, {"speed": 1}])
 def test_targets_are_one_share(target: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         PruneStructured(target=target)
