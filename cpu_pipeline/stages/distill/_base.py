@@ -29,7 +29,7 @@ class Distillation(Training, ABC):
     temperature: float = Field(default=2.0, ge=1)
     """T: the logits of both are divided by it."""
     dropout: bool = False
-    """Whether values are dropped as config.json says; training on a teacher's outputs does better without."""
+    """Whether values are dropped, by the rates of config.json; training on a teacher's outputs does better without."""
 
     takes: ClassVar[Mapping[str, Set[str]]] = {"model": {"hf"}, "teacher": {FORMAT}}
 

@@ -24,7 +24,7 @@ class DistillHidden(Distillation):
     hidden_weight: float = Field(default=1.0, gt=0)
     """Weight of the distance inside the encoder."""
     match: Literal["states", "relations"] = "states"
-    """`states`: the squared difference from the teacher's layers that were kept, each with the student's layer at the
+    """`states`: the squared difference from the teacher's layers that were stored, each with the student's layer at the
     same height; `relations`: those of queries, keys and values in the last layer, whose widths need not match."""
     relation_heads: int = Field(default=12, ge=1)
     """Parts that widths are divided into for relations; a divisor of both widths."""

@@ -41,7 +41,7 @@ class DistillTeacher(Stage):
     packages: ClassVar = ("torch", "transformers", "numpy")
 
     hidden: tuple[int, ...] = ()
-    """Layers whose hidden states are kept, from 1; each takes two bytes for each token and number of its width."""
+    """Layers whose hidden states to store, from 1; each takes two bytes for each token and number of its width."""
     relations: bool = False
     """Keep queries, keys and values of the last layer: what `distill.hidden` needs where widths differ."""
     batch: int = Field(default=8, ge=1)

@@ -22,7 +22,7 @@ class LayersFacts(Facts):
     """What is left."""
 
     kept: list[Count]
-    """Numbers of the layers that are kept, from 0."""
+    """Numbers of the layers that stayed, from 0."""
     layers: Count
     """Layers that there were."""
     bytes: Count

@@ -51,7 +51,7 @@ class StructuredFacts(Facts):
     repaired: list[float] = Field(default_factory=list)
     """For each layer the squared error that the repair left, as a share of that before."""
     structure: bool
-    """Whether structure.json says the widths; otherwise config.json does, and any program can load it."""
+    """Whether structure.json has the widths; otherwise config.json has, and any program can load it."""
     bytes: Count
     """Bytes of the weights."""
 
@@ -73,7 +73,7 @@ class PruneStructured(Stage):
     min_heads: int = Field(default=2, ge=1)
     """Heads that every layer keeps; of a layer with one, ONNX Runtime's fusion makes another, unpacked operator."""
     tile: int = Field(default=64, ge=1)
-    """Neurons are kept in multiples of this: the tile of VNNI and AMX kernels."""
+    """Neurons stay in multiples of this: the tile of VNNI and AMX kernels."""
     repair_tokens: int = Field(default=40_000, ge=0)
     """Tokens of training rows that the repair looks at; 0 leaves the weights as they are."""
     batch_tokens: int = Field(default=4096, ge=16)

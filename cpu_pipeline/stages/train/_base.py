@@ -81,7 +81,7 @@ class Training(Stage, ABC):
     epochs: float = Field(default=3.0, gt=0)
     """How often each row is learned."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Most steps of the optimizer, whatever `epochs` says."""
+    """Most steps of the optimizer, whatever `epochs` is."""
     learning_rate: float = Field(default=5e-5, gt=0)
     """Largest learning rate of AdamW; it grows from 0 in the warm-up and then falls to 0 linearly."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
@@ -95,11 +95,11 @@ class Training(Stage, ABC):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What matrix products are computed in; `auto` is bfloat16 on a CPU with instructions for it, else float32."""
     dropout: bool = True
-    """Whether values are dropped as config.json says; training on a teacher's outputs does better without."""
+    """Whether values are dropped, by the rates of config.json; training on a teacher's outputs does better without."""
     seed: int = Field(default=0, ge=0)
     """Seed of the order of the rows, of dropout and of new weights."""
     evaluations: int = Field(default=5, ge=1)
-    """How often the model is scored on `data.selection`; the best of these is kept, the untrained model included."""
+    """How often the model is scored on `data.selection`; the best of these wins, the untrained model included."""
     checkpoint_steps: int = Field(default=50, ge=1)
     """Steps between checkpoints: a training that was stopped goes on from the last one, to the same bytes."""
     device: Literal["cpu", "cuda"] = "cpu"
