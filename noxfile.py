@@ -70,6 +70,7 @@ SUITES = {  # the longest first, so that two at a time end together
     "kinds": Suite("kinds"),
     "statistics": Suite("statistics"),
     "fidelity": Suite("fidelity"),
+    "training": Suite("training"),
     "schedulers": Suite("schedulers", nightly=True),
     "media": Suite("media", times=True, nightly=True),
     "docs": Suite("docs", times=True),

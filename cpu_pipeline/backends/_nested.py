@@ -73,6 +73,10 @@ def _layer(layer: Any, parts: _encoder.Parts, config: Any) -> Any:
     import torch
 
     up, norm = layer.get_submodule(parts.up), layer.get_submodule(parts.norm)
+    if layer.get_submodule(parts.query).out_features != up.in_features:
+        raise StageFailed(
+            "fastpath: torch's nested fast path does not run layers without some of their heads; use `packed`"
+        )
     qkv = fused([layer.get_submodule(name) for name in (parts.query, parts.key, parts.value)])
     activation = getattr(config, "hidden_act", None) or config.activation
     built = torch.nn.TransformerEncoderLayer(

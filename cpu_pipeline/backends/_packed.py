@@ -63,9 +63,9 @@ class Packed:
 
     def __init__(self, model: Any, parts: _encoder.Parts, outputs: tuple[str, ...], per_token: bool) -> None:
         base = model.base_model
-        heads = base.config.num_attention_heads
+        size = base.config.hidden_size // base.config.num_attention_heads
         self._base = base
-        self._layers = [Layer(layer, parts, heads) for layer in base.get_submodule(parts.layers)]
+        self._layers = [Layer(layer, parts, size) for layer in base.get_submodule(parts.layers)]
         self._bias = getattr(base.get_submodule(parts.layers.rpartition(".")[0]), "compute_position_bias", None)
         self._head = _encoder.head(model, outputs)
         self._per_token = per_token
@@ -96,8 +96,9 @@ class Packed:
 class Layer:
     """One encoder layer over packed tokens: query, key and value in one product, norms after the residuals."""
 
-    def __init__(self, layer: Any, parts: _encoder.Parts, heads: int) -> None:
-        self._heads = heads
+    def __init__(self, layer: Any, parts: _encoder.Parts, size: int) -> None:
+        # Of the layer itself: one that was pruned has fewer than config.json says.
+        self._heads = layer.get_submodule(parts.query).out_features // size
         self._qkv = fused([layer.get_submodule(name) for name in (parts.query, parts.key, parts.value)])
         self._out = layer.get_submodule(parts.out)
         self._attention_norm = layer.get_submodule(parts.attention_norm)

@@ -63,7 +63,11 @@ def checkpoint(path: Path, head: Head | None) -> Any:
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
 
+    from cpu_pipeline.backends import _structure
+
     def load(attention: str) -> Any:
+        if (path / _structure.FILE).is_file():
+            return _structure.load(path, auto_class, attention)
         return getattr(transformers, auto_class).from_pretrained(
             path,
             dtype=torch.float32,

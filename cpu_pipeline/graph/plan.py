@@ -14,7 +14,7 @@ from cpu_pipeline.recipe.spec import Recipe
 from cpu_pipeline.stages._base import Stage
 from cpu_pipeline.tasks._base import Task
 
-NOT_MODELS = frozenset({"files", "rows", "predictions", "decision", "report"})
+NOT_MODELS = frozenset({"files", "rows", "predictions", "decision", "report", "teacher-outputs"})
 """Formats that the next step does not take by default."""
 FIDELITY = "model:fidelity"
 """The node that compares the reference with transformers itself."""

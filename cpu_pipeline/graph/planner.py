@@ -15,7 +15,7 @@ from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.graph import judged
 from cpu_pipeline.graph.order import Cycle, in_order
-from cpu_pipeline.graph.plan import CHECKS, NOT_MODELS, Context, Node, Plan, Withheld
+from cpu_pipeline.graph.plan import CHECKS, FIDELITY, NOT_MODELS, Context, Node, Plan, Withheld
 from cpu_pipeline.graph.problems import Problems
 from cpu_pipeline.graph.source_nodes import source_nodes
 from cpu_pipeline.graph.step_nodes import changed_options, make_stage, wire_steps
@@ -98,6 +98,9 @@ class Planner:
         self._check_task(task, made)
         self._check_waivers(made)
         self.problems.raise_all()
+        if any(stage.headless() for stage in made.values()):
+            # transformers cannot answer rows with a model that has no head yet, so there is nothing to compare.
+            nodes = {name: node for name, node in nodes.items() if name != FIDELITY}
         nodes = wire_steps(self.steps, made, nodes, self.problems, task)
         self.problems.raise_all()
         nodes = self._in_order(nodes)

@@ -167,6 +167,8 @@ class _Precheck:
         model = self.known.get(role)
         if model is None or not (model.path / "config.json").is_file():
             return False
+        if any(role in node.inputs.values() and node.stage.headless() for node in self.plan.nodes.values()):
+            return False
         before = len(self.findings)
         with self._finding(self.plan.nodes[role]):
             task.check_model(model.path)

@@ -275,6 +275,10 @@ class Stage(BaseModel, ABC):
         """
         return []
 
+    def headless(self) -> bool:
+        """Say whether it takes a model without the task's head, such as a base model that it gives a new one."""
+        return False
+
     def identity(self, source: FindSource) -> object:
         """Return outside state that the options point at (such as a local folder's digest), for the key."""
         return None

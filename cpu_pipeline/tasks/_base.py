@@ -18,7 +18,7 @@ from cpu_pipeline.tasks._feature import SHAPES, Feature
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Arrays, InputKind, Session
 
-__all__ = ["Feature", "Prediction", "Row", "Score", "Task"]
+__all__ = ["Feature", "Prediction", "Row", "Score", "Target", "Task"]
 
 Row = Mapping[str, Any]
 """One line of a rows file: JSON, always with a unique string `id`, otherwise the task's own columns."""
@@ -42,6 +42,16 @@ class Score:
     or `answers` (the model gave one to all) -> that value in words, such as `label 1`; see `_constant.constants`."""
     about: str = ""
     """How it was scored, in a sentence for the report, where that depends on data and model."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one step of learning is about: features that answer together, and what their answer should be."""
+
+    features: tuple[int, ...]
+    """Numbers of the features: one, or two for a pair of sentences."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """What the task's loss compares with: `label`, `start` and `end`, ..."""
 
 
 class Task(BaseModel, ABC):
@@ -203,6 +213,58 @@ class Task(BaseModel, ABC):
         self, rows: Sequence[Row], features: Sequence[Feature], outputs: Sequence[Arrays], model: Path
     ) -> list[Prediction]:
         """Turn the outputs of each feature (without batch axis, cut to its length) into one prediction per row."""
+
+    def targets(self, rows: Sequence[Row], features: Sequence[Feature], model: Path) -> list[Target]:
+        """Say what the features of labelled rows should be answered with; rows without a label are left out.
+
+        Args:
+            rows: the rows.
+            features: what `encode` made of them.
+            model: the model's directory.
+
+        Raises:
+            RecipeError: a model of this task cannot be trained.
+        """
+        raise RecipeError(f"task: a model of {self.pipeline_tag} cannot be trained here; choose another task")
+
+    def loss(
+        self, outputs: Mapping[str, Any], mask: Any, features: Sequence[Feature], targets: Sequence[Target], model: Path
+    ) -> Any:
+        """Compute the mean loss of a batch of targets, as a torch scalar.
+
+        Args:
+            outputs: float32 tensors of the features of each target in order, padded: (features, ...).
+            mask: 1 for real tokens, 0 for padding: (features, tokens); None for inputs of another kind.
+            features: the features, in the same order.
+            targets: the targets.
+            model: the model's directory.
+        """
+        raise RecipeError(f"task: a model of {self.pipeline_tag} cannot be trained here; choose another task")
+
+    def taught(self, feature: Feature, outputs: Arrays, model: Path) -> Arrays:
+        """Return what a student learns of a teacher's outputs for one feature: arrays without a batch axis."""
+        return outputs
+
+    def distance(
+        self,
+        outputs: Mapping[str, Any],
+        teacher: Mapping[str, Any],
+        mask: Any,
+        features: Sequence[Feature],
+        temperature: float,
+        model: Path,
+    ) -> Any:
+        """Compute how far a student's outputs are from its teacher's, as a torch scalar: the mean over features.
+
+        Args:
+            outputs: the student's, float32 tensors, padded: (features, ...).
+            teacher: what `taught` gave of the teacher's, stacked in the same way.
+            mask: 1 for real tokens, 0 for padding: (features, tokens); None for inputs of another kind.
+            features: the features, in the same order.
+            temperature: divides logits before they become shares.
+            model: the student's directory.
+        """
+        raise RecipeError(f"task: a model of {self.pipeline_tag} cannot be trained here; choose another task")
 
     @abstractmethod
     def score(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:

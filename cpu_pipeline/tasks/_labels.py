@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.tasks import _tokens
-from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Task
+from cpu_pipeline.tasks import _losses, _tokens
+from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Target, Task
 from cpu_pipeline.tasks._constant import constants
 from cpu_pipeline.tasks._names import Labels, Names, match
 
@@ -113,6 +113,31 @@ class LabelTask(Task, ABC):
             row, logits = rows[feature.row], logits_of(answer, names)
             predictions.append({**_largest(row, logits, names), **_gold(row, names)})
         return predictions
+
+    def targets(self, rows: Sequence[Row], features: Sequence[Feature], model: Path) -> list[Target]:
+        """Give the number of each labelled row's output."""
+        names = Names.read(model, self.labels)
+        own = [(i, names.name(rows[f.row]["label"])) for i, f in enumerate(features) if "label" in rows[f.row]]
+        return [Target((i,), {"label": names.own.index(name)}) for i, name in own if name is not None]
+
+    def loss(
+        self, outputs: Mapping[str, Any], mask: Any, features: Sequence[Feature], targets: Sequence[Target], model: Path
+    ) -> Any:
+        """Compute the cross-entropy with the labels."""
+        logits = outputs["logits"]
+        return _losses.classification(logits, _losses.values(targets, "label", logits))
+
+    def distance(
+        self,
+        outputs: Mapping[str, Any],
+        teacher: Mapping[str, Any],
+        mask: Any,
+        features: Sequence[Feature],
+        temperature: float,
+        model: Path,
+    ) -> Any:
+        """Compute how far the shares of the labels are from the teacher's."""
+        return _losses.divergence(outputs["logits"], teacher["logits"], temperature)
 
     def score(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
         """Compare labels: by number where the row has a number, by name where it has a name."""

@@ -10,8 +10,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.core.jsonl import read_jsonl
-from cpu_pipeline.tasks import _squad, _tokens
-from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Task
+from cpu_pipeline.tasks import _losses, _squad, _tokens
+from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Target, Task
 from cpu_pipeline.tasks._constant import constants
 
 if TYPE_CHECKING:
@@ -158,6 +158,41 @@ class QuestionAnswering(Task):
         i, j = np.unravel_index(int(np.argmax(scores)), scores.shape)
         return float(scores[i, j]), int(spans[starts[i], 0]), int(spans[ends[j], 1])
 
+    def targets(self, rows: Sequence[Row], features: Sequence[Feature], model: Path) -> list[Target]:
+        """Give each window the first and last token of the row's first answer; 0 and 0 where it does not hold it."""
+        found = []
+        for number, feature in enumerate(features):
+            if "answers" in (row := rows[feature.row]):
+                start, end = _span(row["answers"], feature.extra)
+                found.append(Target((number,), {"start": start, "end": end}))
+        return found
+
+    def loss(
+        self, outputs: Mapping[str, Any], mask: Any, features: Sequence[Feature], targets: Sequence[Target], model: Path
+    ) -> Any:
+        """Average the cross-entropy of the first and of the last token."""
+        both = []
+        for side in ("start", "end"):
+            logits = _losses.real(outputs[f"{side}_logits"], mask)
+            both.append(_losses.classification(logits, _losses.values(targets, side, logits)))
+        return sum(both) / len(both)
+
+    def distance(
+        self,
+        outputs: Mapping[str, Any],
+        teacher: Mapping[str, Any],
+        mask: Any,
+        features: Sequence[Feature],
+        temperature: float,
+        model: Path,
+    ) -> Any:
+        """Compute how far the shares of first and last tokens are from the teacher's."""
+        both = [
+            _losses.divergence(_losses.real(outputs[name], mask), _losses.real(teacher[name], mask), temperature)
+            for name in self.outputs
+        ]
+        return sum(both) / len(both)
+
     def score(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
         """Score as SQuAD's official evaluation of this version does.
 
@@ -206,6 +241,27 @@ class QuestionAnswering(Task):
             if not isinstance(line.get("prediction_text", line.get("answer")), str):
                 raise RecipeError(f"{path}: {name}: no `prediction_text` (or `answer`) that is text")
         return found
+
+
+def _span(answers: Mapping[str, Any], spans: Any) -> tuple[int, int]:
+    """Return the first and last token of the first answer in a window; 0 and 0 where the window does not hold it.
+
+    Args:
+        answers: `text` and `answer_start` of a row.
+        spans: first and last+1 character of each token, -1 outside of the passage: (tokens, 2).
+    """
+    import numpy as np
+
+    if not answers["text"]:
+        return 0, 0
+    start = int(answers["answer_start"][0])
+    end = start + len(answers["text"][0])
+    passage = np.flatnonzero(spans[:, 0] >= 0)
+    if not len(passage) or spans[passage[0], 0] > start or spans[passage[-1], 1] < end:
+        return 0, 0
+    first = passage[spans[passage, 0] <= start][-1]
+    last = passage[spans[passage, 1] >= end][0]
+    return int(first), int(max(first, last))
 
 
 def _is_impossible(raw: Mapping[str, Any]) -> bool:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.tasks import _sentences, _tokens
-from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Task
+from cpu_pipeline.tasks import _losses, _sentences, _tokens
+from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Target, Task
 from cpu_pipeline.tasks._sentences import SIMILARITIES, Sentences
 
 if TYPE_CHECKING:
@@ -125,6 +125,43 @@ class SentenceSimilarity(Task):
             known = math.isfinite(value)
             predictions.append({"id": row["id"], kind: value} if known else {"id": row["id"], kind: None, "nan": True})
         return predictions
+
+    def targets(self, rows: Sequence[Row], features: Sequence[Feature], model: Path) -> list[Target]:
+        """Give each pair its score, from 0 (the least of all rows) to 1 (the most)."""
+        scores = [row["score"] for row in rows if "score" in row]
+        least, most = min(scores, default=0.0), max(scores, default=1.0)
+        return [
+            Target(tuple(numbers), {"score": (row["score"] - least) / ((most - least) or 1.0)})
+            for row, numbers in zip(rows, _tokens.by_row(features, len(rows)), strict=True)
+            if "score" in row
+        ]
+
+    def loss(
+        self, outputs: Mapping[str, Any], mask: Any, features: Sequence[Feature], targets: Sequence[Target], model: Path
+    ) -> Any:
+        """Average the squared difference of each pair's cosine and its score."""
+        from torch.nn.functional import cosine_similarity
+
+        found = _losses.embed(outputs, mask, features, _sentences.read(model))
+        cosines = cosine_similarity(found[0::2], found[1::2], dim=-1)
+        return _losses.squared(cosines, _losses.values(targets, "score", cosines, "float32"))
+
+    def taught(self, feature: Feature, outputs: Arrays, model: Path) -> Arrays:
+        """Return the sentence's embedding: a student learns that, not the vectors of tokens."""
+        return {_losses.EMBEDDING: self.embed(feature, outputs["last_hidden_state"], model)}
+
+    def distance(
+        self,
+        outputs: Mapping[str, Any],
+        teacher: Mapping[str, Any],
+        mask: Any,
+        features: Sequence[Feature],
+        temperature: float,
+        model: Path,
+    ) -> Any:
+        """Compute how far the directions of embeddings are from the teacher's: one minus the cosine."""
+        found = _losses.embed(outputs, mask, features, _sentences.read(model))
+        return _losses.cosine_gap(found, teacher[_losses.EMBEDDING])
 
     def score(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
         """Correlate similarities with gold scores.

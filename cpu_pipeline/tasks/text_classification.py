@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.tasks import _multi, _regression, _tokens
-from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score
+from cpu_pipeline.tasks import _losses, _multi, _regression, _tokens
+from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Target
 from cpu_pipeline.tasks._labels import LabelTask, logits_of
 from cpu_pipeline.tasks._names import Names, duplicates
 
@@ -207,6 +207,48 @@ class TextClassification(LabelTask):
             {**_multi.decode(row, logits, names, limits), **_multi.gold(row, names, self.vector)}
             for row, logits in answers
         ]
+
+    def targets(self, rows: Sequence[Row], features: Sequence[Feature], model: Path) -> list[Target]:
+        """Give what each labelled row says: the number of its label, 0 or 1 for each label, or a number."""
+        kind = self.kind_of(model)
+        if kind == "single":
+            return super().targets(rows, features, model)
+        labelled = [(i, rows[f.row]) for i, f in enumerate(features) if "label" in rows[f.row]]
+        if kind == "regression":
+            return [Target((i,), {"label": _regression.number(row["label"])}) for i, row in labelled]
+        names = Names.read(model, self.labels)
+        chosen = [(i, _multi.chosen(row, names, self.vector, rows)) for i, row in labelled]
+        return [Target((i,), {"label": [float(name in said) for name in names.own]}) for i, said in chosen]
+
+    def loss(
+        self, outputs: Mapping[str, Any], mask: Any, features: Sequence[Feature], targets: Sequence[Target], model: Path
+    ) -> Any:
+        """Compute the cross-entropy with the labels, or the squared error of numbers."""
+        kind, logits = self.kind_of(model), outputs["logits"]
+        if kind == "single":
+            return super().loss(outputs, mask, features, targets, model)
+        wanted = _losses.values(targets, "label", logits, "float32")
+        if kind == "multi":
+            return _losses.several(logits, wanted)
+        said = logits[:, 0].sigmoid() if self._applied(model) == "sigmoid" else logits[:, 0]
+        return _losses.squared(said, wanted)
+
+    def distance(
+        self,
+        outputs: Mapping[str, Any],
+        teacher: Mapping[str, Any],
+        mask: Any,
+        features: Sequence[Feature],
+        temperature: float,
+        model: Path,
+    ) -> Any:
+        """Compute how far shares, or numbers, are from the teacher's."""
+        kind = self.kind_of(model)
+        if kind == "multi":
+            return _losses.several(outputs["logits"], teacher["logits"].sigmoid())
+        if kind == "regression":
+            return _losses.squared(outputs["logits"], teacher["logits"])
+        return super().distance(outputs, teacher, mask, features, temperature, model)
 
     def _applied(self, model: Path) -> _regression.Activation:
         return self.activation or _regression.activation(model)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.tasks import _tags, _tokens
-from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Task
+from cpu_pipeline.tasks import _losses, _tags, _tokens
+from cpu_pipeline.tasks._base import Feature, Prediction, Row, Score, Target, Task
 from cpu_pipeline.tasks._constant import constants
 from cpu_pipeline.tasks._labels import logits_of
 from cpu_pipeline.tasks._names import Labels, Names, listed, match
@@ -162,6 +162,41 @@ class TokenClassification(Task):
             prediction |= {} if gold == row.get("tags", []) else {"gold": gold}
             predictions.append(prediction if finite else {**prediction, "nan": True})
         return predictions
+
+    def targets(self, rows: Sequence[Row], features: Sequence[Feature], model: Path) -> list[Target]:
+        """Give the first token of each word the number of its tag; no loss counts the other tokens."""
+        import numpy as np
+
+        names = Names.read(model, self.labels)
+        found = []
+        for number, feature in enumerate(features):
+            row = rows[feature.row]
+            if "tags" not in row:
+                continue
+            labels = np.full(feature.length, _losses.IGNORED)
+            for at, tag in zip(feature.extra, row["tags"], strict=True):
+                if at >= 0 and (name := names.name(tag)) is not None:
+                    labels[at] = names.own.index(name)
+            found.append(Target((number,), {"labels": labels}))
+        return found
+
+    def loss(
+        self, outputs: Mapping[str, Any], mask: Any, features: Sequence[Feature], targets: Sequence[Target], model: Path
+    ) -> Any:
+        """Average the cross-entropy over words."""
+        return _losses.tokens(outputs["logits"], [target.values["labels"] for target in targets])
+
+    def distance(
+        self,
+        outputs: Mapping[str, Any],
+        teacher: Mapping[str, Any],
+        mask: Any,
+        features: Sequence[Feature],
+        temperature: float,
+        model: Path,
+    ) -> Any:
+        """Compute how far the shares of each token's tags are from the teacher's."""
+        return _losses.divergence(outputs["logits"], teacher["logits"], temperature, mask)
 
     def score(self, rows: Sequence[Row], predictions: Mapping[str, Prediction]) -> Score:
         """Score whole entities, type and both ends, as seqeval does, and words for accuracy.

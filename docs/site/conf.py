@@ -31,7 +31,7 @@ REPOSITORY = os.environ.get("REPOSITORY_URL", "").rstrip("/")
 NAVIGATION = {
     "Tutorial": ["tutorial/first-recipe", "tutorial/your-own-data"],
     "How to": [
-        "how-to/start-from-your-model", "how-to/bring-rows",
+        "how-to/start-from-your-model", "how-to/bring-rows", "how-to/compress",
         "how-to/quantize", "how-to/compare-backends", "how-to/fix-a-failed-gate", "how-to/lock-and-reproduce",
         "how-to/refresh-on-a-schedule", "how-to/share-a-store", "how-to/run-in-ci", "how-to/use-offline",
         "how-to/labels-and-tags", "how-to/sentence-embeddings", "how-to/images-and-sound", "how-to/publish-to-the-hub",

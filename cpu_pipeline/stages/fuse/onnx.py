@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from cpu_pipeline.backends import _structure
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.backends.onnx import DATA, FORMAT, MODEL
 from cpu_pipeline.core import repo_files
@@ -106,11 +107,15 @@ def fuse(source: Path, out: Path) -> None:
 
 
 def layers(model: Path) -> int:
-    """Read how many attention layers config.json says there are.
+    """Read how many attention layers there are to fuse: those that config.json names.
+
+    Of a pruned checkpoint (structure.json) a layer with one head stays MultiHeadAttention, which is no less a kernel.
 
     Raises:
         RecipeError: it does not say.
     """
+    if (widths := _structure.read(model)) is not None:
+        return sum(width.heads > 1 for width in widths)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     for name in LAYERS:
         if isinstance(config.get(name), int):

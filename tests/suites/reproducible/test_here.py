@@ -13,7 +13,7 @@ from cpu_pipeline import stages
 
 ELSEWHERE = {"environments"}
 """Recipes that need other environments: `test_environments.py` builds them."""
-ORDER = ("compiled", "wide", "ways")
+ORDER = ("compiled", "wide", "ways", "trained")
 
 
 @pytest.mark.parametrize("name", ORDER)

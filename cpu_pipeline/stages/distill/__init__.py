@@ -1,0 +1,1 @@
+"""Stages that let a small model learn of a larger one."""
