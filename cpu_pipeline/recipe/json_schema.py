@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,8 +62,9 @@ def model_schema(model: type[BaseModel]) -> dict[str, Any]:
 def _model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
     """Turn a pydantic class into a draft-07 definition; nested classes go into `definitions`."""
     definition = model.model_json_schema(ref_template="#/definitions/{model}")
+    known = {**vars(spec), **vars(sys.modules[model.__module__])}  # a nested class is a name where it is used
     for name, nested in definition.pop("$defs", {}).items():
-        definitions.setdefault(name, _documented(_draft7(nested), getattr(spec, name)))
+        definitions.setdefault(name, _documented(_draft7(nested), known[name]))
     definition = _documented(dict(_draft7(definition)), model)
     definition.pop("title", None)
     definition["additionalProperties"] = False
