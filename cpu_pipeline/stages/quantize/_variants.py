@@ -26,8 +26,9 @@ class Operator:
 class Variants(Protocol):
     """Opens a model with any of its quantized operators in float; ranges and biases are found once for all of them."""
 
-    operators: Sequence[Operator]
-    """What is quantized, in the order of the graph."""
+    @property
+    def operators(self) -> Sequence[Operator]:
+        """List what is quantized, in the order of the graph."""
 
     def original(self) -> Session:
         """Open the float model."""
