@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -32,7 +33,7 @@ from cpu_pipeline.cli import (
 from cpu_pipeline.cli._help import GroupedCommands
 from cpu_pipeline.cli.output import fail, hush, patient
 from cpu_pipeline.core import signals
-from cpu_pipeline.core.errors import BUG, BackendMissing, PipelineError, interruption
+from cpu_pipeline.core.errors import BUG, BackendMissing, PipelineError, RecipeError, TryAgain, interruption
 
 app = typer.Typer(
     name="cpu-pipeline",
@@ -138,11 +139,25 @@ def _run(arguments: list[str]) -> int:
             raise
         message = f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"
         return fail(BackendMissing(message), as_json="--json" in arguments)
+    except OSError as error:
+        if (known := _limit_of_the_system(error)) is None:
+            return _bug()
+        return fail(known, as_json="--json" in arguments)
     except Exception as error:
         if _is_usage(error):
             error.show()  # type: ignore[attr-defined]  # click's usage errors know how to show themselves
             return 2
         return _bug()
+
+
+def _limit_of_the_system(error: OSError) -> PipelineError | None:
+    """Return the error for what this system does not take, wherever it was met; None for anything else."""
+    name = str(error.filename or "")
+    if error.errno == errno.ENAMETOOLONG:
+        return RecipeError(f"{name[:60]}...: {error.strerror}: {len(name)} characters; shorten the name")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TryAgain(f"{error.strerror}: allow more (`ulimit -n 1024`), then run the same command again")
+    return None
 
 
 def _bug() -> int:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _STEERING = re.compile(r"\x1b\][^\x07\x1b\n]*\x07?|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Escape sequences and control characters, but for tabs and line ends."""
+_ORDER = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Marks that change the order in which a terminal shows text."""
 
 
 @contextlib.contextmanager
@@ -38,8 +40,8 @@ def hush(stream: TextIO) -> None:
 
 
 def plain(text: str) -> str:
-    """Leave out what would steer a terminal: libraries, models and data wrote some of what we print."""
-    return _STEERING.sub("", text)
+    """Leave out what would steer a terminal, and escape marks of order: models and data wrote some of what we print."""
+    return _ORDER.sub(lambda mark: f"\\u{ord(mark[0]):04x}", _STEERING.sub("", text))
 
 
 def fail(error: PipelineError, as_json: bool = False) -> int:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -51,6 +52,25 @@ def writing(path: Path) -> Iterator[None]:
         if (known := disk_error(error, path)) is None:
             raise
         raise known from error
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str = "cpu-pipeline-") -> Iterator[Path]:
+    """Make a folder for temporary files, and remove it at the end.
+
+    Args:
+        prefix: how its name begins.
+
+    Raises:
+        TryAgain: the disk is full, or no folder for temporary files can be written to.
+    """
+    try:
+        place = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:  # Python tries to write a file into each
+        message = "no folder for temporary files can be written to: free some space, or let TMPDIR name another folder"
+        raise TryAgain(message) from error
+    with writing(place), tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        yield Path(folder)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from cpu_pipeline import sources
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import PipelineError, RecipeError
-from cpu_pipeline.core.files import writing
+from cpu_pipeline.core.files import temporary_folder
 from cpu_pipeline.core.jsonl import ROWS, read_jsonl
 from cpu_pipeline.core.repo_files import copy_file
 from cpu_pipeline.graph.plan import Node, Plan
@@ -74,8 +74,8 @@ def precheck(plan: Plan, cached: Collection[str] = frozenset(), *, thorough: boo
         cached: nodes that a build would not run: what they would refuse is not asked again.
         thorough: compare tokenization with transformers' own, too, which takes seconds.
     """
-    with writing(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="cpu-pipeline-check-") as scratch:
-        check = _Precheck(plan, frozenset(cached), Path(scratch), thorough=thorough)
+    with temporary_folder("cpu-pipeline-check-") as scratch:
+        check = _Precheck(plan, frozenset(cached), scratch, thorough=thorough)
         check.look()
         return Checked(tuple(check.findings), tuple(check.unread))
 

@@ -32,6 +32,9 @@ _LIBYAML_DEPTH = "exceeded maximum nesting depth"
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, marks that show text in another order than it is read (https://trojansource.codes), and halves
+of characters; an escape in quotes can hold any."""
 _WORDS: Mapping[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -243,6 +246,10 @@ class _Builder:
         return value
 
     def _scalar(self, event: Any, keys: Keys) -> Any:
+        if found := _UNSEEN.search(event.value):
+            raise self._refuse(
+                event, f"holds U+{ord(found[0]):04X}, which no name or text of a recipe needs; take it out"
+            )
         if event.style or event.tag == "!":
             return event.value
         try:

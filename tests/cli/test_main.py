@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import re
 import sys
@@ -13,6 +14,7 @@ from conftest import ROOT, Cli
 from typer.main import get_command
 
 from cpu_pipeline import cli as package
+from cpu_pipeline.cli import output
 
 
 def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -129,3 +131,23 @@ def test_missing_package_is_named_with_the_way_to_get_it(cli: Cli, monkeypatch: 
     ended = cli("pin", "owner/name")
     assert ended.code == 4
     assert "huggingface_hub is not installed" in ended.err and "cpu-pipeline[build]" in ended.err
+
+
+@pytest.mark.parametrize("name", ["r" * 260 + ".yaml", "r" * 300 + "/recipe.yaml"])
+def test_a_name_that_the_system_does_not_take_is_told(cli: Cli, name: str) -> None:
+    said = cli("check", name)
+    assert said.code == 2 and "File name too long" in said.err and "Traceback" not in said.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files are limited otherwise")
+def test_too_few_open_files_are_told(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(package, "app", exhausted)
+    said = cli("plan", "x.yaml")
+    assert said.code == 75 and "ulimit -n" in said.err
+
+
+def test_marks_of_order_are_escaped() -> None:
+    assert output.plain("a\u202eb\u2066c\x1b[31md") == r"a\u202eb\u2066cd"

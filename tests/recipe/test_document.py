@@ -144,9 +144,12 @@ def test_did_you_mean(word: str, says: str) -> None:
     assert did_you_mean(word, ["per_channel", "opset"]) == says
 
 
+SEEN = st.characters(
+    exclude_categories=["Cc", "Cs"], exclude_characters="\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=20), inner, max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(SEEN),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(SEEN, max_size=20), inner, max_size=5),
     max_leaves=30,
 )
 YAMLISH = st.text(st.sampled_from("ab01 \n\t-:,?*&!|>'\"[]{}#%@`~.<=e\\\r\0é\ufeff\u2028"), max_size=80)
@@ -244,3 +247,14 @@ def test_reading_takes_steps_in_proportion_to_the_text(levels: int, width: int, 
         patch.setattr(document, "_Builder", Counting)
         load(text)
     assert calls <= 3 + (levels + 1) * (2 + width)
+
+
+@pytest.mark.parametrize("escape", ["\\0", "\\x1b", "\\x07", "\\u202e", "\\u2066", "\\x9b"])
+@pytest.mark.parametrize("text", ['a: "x{}y"', '"x{}y": 1', 'a: ["x{}y"]'])
+def test_refuses_what_would_not_be_seen_or_end_a_path(text: str, escape: str) -> None:
+    with pytest.raises(RecipeError, match=r"^toy.yaml:1:\d+: (.*: )?holds U\+[0-9A-F]{4}, which no name or text"):
+        parse(text.format(escape), HERE)
+
+
+def test_line_ends_tabs_and_every_letter_are_text() -> None:
+    assert parse('a: "x\\ty\\nz\\u05d0\\u200f\\U0001F600"', HERE).value == {"a": "x\ty\nz\u05d0\u200f\U0001f600"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from cpu_pipeline import tasks
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.files import temporary_folder
 from cpu_pipeline.core.tables import Table
 from cpu_pipeline.core.text import did_you_mean
 from cpu_pipeline.recipe import package_data, pipelines
@@ -92,10 +92,10 @@ def _local_draft(request: Request) -> Draft:
 def _usual_metric(task: str, config: Mapping[str, Any]) -> str:
     """Name the metric that gates judge with a head like this; one that does not fit is for `check` to refuse."""
     kind = tasks.get(task)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with temporary_folder() as folder:
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         try:
-            return kind().metrics_of(Path(folder))[0]
+            return kind().metrics_of(folder)[0]
         except RecipeError:
             return kind.metrics[0]
 

@@ -41,6 +41,7 @@ class Remote:
         self.url, self.shown = url, shown(url)
         self.lenient, self.down = lenient, False
         self._warn = warn
+        self._warned: set[tuple[str, str]] = set()
         self._transport: Transport | None = None
 
     @property
@@ -88,7 +89,10 @@ class Remote:
         return False
 
     def warn(self, key: str, message: str) -> None:
-        """Tell that something of `key` is not what it claims to be."""
+        """Tell once that something of `key` is not what it claims to be; the plan and the build ask alike."""
+        if (key, message) in self._warned:
+            return
+        self._warned.add((key, message))
         self._warn(f"{self.shown}: {key[:12]}: {message}; passed over (`store push --force` puts it there anew)")
 
     def keys(self) -> list[str]:

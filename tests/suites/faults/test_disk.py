@@ -35,7 +35,10 @@ def test_disk_full_at_any_file(bench: ProjectFixture, most: int) -> None:
     recipe = bench.recipe(*CHAIN)
     arguments = bench.run_arguments(recipe)
     full = limited(bench, arguments, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
-    full.expect(75, "largest size allowed on /", "run the same command again")
+    if most:
+        full.expect(75, "largest size allowed on /", "run the same command again")
+    else:  # Python finds no folder that it can write a temporary file into
+        full.expect(75, "no folder for temporary files can be written to")
     assert not (bench.out / "small" / "latest").exists()
     if bench.store.exists():
         assert bench.verify().code == 0

@@ -231,6 +231,27 @@ def sentencepiece_like(kind: str, model_type: str) -> Maker:
     return make
 
 
+def pieces(kind: str, model_type: str, file: str, algorithm: str = "unigram", **config: Any) -> Maker:
+    """Make a tokenizer whose only file is a sentencepiece model, as its training writes it."""
+
+    def make(out: Path) -> dict[str, Any]:
+        import sentencepiece
+
+        sentencepiece.set_min_log_level(2)
+        special: dict[str, Any] = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": 3}
+        if algorithm == "bpe":
+            special |= {"byte_fallback": True, "pad_id": -1, "normalization_rule_name": "identity"}
+        with (out / file).open("wb") as written:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(CORPUS * 3), model_writer=written, vocab_size=500, model_type=algorithm,
+                hard_vocab_limit=False, num_threads=1, **special,
+            )  # fmt: skip
+        save(out, None, tokenizer_class=kind, **config)
+        return {"model_type": model_type, **IDS}
+
+    return make
+
+
 def clip(out: Path) -> dict[str, Any]:
     trainer = trainers.BpeTrainer(
         vocab_size=700, special_tokens=["<|startoftext|>", "<|endoftext|>"], end_of_word_suffix="</w>",
@@ -364,6 +385,12 @@ ZOO: dict[str, Maker] = {
     "llama": sentencepiece_like("LlamaTokenizer", "llama"),
     "gemma": sentencepiece_like("GemmaTokenizer", "gemma"),
     "llama by its file alone": sentencepiece_like("PreTrainedTokenizerFast", "llama"),
+    "xlm-roberta from sentencepiece": pieces("XLMRobertaTokenizer", "xlm-roberta", "sentencepiece.bpe.model"),
+    "camembert from sentencepiece": pieces("CamembertTokenizer", "camembert", "sentencepiece.bpe.model"),
+    "deberta-v2 from sentencepiece": pieces("DebertaV2Tokenizer", "deberta-v2", "spm.model"),
+    "xlnet from sentencepiece": pieces("XLNetTokenizer", "xlnet", "spiece.model"),
+    "t5 from sentencepiece": pieces("T5Tokenizer", "t5", "spiece.model"),
+    "llama from sentencepiece": pieces("LlamaTokenizer", "llama", "tokenizer.model", "bpe"),
     "words": words,
     "added tokens": added,
     "tokens named in other files": named_elsewhere,

@@ -49,7 +49,7 @@ def test_a_machine_without_artifacts_compares_with_lock_and_store(project: Refre
     project.change_model(score=0.2)
     # Act, assert: the store has the baseline
     assert outcome(project.refresh(recipe).expect(3))["failed"] == ["gate@service: a drop of 0.80"]
-    assert not (project.out / "small").exists()
+    assert not (project.out / "small" / "latest").exists(), "only the report of the failure is there"
     # Act, assert: nothing has it
     shutil.rmtree(project.store)
     assert outcome(project.refresh(recipe).expect(0, "neither here nor in the store"))["outcome"] == "promoted"
