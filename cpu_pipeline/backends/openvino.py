@@ -83,26 +83,42 @@ def load(path: Path, head: Head | None, threads: int) -> OpenVINOSession:
             "build it again on this machine"
         )
     check_files(path)
-    ov = runtime()
-    settings: dict[str, Any] = {
+    try:
+        model = runtime().Core().read_model(path / XML, path / BIN)
+    except (RuntimeError, ValueError) as error:
+        raise StageFailed(f"{path / XML}: not a valid OpenVINO model: {_last_line(error)}") from error
+    return open_model(model, card.runtime, head, threads, path / XML)
+
+
+def open_model(
+    model: Any, settings: Mapping[str, Any], head: Head | None, threads: int, path: Path = Path(XML)
+) -> OpenVINOSession:
+    """Compile an `openvino.Model` for the CPU; 0 threads lets OpenVINO choose.
+
+    Args:
+        model: the model.
+        settings: those of its card; they win over ours.
+        head: the task whose outputs it must have; None for all that it gives.
+        threads: threads to answer with.
+        path: its file, for messages.
+
+    Raises:
+        StageFailed: it does not compile, or lacks an output.
+    """
+    chosen: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
         # Two processes that each pin their threads would pin them to the same cores.
         "ENABLE_CPU_PINNING": False,
-        **card.runtime,
+        **settings,
     }
     if threads > 0:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    core = ov.Core()
+        chosen["INFERENCE_NUM_THREADS"] = threads
     try:
-        model = core.read_model(path / XML, path / BIN)
-    except (RuntimeError, ValueError) as error:
-        raise StageFailed(f"{path / XML}: not a valid OpenVINO model: {_last_line(error)}") from error
-    try:
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = runtime().Core().compile_model(model, "CPU", chosen)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise StageFailed(f"{path / XML}: does not compile with {settings}: {_last_line(error)}") from error
-    return OpenVINOSession(compiled, _find_outputs(path, compiled, head))
+        raise StageFailed(f"{path}: does not compile with {chosen}: {_last_line(error)}") from error
+    return OpenVINOSession(compiled, _find_outputs(path.parent, compiled, head))
 
 
 def runtime() -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,9 +18,15 @@ from cpu_pipeline.backends.onnx import DATA, FORMAT, MODEL
 from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Card
 from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.figures import Note, Table
 from cpu_pipeline.stages import _onnx
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
-from cpu_pipeline.stages.quantize import _ranges
+from cpu_pipeline.stages.quantize import _healing, _ranges
+from cpu_pipeline.stages.quantize._accuracy import Accuracy
+from cpu_pipeline.stages.quantize._onnx_variants import OnnxVariants
+
+if TYPE_CHECKING:
+    from cpu_pipeline.tasks._base import Task
 
 DEFAULTS = {"dynamic": ("MatMul", "Gather"), "static": ("MatMul", "Gemm")}
 """Operators that are quantized when the recipe names none."""
@@ -41,11 +47,13 @@ class OnnxQuantizeFacts(Facts):
     quantized: dict[str, Count]
     """Operator -> number of its nodes that compute on 8-bit weights."""
     skipped: Count
-    """Nodes that `skip_nodes` left in float."""
+    """Nodes that `skip_nodes` and `accuracy` left in float."""
     reduce_range: bool
     """Whether weights keep to 7 bits."""
     operators: dict[str, Count]
     """Operator of the written graph -> number of nodes."""
+    healing: _healing.HealingFacts | None = None
+    """With `accuracy` alone: what stayed float for it."""
 
 
 class QuantizeOnnx(Stage):
@@ -53,10 +61,11 @@ class QuantizeOnnx(Stage):
 
     facts_model: ClassVar = OnnxQuantizeFacts
     takes: ClassVar = {"model": {FORMAT}}
-    reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
+    reads: ClassVar = frozenset({"task", "target", "data.calibration?", "data.selection?"})
     packages: ClassVar = ("onnx", "onnx_ir", "onnxruntime", "numpy", "tokenizers")
     quantizes: ClassVar = True
     remedies: ClassVar = (
+        "accuracy",
         "per_channel",
         "skip_nodes",
         "skip_operators",
@@ -94,15 +103,26 @@ class QuantizeOnnx(Stage):
     """Static: rows to calibrate with, spread evenly over `data.calibration`."""
     batch: int = Field(default=1, ge=1)
     """Static: sequences that run together, padded to the longest; 1 keeps padding out of the ranges."""
+    accuracy: Accuracy | None = None
+    """Leave as few operators in float as keep this accuracy on `data.selection`; ranks them on `data.calibration`."""
 
     def gives(self) -> str:
         """Name the format."""
         return FORMAT
 
     def asks(self) -> Set[str]:
-        """Ask for calibration rows, and the task that encodes them, where ranges are fixed from them."""
+        """Ask for calibration rows, and the task that encodes them, where they fix ranges or rank operators."""
         rows = {"task", "data.calibration"} if self.mode == "static" else set[str]()
+        rows |= {"task", "data.calibration", "data.selection"} if self.accuracy is not None else set[str]()
         return {"target"} | rows
+
+    def misfits(self, task: Task, model: Path | None = None) -> list[str]:
+        """Say whether the task has the metric of `accuracy`."""
+        return self.accuracy.misfits(task, model) if self.accuracy is not None else []
+
+    def details(self, facts: OnnxQuantizeFacts) -> Sequence[Table | Note]:
+        """Return what stayed float for `accuracy`."""
+        return list(_healing.details(facts.healing)) if facts.healing is not None else []
 
     def host(self) -> Host:
         """Say that `reduce_range: auto` and calibration follow the instruction set."""
@@ -125,7 +145,19 @@ class QuantizeOnnx(Stage):
                     shutil.copyfile(source / name, work / name)
             quantized = work / "quantized"
             quantized.mkdir()
-            self._quantize(work, quantized, job, source, operators, skipped, reduce)
+            ranges = self._observe(work, job, source, operators) if self.mode == "static" else None
+            healing = None
+
+            def quantize(names: Sequence[str], into: Path) -> None:
+                self._quantize(work, into, ranges, operators, list(names), reduce)
+
+            if self.accuracy is not None:
+                if job.task is None:
+                    raise RecipeError("quantize.onnx: `accuracy` needs a task in the recipe")
+                variants = OnnxVariants(source, quantize, operators, skipped, job.task, job.threads)
+                healing = _healing.heal("quantize.onnx", variants, source, self.accuracy, job)
+                skipped = sorted({*skipped, *healing.floats})
+            quantize(skipped, quantized)
             counts = _count_quantized(quantized / MODEL, operators)
             if not counts:
                 raise StageFailed(
@@ -146,6 +178,7 @@ class QuantizeOnnx(Stage):
             skipped=len(skipped),
             reduce_range=reduce,
             operators=_onnx.count_operators(out / MODEL),
+            healing=healing,
         )
 
     def _operators(self) -> tuple[str, ...]:
@@ -187,8 +220,16 @@ class QuantizeOnnx(Stage):
             skipped.update(found)
         return sorted(skipped)
 
+    def _observe(self, work: Path, job: Job, source: Path, operators: Sequence[str]) -> Path:
+        """Find the ranges of activations on calibration rows; return the file with them."""
+        if job.task is None or "calibration" not in job.data:
+            raise RecipeError("quantize.onnx: `mode: static` needs data.calibration and a task in the recipe")
+        names = [value.name for value in _graph_inputs(work / MODEL)]
+        feed = _ranges.feed(job.task, source, job.data["calibration"], self.samples, self.batch, names)
+        return _ranges.observe(work / MODEL, feed, operators, self.calibration, self.percentile, work, job.progress)
+
     def _quantize(
-        self, work: Path, out: Path, job: Job, source: Path, operators: Sequence[str], skipped: list[str], reduce: bool
+        self, work: Path, out: Path, ranges: Path | None, operators: Sequence[str], skipped: list[str], reduce: bool
     ) -> None:
         from onnxruntime.quantization import (
             CalibrationMethod,
@@ -210,11 +251,6 @@ class QuantizeOnnx(Stage):
         if self.mode == "dynamic":
             quantize_dynamic(work / MODEL, out / MODEL, extra_options={"MatMulConstBOnly": True}, **shared)
             return
-        if job.task is None or "calibration" not in job.data:
-            raise RecipeError("quantize.onnx: `mode: static` needs data.calibration and a task in the recipe")
-        names = [value.name for value in _graph_inputs(work / MODEL)]
-        feed = _ranges.feed(job.task, source, job.data["calibration"], self.samples, self.batch, names)
-        ranges = _ranges.observe(work / MODEL, feed, operators, self.calibration, self.percentile, work, job.progress)
         quantize_static(
             work / MODEL,
             out / MODEL,

@@ -22,15 +22,22 @@ from cpu_pipeline.backends import openvino
 from cpu_pipeline.core import host, repo_files
 from cpu_pipeline.core.artifact import Artifact, Card
 from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
+from cpu_pipeline.core.figures import Note, Table
 from cpu_pipeline.core.text import one_line
 from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
+from cpu_pipeline.stages.quantize import _healing
+from cpu_pipeline.stages.quantize._accuracy import Accuracy
+from cpu_pipeline.stages.quantize._openvino_variants import OpenvinoVariants
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Arrays
+    from cpu_pipeline.tasks._base import Task
 
 INT8 = ("i8", "u8")
-CALIBRATED = frozenset({"preset", "subset", "fast_bias_correction", "smooth_quant_alpha", "overflow_fix"})
+CALIBRATED = frozenset(
+    {"preset", "subset", "fast_bias_correction", "smooth_quant_alpha", "overflow_fix", "percentile", "accuracy"}
+)
 """Options that mean nothing when weights alone are quantized."""
 PASSES_ON = ("Convert", "Subtract", "Multiply", "Reshape")
 """What stands between an integer weight and the operation that uses it."""
@@ -74,6 +81,8 @@ class OpenvinoQuantizeFacts(Facts):
     """Bytes of graph and weights before."""
     bytes: Count
     """Bytes of graph and weights now."""
+    healing: _healing.HealingFacts | None = None
+    """With `accuracy` alone: what stayed float for it."""
 
 
 class QuantizeOpenvino(Stage):
@@ -81,10 +90,11 @@ class QuantizeOpenvino(Stage):
 
     facts_model: ClassVar = OpenvinoQuantizeFacts
     takes: ClassVar = {"model": {openvino.FORMAT}}
-    reads: ClassVar = frozenset({"task", "target", "data.calibration?"})
+    reads: ClassVar = frozenset({"task", "target", "data.calibration?", "data.selection?"})
     packages: ClassVar = ("openvino", "nncf", "numpy")
     quantizes: ClassVar = True
     remedies: ClassVar = (
+        "accuracy",
         "preset",
         "fast_bias_correction",
         "subset",
@@ -113,6 +123,11 @@ class QuantizeOpenvino(Stage):
     overflow_fix: Literal["auto", "enable", "disable", "first_layer"] = "auto"
     """Keep weights to 7 bits: `auto` does where the target lacks VNNI, whose older instructions overflow on 8."""
 
+    percentile: float | None = Field(default=None, gt=50, lt=100)
+    """Percentage of each activation's values that its range holds at either end; by default all, averaged over rows."""
+    accuracy: Accuracy | None = None
+    """Leave as few operators in float as keep this accuracy on `data.selection`."""
+
     @model_validator(mode="after")
     def _options_fit(self) -> QuantizeOpenvino:
         if self.smooth_quant_alpha is not None and -1 < self.smooth_quant_alpha < 0:
@@ -128,7 +143,16 @@ class QuantizeOpenvino(Stage):
 
     def asks(self) -> Set[str]:
         """Ask for calibration rows, and the task that encodes them, where ranges are fixed from them."""
-        return {"task", "target", "data.calibration"} if self.mode == "full" else set()
+        chosen = {"data.selection"} if self.accuracy is not None else set[str]()
+        return {"task", "target", "data.calibration"} | chosen if self.mode == "full" else set()
+
+    def misfits(self, task: Task, model: Path | None = None) -> list[str]:
+        """Say whether the task has the metric of `accuracy`."""
+        return self.accuracy.misfits(task, model) if self.accuracy is not None else []
+
+    def details(self, facts: OpenvinoQuantizeFacts) -> Sequence[Table | Note]:
+        """Return what stayed float for `accuracy`."""
+        return list(_healing.details(facts.healing)) if facts.healing is not None else []
 
     def host(self) -> Host:
         """Say that `overflow_fix: auto` and calibration follow the instruction set."""
@@ -145,6 +169,7 @@ class QuantizeOpenvino(Stage):
             StageFailed: nothing was quantized, or NNCF failed.
             RecipeError: there is nothing to calibrate on, or the ignored scope names an operation that the model lacks.
             BackendMissing: this machine's arithmetic overflows, and the target's does not.
+            GateFailed: no set of operators in float keeps `accuracy`.
         """
         source = inputs["model"].path
         openvino.check_files(source)
@@ -156,7 +181,11 @@ class QuantizeOpenvino(Stage):
             fix = self._overflow_fix(job.isa)
             names = tuple(port.get_any_name() for port in model.inputs)
             samples, facts["calibration"] = self._calibration(source, names, job)
-            model = self._quantize(model, samples, fix, job)
+            original, model = model, self._quantize(model, samples, fix, job)
+            if self.accuracy is not None:
+                variants = OpenvinoVariants(original, model, dict(before.runtime), job.task, job.threads)
+                facts["healing"] = _healing.heal("quantize.openvino", variants, source, self.accuracy, job)
+                model = variants.model(set(facts["healing"].floats))
             facts["overflow_fix"] = fix
             needs = set() if fix == "enable" else {host.VNNI}
         else:
@@ -184,6 +213,10 @@ class QuantizeOpenvino(Stage):
             from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, OverflowFix
 
             advanced = nncf.AdvancedQuantizationParameters(overflow_fix=OverflowFix(fix))
+            if self.accuracy is not None:  # operators are set back to float while their weights are still floats
+                advanced.backend_params["compress_weights"] = False
+            if self.percentile is not None:
+                advanced.activations_range_estimator_params = _percentile(self.percentile)
             if self.smooth_quant_alpha is not None:
                 advanced.smooth_quant_alphas = AdvancedSmoothQuantParameters(matmul=self.smooth_quant_alpha)
             return nncf.quantize(
@@ -253,6 +286,18 @@ class QuantizeOpenvino(Stage):
             "samples": taken,
             "tokens": sum(feature.length for feature in chosen),
         }
+
+
+def _percentile(percentage: float) -> Any:
+    """Return NNCF's way to take ranges from percentiles of each sequence, averaged over the sequences."""
+    from nncf.quantization import range_estimator as ranges
+
+    end = ranges.StatisticsCollectorParameters(
+        ranges.StatisticsType.QUANTILE,
+        ranges.AggregatorType.MEAN,
+        quantile_outlier_prob=(100 - percentage) / 100,
+    )
+    return ranges.RangeEstimatorParameters(min=end, max=end)
 
 
 def count(model: Any) -> dict[str, Any]:

@@ -220,6 +220,7 @@ def test_options_reach_nncf(made: Path, tmp_path: Path) -> None:
         "slow bias": {"fast_bias_correction": False},
         "no smoothing": {"smooth_quant_alpha": -1},
         "more rows": {"subset": 5},
+        "percentiles": {"percentile": 95},
     }
     for name, options in variants.items():
         run(made, tmp_path / name, **{"subset": 3, **options})
