@@ -366,4 +366,5 @@ def test_a_gate_s_metric_may_be_a_label_s_own_or_that_of_a_version(plan: Planner
     ):
         step = "use: validate.accuracy, from: {reference: model}, "
         step += f"with: {{metric: '{metric}', max_drop: 0}}"
-        plan(f"model: {{folder: model}}\ntask: {task}\n" + DATA + f"stages:\n  - {{id: made, use: export.onnx}}\n  - {{id: right, {step}}}\n")
+        right = f"  - {{id: right, {step}}}\n"
+        plan(f"model: {{folder: model}}\ntask: {task}\n" + DATA + "stages:\n  - {id: made, use: export.onnx}\n" + right)
