@@ -81,8 +81,8 @@ class Document:
         return self.marks.get(keys, (1, 1))
 
 
-def read_document(path: Path) -> Document:
-    """Read one YAML file whose root is a mapping.
+def read_document(path: Path, *, any_text: bool = False) -> Document:
+    """Read one YAML file whose root is a mapping; with `any_text` texts may hold any character, as in a lock.
 
     Raises:
         RecipeError: it is missing, unreadable, over a cap, or not one plain document.
@@ -103,14 +103,14 @@ def read_document(path: Path) -> Document:
         raise RecipeError(f"{path}:{line}:1: not UTF-8; save it as UTF-8") from error
     if "\0" in text:
         raise RecipeError(f"{path}:{text[: text.index(chr(0))].count(chr(10)) + 1}:1: holds a NUL character")
-    document = parse(text, path)
+    document = parse(text, path, any_text=any_text)
     if not isinstance(document.value, dict):
         found = "a list" if isinstance(document.value, list) else "nothing" if document.value is None else "one value"
         raise RecipeError(f"{path}:1:1: must hold keys and values, holds {found}")
     return document
 
 
-def parse(text: str, path: Path) -> Document:
+def parse(text: str, path: Path, *, any_text: bool = False) -> Document:
     """Read YAML text; `path` is for messages."""
     document = Document(path)
     try:
@@ -118,7 +118,7 @@ def parse(text: str, path: Path) -> Document:
     except UnicodeEncodeError as error:
         raise RecipeError(f"{path}:1:1: not UTF-8; write it as UTF-8") from error
     try:
-        document, problems = _build(text, path)
+        document, problems = _build(text, path, any_text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = " ".join(filter(None, (error.context, error.problem)))
@@ -133,16 +133,16 @@ def parse(text: str, path: Path) -> Document:
     return document
 
 
-def _build(text: str, path: Path) -> tuple[Document, list[Problem]]:
+def _build(text: str, path: Path, any_text: bool) -> tuple[Document, list[Problem]]:
     document, problems = Document(path), list[Problem]()
     try:
-        _Builder(document, problems).build(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        _Builder(document, problems, any_text).build(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
         if _LIBYAML_DEPTH not in (error.problem or ""):
             raise
         # libyaml reads ahead and meets its own limit first. The parser in Python has none: it reaches our limit.
         document, problems = Document(path), []
-        _Builder(document, problems).build(text, yaml.SafeLoader)
+        _Builder(document, problems, any_text).build(text, yaml.SafeLoader)
     return document, problems
 
 
@@ -181,8 +181,8 @@ def _line_of(text: str, number: int) -> str:
 class _Builder:
     """Build plain values from parse events, counting as it goes, so that nothing is expanded before it is allowed."""
 
-    def __init__(self, document: Document, problems: list[Problem]) -> None:
-        self.document, self.problems = document, problems
+    def __init__(self, document: Document, problems: list[Problem], any_text: bool) -> None:
+        self.document, self.problems, self.any_text = document, problems, any_text
         self.nodes = self.aliases = 0
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.open_anchors: set[str] = set()
@@ -246,7 +246,7 @@ class _Builder:
         return value
 
     def _scalar(self, event: Any, keys: Keys) -> Any:
-        if found := _UNSEEN.search(event.value):
+        if not self.any_text and (found := _UNSEEN.search(event.value)):
             raise self._refuse(
                 event, f"holds U+{ord(found[0]):04X}, which no name or text of a recipe needs; take it out"
             )

@@ -92,6 +92,7 @@ RULES: Mapping[str, Callable[..., bool]] = {
     "additionalProperties": _additional,
     "propertyNames": lambda rule, value, _, known: all(fits(rule, key, known) for key in _keys(value)),
     "minProperties": _size(dict, lambda size, rule: size >= rule),
+    "maxProperties": _size(dict, lambda size, rule: size <= rule),
     "items": _items,
     "required": lambda rule, value, *_: not isinstance(value, dict) or all(key in value for key in rule),
     "pattern": lambda rule, value, *_: not isinstance(value, str) or re.search(rule, value) is not None,

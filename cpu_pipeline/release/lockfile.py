@@ -287,7 +287,7 @@ def read_lock(path: Path) -> Lock:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if MERGE.match(line):
             raise RecipeError(f"{path}:{number}:1: a merge that was not settled (`{line[:7]}`); settle it, or {again}")
-    written = read_document(path).value
+    written = read_document(path, any_text=True).value
     if not isinstance(written, dict) or not isinstance(written.get("lock"), int):
         raise RecipeError(f"{path}:1:1: not a lock: it does not say `lock: {LOCK_FORMAT}`; {again}")
     if written["lock"] > LOCK_FORMAT:

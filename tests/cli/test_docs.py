@@ -14,7 +14,7 @@ from conftest import ROOT, Cli
 from jsonschema import Draft7Validator
 
 from cpu_pipeline import backends, stages, tasks
-from cpu_pipeline.cli import _reference, app
+from cpu_pipeline.cli import _reference, app, docs
 from cpu_pipeline.cli._reference import _markdown, commands, python
 from cpu_pipeline.cli._reference._examples import EXAMPLES
 from cpu_pipeline.core import errors
@@ -43,13 +43,13 @@ def test_files_are_written_where_they_are_missing_or_old(
     monkeypatch.chdir(tmp_path)
     schemas = tmp_path / "docs" / "reference" / "json"
     schemas.mkdir(parents=True)
-    (tmp_path / "docs" / "reproducible.md").write_text(BLOCK.format("old\n"), encoding="utf-8")
+    for name in ("reproducible.md", "gates.md"):
+        block = BLOCK if name == "reproducible.md" else BLOCK.replace("reproducible", "rows_needed")
+        (tmp_path / "docs" / name).write_text(block.format("old\n"), encoding="utf-8")
     (tmp_path / "docs" / "reference" / "cli.md").write_text("# Commands\n", encoding="utf-8")
     (schemas / "gone.json").write_text("{}", encoding="utf-8")
     result = cli("docs")
-    expected = {
-        str(path) for path in (*_reference.pages(PROGRAM), "docs/reproducible.md", "docs/reference/json/gone.json")
-    }
+    expected = {str(path) for path in (*_reference.pages(PROGRAM), *docs.DOCUMENTS, "docs/reference/json/gone.json")}
     assert result.code == 5 and {line.partition(":")[0] for line in result.err.splitlines()} == expected
     assert cli("docs", "--write").code == 0 and cli("docs").code == 0
     assert not (schemas / "gone.json").exists()

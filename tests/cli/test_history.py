@@ -164,7 +164,9 @@ def test_status_says_what_fails(bench: InProcessProject) -> None:
     bench.run(bench.home / "small.yaml").expect(3)
     said = call(bench, "small.yaml")
     assert said.code == 5
-    text, _, report = said.err.rstrip("\n").partition("; report: ")
+    warning, *_, last = said.err.splitlines()
+    assert warning.startswith("warning   small: Unchecked: no gate judged the answers of `one`")
+    text, _, report = last.partition("; report: ")
     assert text == "error: small: the last run failed (3): step `gate`: score 0.1, at least 0.5 asked"
     assert Path(report).is_file()
     assert said.out.startswith(f"wrong  small  {versions(bench)[1]}  fresh ")
@@ -177,7 +179,8 @@ def test_status_is_quiet_when_all_is_well(bench: InProcessProject) -> None:
     bench.built(bench.recipe(*TWO))
     (bench.home / "small.yaml").rename(bench.home / "recipes" / "small.yaml")
     said = call(bench, "--max-age", "36h", "--json")
-    assert said.code == 0 and said.err == ""
+    assert said.code == 0
+    assert [line.partition(": no gate")[0] for line in said.err.splitlines()] == ["warning   small: Unchecked"]
     [found] = said.json
     assert (found["name"], found["version"], found["problems"]) == ("small", versions(bench)[1], [])
     assert 0 <= found["age"] < 600

@@ -89,9 +89,10 @@ def test_the_recipe_to_rebuild_with_gives_the_same_steps_elsewhere(tmp_path: Pat
     pipelines.mkdir()
     (pipelines / "mine.yaml").write_text(yaml.safe_dump({"about": "Mine.", "stages": steps}))
     written = {"about": "A toy.", "pipeline": "mine", "with": {"two": {"text": "recipe's"}}, "outputs": ["one", "two"]}
+    written["unchecked"] = dict.fromkeys(written["outputs"], "a test")
     recipe = home.home / "small.yaml"
     recipe.write_text(yaml.safe_dump({"model": {"folder": "model"}, "task": "text-classification", **written}))
-    digests = home.built(recipe, "--set", "one.text=other").digests
+    digests = home.built(recipe, "--set", "one.text=other", "--promote-anyway", "to rebuild it").digests
     version = latest(home)
     parameters = json.loads((version / "provenance.json").read_text())["predicate"]["buildDefinition"]
     resolved = parameters["externalParameters"]["resolved"]

@@ -38,6 +38,7 @@ def test_internal_stages_are_not_offered() -> None:
         "load.rows",
         "load.apart",
         "load.few",
+        "validate.look",
         "load.fidelity",
         "load.kept",
     } == set(stages.names(internal=True)) - set(stages.names())

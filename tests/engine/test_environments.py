@@ -175,7 +175,7 @@ def test_steps_and_artifacts_run_where_they_belong(pins: Path, tmp_path: Path, m
         data: {validation: {file: validation.jsonl}}
         stages:
           - {id: float, use: export.onnx}
-          - {id: accuracy, use: validate.accuracy, from: {reference: model}, with: {metric: accuracy, max_drop: 0.0}}
+          - {id: accuracy, use: validate.accuracy, from: {reference: model}, with: {metric: accuracy, max_drop: 0.1}}
           - {id: same, use: validate.agreement, from: {reference: model}, with: {max_difference: 0.001}}
           - {id: speed, use: validate.latency, from: {reference: model},
              with: {max_median: 10, calls: 2, rounds: 2, processes: 1}}

@@ -9,6 +9,8 @@ from typing import Any
 
 import models
 import pytest
+from conftest import ROOT
+from jsonschema import Draft202012Validator
 from project import ProjectFixture
 from tokenizers import Tokenizer
 
@@ -41,6 +43,7 @@ def bisect(bench: ProjectFixture, recipe: Path, *more: object) -> Any:
 def test_the_step_that_lost_it_is_named(bench: ProjectFixture) -> None:
     recipe = bench.recipe(FIRST, *CHAIN, data={"validation": {"file": "validation.jsonl"}})
     found = bisect(bench, recipe).json
+    Draft202012Validator(json.loads((ROOT / "docs/reference/json/bisect.json").read_text())).validate(found)
     steps = {step["step"]: step for step in found["steps"]}
     assert list(steps) == ["first", "s0", "s1", "s2"]
     assert (found["worst"], found["role"], found["rows"], found["metric"]) == ("s1", "validation", 40, "accuracy")

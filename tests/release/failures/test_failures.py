@@ -127,8 +127,8 @@ def test_what_stays_is_said() -> None:
 
 
 def test_a_trial_is_marked_and_kept_apart(bench: ProjectFixture) -> None:
-    gate = {"id": "right", "use": "validate.accuracy", "from": {"candidate": "first", "reference": "first"}}
-    recipe = bench.recipe(FIRST, {**gate, "at_least": 0.001}, data=DATA)
+    gate = {"id": "right", "use": "validate.accuracy", "from": {"candidate": "s0", "reference": "first"}}
+    recipe = bench.recipe(FIRST, {"id": "s0", "use": "faulty.shift", "by": 0.0}, {**gate, "at_least": 0.001}, data=DATA)
     said = bench.built(recipe, "--limit", "8").json
     assert said["steps"]["data.validation"]["facts"]["rows"] == 8
     assert said["path"].endswith("small/trial") and "at most 8 rows" in said["not_for_service"][0]

@@ -125,13 +125,13 @@ def test_a_least_value_and_a_drop_are_judged_apart(tmp_path: Path) -> None:
 
 
 def test_few_rows_fail(tmp_path: Path) -> None:
-    facts = _facts(tmp_path, ValidateAccuracy(max_drop=1), _said(0, 99), _said(0, 99), _gold(99))
-    assert _failed(ValidateAccuracy(max_drop=1).judge(facts)) == ["rows"]
-    assert _failed(ValidateAccuracy(max_drop=1, min_rows=99).judge(facts)) == []
+    facts = _facts(tmp_path, ValidateAccuracy(max_drop=0.999), _said(0, 99), _said(0, 99), _gold(99))
+    assert _failed(ValidateAccuracy(max_drop=0.999).judge(facts)) == ["rows"]
+    assert _failed(ValidateAccuracy(max_drop=0.999, min_rows=99).judge(facts)) == []
 
 
 def test_no_rows_fail(tmp_path: Path) -> None:
-    stage = ValidateAccuracy(max_drop=1, at_least=0, min_rows=1)
+    stage = ValidateAccuracy(max_drop=0.999, at_least=0.001, min_rows=1)
     facts = _facts(tmp_path, stage, [], [], [])
     assert facts.metrics["f1"].candidate is None
     assert _failed(stage.judge(facts)) == ["rows", "answers", "f1", "f1"]
@@ -147,7 +147,7 @@ def test_no_rows_fail(tmp_path: Path) -> None:
     ],
 )
 def test_answers_that_are_missing_surplus_or_nan_fail(tmp_path: Path, side: str, change: Any, says: str) -> None:
-    stage = ValidateAccuracy(max_drop=1)
+    stage = ValidateAccuracy(max_drop=0.999)
     sides = {"candidate": _said(0), "reference": _said(0)}
     sides[side] = change(sides[side])
     verdicts = stage.judge(_facts(tmp_path, stage, **sides))
@@ -160,13 +160,13 @@ def test_a_metric_that_is_nan_fails(tmp_path: Path, constant: str) -> None:
     gold = [{"id": str(i), "sentence1": "", "sentence2": "", "score": float(i)} for i in range(COUNT)]
     sides = {side: [{"id": str(i), "cosine": i / COUNT} for i in range(COUNT)] for side in ("candidate", "reference")}
     sides[constant] = [{**one, "cosine": 0.5} for one in sides[constant]]
-    stage = ValidateAccuracy(max_drop=1)
+    stage = ValidateAccuracy(max_drop=0.999)
     facts = _facts(tmp_path, stage, **sides, gold=gold, task=SentenceSimilarity())
     assert getattr(facts.metrics["spearman"], constant) is None
     assert _failed(stage.judge(facts)) == ["spearman"]
     assert "NaN" in stage.judge(facts)[-1].says
     assert "look at the predictions of the " + constant in stage.judge(facts)[-1].says
-    assert _failed(ValidateAccuracy(at_least=-1).judge(facts)) == (["spearman"] if constant == "candidate" else [])
+    assert _failed(ValidateAccuracy(at_least=-0.999).judge(facts)) == (["spearman"] if constant == "candidate" else [])
 
 
 def test_every_metric_of_every_task_has_its_interval(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_every_metric_of_every_task_has_its_interval(tmp_path: Path) -> None:
 
 
 def test_every_row_s_scores_are_kept(tmp_path: Path) -> None:
-    _facts(tmp_path, ValidateAccuracy(max_drop=1), _said(1), _said(0))
+    _facts(tmp_path, ValidateAccuracy(max_drop=0.999), _said(1), _said(0))
     kept = jsonl.read_jsonl(tmp_path / "out" / "scores.jsonl")
     assert len(kept) == COUNT
     assert kept[0] == {
@@ -199,16 +199,16 @@ def test_every_row_s_scores_are_kept(tmp_path: Path) -> None:
 
 
 def test_another_metric_can_be_judged_without_measuring(tmp_path: Path) -> None:
-    facts = _facts(tmp_path, ValidateAccuracy(max_drop=1), _said(0), _said(0))
+    facts = _facts(tmp_path, ValidateAccuracy(max_drop=0.999), _said(0), _said(0))
     assert ValidateAccuracy(max_drop=0, metric="exact_match").judge(facts)[-1].check == "exact_match"
-    verdict = ValidateAccuracy(max_drop=1, metric="HasAns_f1").judge(facts)[-1]
+    verdict = ValidateAccuracy(max_drop=0.999, metric="HasAns_f1").judge(facts)[-1]
     assert not verdict.passed
     assert verdict.says == "no metric `HasAns_f1` was measured; there are: f1, exact_match"
 
 
 def test_a_metric_the_task_lacks_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no metric `F1`; it has: f1, exact_match"):
-        _facts(tmp_path, ValidateAccuracy(max_drop=1, metric="F1"), _said(0), _said(0))
+        _facts(tmp_path, ValidateAccuracy(max_drop=0.999, metric="F1"), _said(0), _said(0))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def _numbers(values: list[float]) -> list[dict[str, Any]]:
 
 def _measured(tmp_path: Path, candidate: list[float], reference: list[float], gold: list[float]) -> AccuracyFacts:
     rows = [{"id": str(i), "text": "", "label": value} for i, value in enumerate(gold)]
-    stage = ValidateAccuracy(max_drop=1)
+    stage = ValidateAccuracy(max_drop=0.999)
     return _facts(tmp_path, stage, _numbers(candidate), _numbers(reference), rows, TextClassification())
 
 
@@ -345,7 +345,7 @@ def test_counts_that_a_task_leaves_out_are_made_here(tmp_path: Path) -> None:
             return replace(super().score(rows, predictions), counts={})
 
     said = [*_said(0)[2:], {**_said(0)[1], "nan": True}, {"id": "x", "prediction_text": ""}]
-    facts = _facts(tmp_path, ValidateAccuracy(max_drop=1), said, _said(0), task=Silent())
+    facts = _facts(tmp_path, ValidateAccuracy(max_drop=0.999), said, _said(0), task=Silent())
     found = {side: (count.missing, count.unknown, count.nan) for side, count in facts.counts.items()}
     assert found == {"candidate": (1, 1, 1), "reference": (0, 0, 0)}
 
