@@ -30,7 +30,17 @@ from filelock import FileLock
 
 from cpu_pipeline.core.artifact import DIGEST, Artifact, digest_json, digest_tree
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.files import at_home, disk_error, hold_lock, make_dir, remove_tree, sizes, user_folder, write_file, writing
+from cpu_pipeline.core.files import (
+    at_home,
+    disk_error,
+    hold_lock,
+    make_dir,
+    remove_tree,
+    sizes,
+    user_folder,
+    write_file,
+    writing,
+)
 from cpu_pipeline.store.record import Action, StoredArtifact, parse_record
 
 __all__ = ["Action", "RemoteStore", "Store", "default_root", "disk_error"]
