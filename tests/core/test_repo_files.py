@@ -99,7 +99,15 @@ def test_every_file_that_sentence_transformers_reads_is_chosen() -> None:
 
 def test_files_that_nothing_reads_are_in_no_key() -> None:
     """What training and people leave beside a model does not build it again."""
-    extra = ["notes.json", "all_results.json", "data_config.json", "trainer_state.json", "README.md", "loss.png", "runs/x"]
+    extra = [
+        "notes.json",
+        "all_results.json",
+        "data_config.json",
+        "trainer_state.json",
+        "README.md",
+        "loss.png",
+        "runs/x",
+    ]
     read = ["generation_config.json", "preprocessor_config.json", "structure.json", "cpu_pipeline.json", "modules.json"]
     names = [*COMMON, "model.safetensors", *read]
     assert choose_model([*names, *extra], "hf", "m") == choose_model(names, "hf", "m") == sorted(names)

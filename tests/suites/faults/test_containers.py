@@ -46,12 +46,21 @@ def bench() -> Iterator[ProjectFixture]:
 
 
 def as_user(
-    bench: ProjectFixture, *arguments: object, without: tuple[str, ...] = (), as_who: tuple[str, ...] = AS_USER, **env: str
+    bench: ProjectFixture,
+    *arguments: object,
+    without: tuple[str, ...] = (),
+    as_who: tuple[str, ...] = AS_USER,
+    **env: str,
 ) -> CommandResult:
     """Run a command as the user, without some variables."""
     variables = {name: value for name, value in bench.environment(**env).items() if name not in without or name in env}
     done = subprocess.run(
-        [*as_who, *bench.command(*arguments)], cwd=bench.home, env=variables, capture_output=True, text=True, check=False
+        [*as_who, *bench.command(*arguments)],
+        cwd=bench.home,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return CommandResult(done.returncode, done.stdout, done.stderr)
 
@@ -94,7 +103,9 @@ def test_a_folder_for_temporary_files_that_is_not_there(bench: ProjectFixture) -
     as_user(bench, *run(bench), without=HOMELESS, TMPDIR="/nonexistent").expect(0)
 
 
-def closed_disk(bench: ProjectFixture, writable: list[Path], *commands: list[object], **env: str) -> list[CommandResult]:
+def closed_disk(
+    bench: ProjectFixture, writable: list[Path], *commands: list[object], **env: str
+) -> list[CommandResult]:
     """Run commands where every file system is read-only but for some folders, and there is no home."""
     kept = [f"mount --bind {shlex.quote(str(path))} {shlex.quote(str(path))}" for path in writable]
     lines = [
@@ -107,7 +118,9 @@ def closed_disk(bench: ProjectFixture, writable: list[Path], *commands: list[obj
     ]
     found = []
     for command in commands:
-        script = "\n".join([*lines, f"cd {shlex.quote(str(bench.home))}", f"exec {shlex.join(bench.command(*command))}"])
+        script = "\n".join(
+            [*lines, f"cd {shlex.quote(str(bench.home))}", f"exec {shlex.join(bench.command(*command))}"]
+        )
         variables = {n: v for n, v in bench.environment(**env).items() if n not in HOMELESS or n in env}
         done = subprocess.run(
             [*AS_ROOT, "sh", "-c", script], cwd=bench.home, env=variables, capture_output=True, text=True, check=False
@@ -128,7 +141,9 @@ def own_bench(tmp_path: Path) -> ProjectFixture:
 
 def test_a_read_only_root_with_one_volume(own_bench: ProjectFixture) -> None:
     """`docker run --read-only -v work:/work`, `readOnlyRootFilesystem`."""
-    [first, second] = closed_disk(own_bench, [own_bench.home], run(own_bench), run(own_bench), TMPDIR=str(own_bench.home))
+    [first, second] = closed_disk(
+        own_bench, [own_bench.home], run(own_bench), run(own_bench), TMPDIR=str(own_bench.home)
+    )
     first.expect(0, "built     speed")
     second.expect(0, "cached    speed")
     assert own_bench.leftovers() == []
