@@ -15,13 +15,11 @@ from project import CommandResult, ProjectFixture
 
 UID = 54_321
 """A user that has no name anywhere."""
+MAPPED = ("unshare", "--user", f"--map-user={UID}", f"--map-group={UID}")
+REAL = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
 # As root a real one; it may read what only root may enter, as the interpreter of these tests, but write nothing there.
-AS_USER = (
-    ("unshare", "--user", f"--map-user={UID}", f"--map-group={UID}")
-    if os.geteuid()
-    else ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
-    + ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-)
+CAPABLE = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+AS_USER = MAPPED if os.geteuid() else (*REAL, *CAPABLE)
 AS_ROOT = ("unshare", "--mount", *(("--map-root-user",) if os.geteuid() else ()))
 HOMELESS = ("HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "USER", "LOGNAME")
 STEPS = ({"id": "one"}, {"id": "gate", "use": "faulty.gate"}, {"id": "speed", "use": "faulty.measure"})
@@ -83,8 +81,8 @@ def test_a_user_that_is_a_number_builds(bench: ProjectFixture, home: str | None)
 
 @pytest.mark.parametrize(
     "arguments",
-    ["run small.yaml", "plan small.yaml", "lock small.yaml", "refresh small.yaml", "status small.yaml", "history", "doctor",
-     "store stat", "store gc", "env list", "env create optimum"],
+    ["run small.yaml", "plan small.yaml", "lock small.yaml", "refresh small.yaml", "status small.yaml", "history",
+     "doctor", "store stat", "store gc", "env list", "env create optimum"],
 )  # fmt: skip
 def test_without_a_home_a_store_is_asked_for(bench: ProjectFixture, arguments: str) -> None:
     said = as_user(bench, *arguments.split(), without=HOMELESS)
