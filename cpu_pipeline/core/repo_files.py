@@ -47,7 +47,7 @@ SETTINGS = re.compile(
 )
 """JSON at the top of a checkpoint that is read; what else lies there, such as training's state, is in no key.
 
-They are settings of the model, of sentence-transformers, files of single tokenizers (transformers' `vocab_files_names`).
+They are settings of the model, of sentence-transformers, files of single tokenizers (`vocab_files_names`).
 """
 
 MODULE = re.compile(r"\d+_\w+/(config\.json|model\.safetensors)")

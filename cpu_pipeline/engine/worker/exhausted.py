@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
-from cpu_pipeline.core.errors import PipelineError, StageFailed
+from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed
 
 SAID = re.compile(
     r"(?i)cannot allocate memory|can't allocate memory|bad_?alloc|out of memory|failed to map segment|"
@@ -15,11 +15,13 @@ SAID = re.compile(
 
 
 WHAT = "out of memory"
+MISLED = (StageFailed, BackendMissing)
+"""Errors that are raised for whatever a library says: a file is no model, a library can't be imported."""
 
 
 def exhausted(error: BaseException | None) -> StageFailed | None:
     """Return the error of a step that needed more memory than there is; None when that is not the cause."""
-    if isinstance(error, PipelineError) and (not isinstance(error, StageFailed) or str(error).startswith(WHAT)):
+    if isinstance(error, PipelineError) and (not isinstance(error, MISLED) or str(error).startswith(WHAT)):
         return None  # it says what to do already
     short, cause = None, error
     while cause is not None:

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from cpu_pipeline.core.errors import RecipeError, StageFailed
+from cpu_pipeline.core.errors import BackendMissing, RecipeError, StageFailed
 from cpu_pipeline.engine.worker.exhausted import exhausted
 
 
@@ -19,6 +19,7 @@ from cpu_pipeline.engine.worker.exhausted import exhausted
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("std::bad_alloc"),
+        BackendMissing("needs torch: libtorch_cpu.so: failed to map segment from shared object"),
         StageFailed("m/model.onnx: not a valid ONNX model: bad allocation: std::bad_alloc"),
     ],
     ids=repr,

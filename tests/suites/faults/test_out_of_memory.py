@@ -37,7 +37,7 @@ LIBRARIES = {
     "export.torchscript": "torch transformers",
     "compile.fastpath": "torch transformers",
     "predict": "torch transformers",
-    "validate.accuracy": "numpy",
+    "validate.accuracy": "",
     "validate.latency": "numpy",
 }
 
