@@ -11,7 +11,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed, TryAgain
 
@@ -279,3 +279,24 @@ def at_home(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError as error:
         raise RecipeError(f"{path}: {error}; write the whole path") from error
+
+
+def user_folder(kind: Literal["cache", "data", "state"], instead: str) -> Path:
+    """Return this program's folder of a kind in the user's home directory.
+
+    Args:
+        kind: of folder, as platformdirs and the XDG base directories tell them apart.
+        instead: what to set or to name where the home directory is unknown, for the message.
+
+    Raises:
+        RecipeError: it is unknown: no HOME, and a user that has a number only, as in a container.
+    """
+    import platformdirs
+
+    try:
+        folder = Path(getattr(platformdirs, f"user_{kind}_dir")("cpu-pipeline"))
+    except RuntimeError:
+        folder = Path("~")
+    if not folder.is_absolute():  # platformdirs returned `~` as it was before 4.11
+        raise RecipeError(f"the home directory of this user is unknown: set HOME, or {instead}")
+    return folder

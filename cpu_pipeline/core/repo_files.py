@@ -40,10 +40,15 @@ TOKENIZER = frozenset(
 VOCABULARY = (".model", ".spm")
 """Endings of sentencepiece vocabularies."""
 
-CHAFF = re.compile(
-    r"(trainer_state|training_args|.*_results|.*\.index|pytorch_model.*|quantize_config|ort_config)\.json"
+SETTINGS = re.compile(
+    r"(config|structure|adapter_config|generation_config|((image_|video_)?pre)?processor_config|"
+    r"modules|config_sentence_transformers|sentence_[\w-]+_config|"
+    r"chat_template|entity_vocab|emoji|normalizer|target_vocab|vocab-(src|tgt)|word_shape|word_pronunciation)\.json"
 )
-"""JSON at the top of a checkpoint that no model needs, or that belongs to weights which have a rule of their own."""
+"""JSON at the top of a checkpoint that is read; what else lies there, such as training's state, is in no key.
+
+They are settings of the model, of sentence-transformers, files of single tokenizers (`vocab_files_names`).
+"""
 
 MODULE = re.compile(r"\d+_\w+/(config\.json|model\.safetensors)")
 """Files of sentence-transformers' modules, such as 1_Pooling/config.json and 2_Dense/model.safetensors."""
@@ -123,7 +128,7 @@ def choose_model(names: Collection[str], format: Format, where: str) -> list[str
     """
     if "config.json" not in names:
         raise RecipeError(f"{where}: no config.json; name a folder or repository that holds a model")
-    common = {n for n in names if "/" not in n and n.endswith(".json") and not CHAFF.fullmatch(n)}
+    common = {n for n in names if SETTINGS.fullmatch(n) or n == CARD}
     common |= {n for n in names if is_tokenizer(n)} | _modules(names)
     weights = {"hf": _hf, "onnx": _onnx, "openvino": _openvino}[format](set(names), where)
     return sorted(common | weights)

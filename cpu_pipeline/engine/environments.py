@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock
 
 from cpu_pipeline.core.errors import BackendMissing, RecipeError
+from cpu_pipeline.core.files import user_folder
 from cpu_pipeline.core.text import did_you_mean
 
 DEFAULT = "default"
@@ -89,15 +89,23 @@ class Environment:
 
     @property
     def ready(self) -> bool:
-        """Say whether it is complete."""
+        """Say whether it is complete; one that would be in a home directory which is unknown is not."""
+        try:
+            root()
+        except RecipeError:
+            return False
         return (self.folder / MARKER).is_file() and self.python.is_file()
 
 
 def root() -> Path:
-    """Return the directory of all environments: CPU_PIPELINE_ENVIRONMENTS, or one in the user's data directory."""
+    """Return the directory of all environments: CPU_PIPELINE_ENVIRONMENTS, or one in the user's data directory.
+
+    Raises:
+        RecipeError: the home directory is unknown.
+    """
     if path := os.environ.get("CPU_PIPELINE_ENVIRONMENTS"):
         return Path(path).absolute()
-    return Path(platformdirs.user_data_dir("cpu-pipeline")) / "environments"
+    return user_folder("data", "name a folder by CPU_PIPELINE_ENVIRONMENTS") / "environments"
 
 
 def names() -> list[str]:

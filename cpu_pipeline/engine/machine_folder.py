@@ -10,9 +10,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import platformdirs
-
 from cpu_pipeline.core.errors import RecipeError
+from cpu_pipeline.core.files import user_folder
 
 _RUN = Path("/run/user")
 """Where systemd keeps a directory of each user, by number."""
@@ -46,10 +45,9 @@ def _candidates() -> Iterator[Path]:
     for runtime in (Path(named), _RUN / str(uid)):
         if runtime.is_absolute():
             yield runtime / "cpu-pipeline"
-    state = Path(platformdirs.user_state_path("cpu-pipeline"))
-    if state.is_absolute():  # it begins with `~` where nobody knows the home directory
-        with contextlib.suppress(OSError):
-            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(RecipeError, OSError):  # without a home directory there is none
+        state = user_folder("state", "name a directory by XDG_RUNTIME_DIR")
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Home directories are shared between machines; a measurement disturbs only its own.
         yield state / f"machine-{platform.node() or 'local'}"
 

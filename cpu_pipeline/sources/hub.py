@@ -43,7 +43,7 @@ class Hub(Source):
     wants: ClassVar[Set[Want]] = frozenset({"model", "tokenizer", "data"})
     online: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("huggingface_hub",)
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     hub: Name
     """The repository, as OWNER/NAME."""

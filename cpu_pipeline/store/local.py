@@ -26,12 +26,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-import platformdirs
 from filelock import FileLock
 
 from cpu_pipeline.core.artifact import DIGEST, Artifact, digest_json, digest_tree
 from cpu_pipeline.core.errors import RecipeError
-from cpu_pipeline.core.files import at_home, disk_error, hold_lock, make_dir, remove_tree, sizes, write_file, writing
+from cpu_pipeline.core.files import (
+    at_home,
+    disk_error,
+    hold_lock,
+    make_dir,
+    remove_tree,
+    sizes,
+    user_folder,
+    write_file,
+    writing,
+)
 from cpu_pipeline.store.record import Action, StoredArtifact, parse_record
 
 __all__ = ["Action", "RemoteStore", "Store", "default_root", "disk_error"]
@@ -42,10 +51,14 @@ TAG = "CACHEDIR.TAG"
 
 
 def default_root() -> Path:
-    """Name the store of this user: CPU_PIPELINE_STORE, or a directory of the user's cache."""
+    """Name the store of this user: CPU_PIPELINE_STORE, or a directory of the user's cache.
+
+    Raises:
+        RecipeError: the home directory is unknown.
+    """
     if named := os.environ.get("CPU_PIPELINE_STORE"):
         return Path(named)
-    return Path(platformdirs.user_cache_dir("cpu-pipeline")) / "store"
+    return user_folder("cache", "name a store by --store or CPU_PIPELINE_STORE") / "store"
 
 
 class RemoteStore(Protocol):

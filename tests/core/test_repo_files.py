@@ -97,6 +97,22 @@ def test_every_file_that_sentence_transformers_reads_is_chosen() -> None:
         refuse_pickles(read, set(), "m")
 
 
+def test_files_that_nothing_reads_are_in_no_key() -> None:
+    """What training and people leave beside a model does not build it again."""
+    extra = [
+        "notes.json",
+        "all_results.json",
+        "data_config.json",
+        "trainer_state.json",
+        "README.md",
+        "loss.png",
+        "runs/x",
+    ]
+    read = ["generation_config.json", "preprocessor_config.json", "structure.json", "cpu_pipeline.json", "modules.json"]
+    names = [*COMMON, "model.safetensors", *read]
+    assert choose_model([*names, *extra], "hf", "m") == choose_model(names, "hf", "m") == sorted(names)
+
+
 def test_pickles_are_chosen_last_and_refused_unless_allowed() -> None:
     chosen = choose_model([*COMMON, "pytorch_model.bin"], "hf", "m")
     assert "pytorch_model.bin" in chosen

@@ -49,6 +49,7 @@ def test_identity_follows_content_and_nothing_else(home: Path) -> None:
     before = source.identity("model")
     (home / "modeling.py").write_text("other")
     (home / "trainer_state.json").write_text("{}")
+    (home / "notes.json").write_text("{}")
     assert source.identity("model") == before
     (home / "config.json").write_text("other")
     assert source.identity("model") != before

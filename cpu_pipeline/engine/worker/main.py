@@ -29,6 +29,7 @@ from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import BackendMissing, PipelineError, StageFailed, TryAgain
 from cpu_pipeline.core.model_io import StatefulSession, reset
+from cpu_pipeline.engine.worker.exhausted import exhausted
 from cpu_pipeline.engine.worker.protocol import (
     Advanced,
     Answer,
@@ -101,7 +102,7 @@ class Worker:
             out = request.out if isinstance(request, Run) else out
             return self._do(request)
         except PipelineError as error:
-            return Failed.of(error)
+            return Failed.of(exhausted(error) or error)
         except ModuleNotFoundError as error:
             _trace(error)
             return Failed.of(BackendMissing(f"{error.name} is not installed; pip install 'cpu-pipeline[build]'"))
@@ -162,6 +163,8 @@ class News:
 
 
 def _unexpected(error: BaseException) -> StageFailed:
+    if (short := exhausted(error)) is not None:
+        return short
     return StageFailed(f"{type(error).__name__}: {' '.join(str(error).split())[:600]}")
 
 

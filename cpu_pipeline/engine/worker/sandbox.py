@@ -116,5 +116,8 @@ def _nameless() -> dict[str, str]:
     except (KeyError, OSError, ImportError):
         found["USER"] = found["LOGNAME"] = f"uid{os.getuid()}" if hasattr(os, "getuid") else "user"
     if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path.expanduser raises where nobody knows
-        found["HOME"] = tempfile.gettempdir()
+        try:
+            found["HOME"] = tempfile.gettempdir()
+        except FileNotFoundError:  # not one can be written to
+            found["HOME"] = os.sep
     return found

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from project import ROOT, CommandResult, ProjectFixture
 
+from cpu_pipeline.release import latest, promotions
+
 HOOKS = ROOT / "tests" / "suites" / "faults" / "hooks"
 CHAIN = ({"id": "one"}, {"id": "two", "text": "two"}, {"id": "gate", "use": "faulty.gate"})
 
@@ -54,6 +56,21 @@ def test_times_from_the_future(bench: ProjectFixture) -> None:
         os.utime(path, (tomorrow, tomorrow))
     bench.call("store", "gc", "--keep-days", "0", "--store", bench.store, **hooked(bench, "clock")).expect(0)
     assert bench.built(recipe).json["built"] == []
+
+
+def test_promotions_keep_their_order_when_the_clock_jumps_back(bench: ProjectFixture) -> None:
+    """What came later is later, though its time says otherwise: `rollback` goes to the version before."""
+    bench.built(bench.recipe({"id": "one"}))
+    first = latest.latest(bench.out / "small")
+    bench.built(bench.recipe({"id": "one", "text": "two"}), **hooked(bench, "clock"))
+    second = latest.latest(bench.out / "small")
+    moves = promotions.promoted(bench.out / "small")
+    assert [move.version for move in moves] == [first, second] and moves[1].when < moves[0].when, "the hook did nothing"
+    to = ["--store", bench.store, "--out", bench.out]
+    bench.call("history", "small", *to).expect(0)
+    bench.call("rollback", "small", *to).expect(0)
+    assert latest.latest(bench.out / "small") == first != second
+    assert promotions.rejected(bench.out / "small") == {second}
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["for good", "and back"])

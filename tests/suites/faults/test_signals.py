@@ -6,9 +6,11 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from project import CommandResult, ProjectFixture, alive, ended, family, put_down, until
+from suites.faults.test_changes import hooked
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 SEEDS = range(8)
@@ -74,3 +76,28 @@ def test_a_signal_at_any_moment(bench: ProjectFixture, arguments: tuple[str, ...
     for name in ("small", "other"):  # what a step had in its scratch directory waits for the step
         bench.run(bench.home / f"{name}.yaml").expect(0)
     assert bench.verify().code == 0 and bench.leftovers() == []
+
+
+@pytest.mark.parametrize("arguments", ["run small.yaml", "plan small.yaml", "history", "stages"])
+def test_a_signal_at_every_part_of_a_command(bench: ProjectFixture, tmp_path: Path, arguments: str) -> None:
+    """At its first import, in the middle, and at the last file that it opens: the same moments each time."""
+    bench.recipe({"id": "one"})
+    count, words = tmp_path / "count", arguments.split()
+    told = {"CPU_PIPELINE_STORE": str(bench.store), "FAULT_COUNT": str(count), "FAULT_SIGNAL": "0"}
+    for _ in range(2):  # what is built once takes another way later; the second time counts
+        bench.call(*words, **hooked(bench, "send", FAULT_AT="0", **told)).expect(0)
+    last = int(count.read_text())
+    moments = [1, 2, 10, last // 4, last // 2, last * 3 // 4, last - 20, last - 3, last - 1, last]
+    ended_by = set()
+    for turn, at in enumerate(moments):
+        number = list(CODES)[turn % 3]
+        told["FAULT_SIGNAL"] = str(int(number))
+        said = bench.call(*words, **hooked(bench, "send", FAULT_AT=str(at), **told))
+        # After its last word a command is done. Before its first it is ended by the signal itself.
+        assert said.code in {CODES[number], -number, *({0} if at > last // 2 else ())}, f"at {at} of {last}\n{said.err}"
+        for word in ("Traceback", "a bug", "Exception ignored", "KeyboardInterrupt"):
+            assert word not in said.err, f"at {at} of {last}\n{said.err}"
+        ended_by.add(said.code)
+    assert {130, 143, 129} & ended_by
+    bench.call(*words, CPU_PIPELINE_STORE=str(bench.store)).expect(0)
+    assert bench.leftovers() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import sys
 import time
@@ -13,6 +14,13 @@ def clock() -> None:
     """Let the clock stand ten years earlier, and go backwards."""
     real, begin = time.time, time.time()
     time.time = lambda: begin - 315_360_000 - (real() - begin)
+
+    class Past(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+            return cls.fromtimestamp(time.time(), tz)
+
+    datetime.datetime = Past  # type: ignore[misc]  # a hook
 
 
 def change() -> None:
@@ -43,5 +51,54 @@ def patience() -> None:
     build.GRACE = 3600.0
 
 
+def memory() -> None:
+    """Leave the step of FAULT_STAGE no more than FAULT_BYTES of memory, once it has imported FAULT_IMPORTS."""
+    import importlib
+    import resource
+
+    import psutil
+
+    if not any("cpu_pipeline.engine.worker" in word for word in sys.orig_argv):
+        return
+    from cpu_pipeline import stages
+
+    real = stages.get
+
+    def capped(name: str) -> Any:
+        found = real(name)
+        if name == os.environ["FAULT_STAGE"]:
+            for library in os.environ["FAULT_IMPORTS"].split():
+                importlib.import_module(library)
+            most = psutil.Process().memory_info().vms + int(os.environ["FAULT_BYTES"])
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        return found
+
+    stages.get = capped
+
+
+def send() -> None:
+    """Send this command FAULT_SIGNAL at its n-th import or opening of a file since its own code began (FAULT_AT).
+
+    The number of them goes into FAULT_COUNT at the end of a command that gets none.
+    """
+    import atexit
+
+    if any("cpu_pipeline.engine.worker" in word for word in sys.orig_argv):
+        return
+    at, number, seen = int(os.environ["FAULT_AT"]), int(os.environ["FAULT_SIGNAL"]), [0]
+
+    def heard(event: str, given: tuple[Any, ...]) -> None:
+        if event not in ("import", "open") or (not seen[0] and given[0] != "cpu_pipeline.core"):
+            return
+        seen[0] += 1
+        if seen[0] == at:
+            os.kill(os.getpid(), number)
+
+    sys.addaudithook(heard)
+    if not at:
+        atexit.register(lambda: Path(os.environ["FAULT_COUNT"]).write_text(str(seen[0]), encoding="ascii"))
+
+
 if "FAULT_HOOK" in os.environ:
-    {"clock": clock, "change": change, "patience": patience}[os.environ["FAULT_HOOK"]]()
+    hooks = {"clock": clock, "change": change, "patience": patience, "memory": memory, "send": send}
+    hooks[os.environ["FAULT_HOOK"]]()
