@@ -17,5 +17,6 @@ def test_check_warns(tmp_path: Path) -> None:
     for role, text in (("calibration", TEXT), ("validation", f"{TEXT}!")):
         (bench.home / f"{role}.jsonl").write_text(json.dumps({"text": text, "label": "good"}) + "\n")
     data = {role: {"file": f"{role}.jsonl"} for role in ("calibration", "validation")}
-    (says,) = [line for line in check(bench.recipe({"id": "made", "use": "export.onnx"}, data=data)).warnings if "nearly" in line]
+    warnings = check(bench.recipe({"id": "made", "use": "export.onnx"}, data=data)).warnings
+    (says,) = [line for line in warnings if "nearly" in line]
     assert says.startswith("1 of 1 rows of data.validation (100.0%) are nearly rows of data.calibration")
