@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-import pytest
 from suites.refresh.refreshed import RefreshedProject, outcome
 
 WAIVED = {"until": "2999-12-31", "reason": "the new runtime is needed"}
 SAYS = "until 2999-12-31: the new runtime is needed"
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> RefreshedProject:
-    return RefreshedProject(tmp_path / "project")
-
-
 def status(project: RefreshedProject, code: int = 0) -> dict[str, Any]:
     said = project.call("status", "small.yaml", "--json", "--store", project.store, "--out", project.out).expect(code)
-    [found] = said.json["recipes"]
+    [found] = said.json
     return dict(found)
 
 
