@@ -61,6 +61,10 @@ class Progress:
         """Tell what happened to a node, how far the build is, and the verdicts of a gate that is settled."""
         left = self._left() if what in ("building", "built") else None
         self.tell(Event(node.id, what, tuple(why), seconds, self._done, len(self.plan.nodes), left))
+        if what in ("built", "cached"):
+            facts = node.stage.parse_facts(self.result.artifacts[node.id].facts)
+            for says in node.stage.notices(facts):
+                self.tell(Event(node.id, "warning", (says,)))
         if (verdicts := self.result.verdicts.get(node.id)) and what in ("built", "cached"):
             for verdict in verdicts:
                 if verdict.warning:

@@ -47,6 +47,6 @@ def check(
         planner.check_pipeline(reader.load_pipeline_file(path))
         return CheckResult()
     plan = planner.make_plan(reader.load_recipe(path, allow_paths, shows_outside=True))
-    found = Checked((), (), tuple(cautions(plan))) if recipe_only else precheck(plan, thorough=thorough)
+    found = Checked((), (), tuple(cautions(plan))) if recipe_only else precheck(plan, advises=True, thorough=thorough)
     found.require()
     return CheckResult(plan.outside, found.unread, found.warnings)

@@ -69,16 +69,19 @@ class Checked:
             raise type(self.findings[0].error)("\n".join(lines))
 
 
-def precheck(plan: Plan, cached: Collection[str] = frozenset(), *, thorough: bool = False) -> Checked:
+def precheck(
+    plan: Plan, cached: Collection[str] = frozenset(), *, advises: bool = False, thorough: bool = False
+) -> Checked:
     """Look at everything that a plan names on this machine.
 
     Args:
         plan: the plan.
         cached: nodes that a build would not run: what they would refuse is not asked again.
+        advises: tell also what is no error and what a build tells, which may take seconds.
         thorough: compare tokenization with transformers' own, too, which takes seconds.
     """
     with temporary_folder("cpu-pipeline-check-") as scratch:
-        check = _Precheck(plan, frozenset(cached), scratch, thorough=thorough)
+        check = _Precheck(plan, frozenset(cached), scratch, advises=advises, thorough=thorough)
         check.look()
         return Checked(tuple(check.findings), tuple(check.unread), tuple(check.warnings))
 
@@ -86,8 +89,9 @@ def precheck(plan: Plan, cached: Collection[str] = frozenset(), *, thorough: boo
 class _Precheck:
     """The work of `precheck`."""
 
-    def __init__(self, plan: Plan, cached: frozenset[str], scratch: Path, *, thorough: bool) -> None:
-        self.plan, self.cached, self.scratch, self.thorough = plan, cached, scratch, thorough
+    def __init__(self, plan: Plan, cached: frozenset[str], scratch: Path, *, advises: bool, thorough: bool) -> None:
+        self.plan, self.cached, self.scratch = plan, cached, scratch
+        self.advises, self.thorough = advises, thorough
         self.findings: list[Finding] = []
         self.unread: list[str] = []
         self.warnings: list[str] = []
@@ -140,8 +144,11 @@ class _Precheck:
             loaded = self._artifact(node.gives if whole else PART)
             out = loaded.path
         with self._finding(node):
-            for error in node.stage.precheck(inputs, out, self._job(node)):
-                self._find(node, error)
+            for says in node.stage.precheck(inputs, out, self._job(node)):
+                if isinstance(says, str):
+                    self.warnings.append(says)
+                else:
+                    self._find(node, says)
             if _is_source(node):
                 self.known[node.id] = loaded
 
@@ -184,6 +191,7 @@ class _Precheck:
             threads=self.plan.context.threads,
             isa=self.plan.context.isa,
             allow=frozenset(self.plan.context.allow),
+            advises=self.advises,
             thorough=self.thorough,
         )
 

@@ -188,6 +188,43 @@ def against_best(versions: Sequence[Standing], built: BuildResult) -> Plan:
     return plan
 
 
+def best_versions(versions: Sequence[Standing], plan: Plan) -> set[str]:
+    """Name the versions that gates of later refreshes are to compare with: of each gate, the best by its metric.
+
+    Args:
+        versions: that in service, then those that were, the newest first. Only those count that have predictions of
+            the same rows by the same task as the one in service.
+        plan: of the recipe; its gates name the metric.
+    """
+    loaded = [(standing, one) for standing in versions if not standing.edited and (one := of_version(standing))]
+    if not loaded or loaded[0][0] is not versions[0]:
+        return set()
+    found = set()
+    for gate, node in plan.nodes.items():
+        predicted = node.inputs.get("candidate", "")
+        asked = loaded[0][1].predictions.get(predicted)
+        if asked is None or (metric := _headline(node, versions[0], gate)) is None:
+            continue
+        scored = []
+        for standing, one in loaded:
+            kept = one.predictions.get(predicted)
+            value = _scored(standing, gate, metric[0])
+            if kept is not None and (kept.rows, kept.task) == (asked.rows, asked.task) and value is not None:
+                scored.append((value if metric[1] else -value, str(one.version)))
+        if scored:
+            found.add(max(scored, key=lambda pair: pair[0])[1])
+    return found
+
+
+def _headline(node: Node, standing: Standing, gate: str) -> tuple[str, bool] | None:
+    """Return the metric of a gate, by the facts of a version; None where they are those of other options."""
+    try:
+        facts = (standing.manifest or {})["steps"][gate]["facts"]
+        return node.stage.headline_metric(node.stage.parse_facts(facts))
+    except (KeyError, ValueError):
+        return None
+
+
 def _fits(baseline: Baseline, built: BuildResult, predicted: Node) -> bool:
     """Say whether a version has predictions of the same rows by the same task."""
     kept = baseline.predictions.get(predicted.id)

@@ -21,7 +21,7 @@ from cpu_pipeline.refresh.baseline import Baseline
 from cpu_pipeline.refresh.decide import Decision, Verdicts, decide, fails_by_cached_measurement, measured
 from cpu_pipeline.refresh.drift import DriftReport, find_drift
 from cpu_pipeline.refresh.outcome import Refreshed, begin, failed, rests
-from cpu_pipeline.release import candidate, lockfile, publish, versions
+from cpu_pipeline.release import candidate, lockfile, publish, standing, versions
 from cpu_pipeline.release.candidate import Builder, Candidate
 from cpu_pipeline.release.failures.write import write_failure
 from cpu_pipeline.release.standing import Overtaken
@@ -294,7 +294,9 @@ class Reconciler:
         self._register_roots()
         wanted = self.drift.recipe.value.refresh
         if wanted is not None and wanted.keep is not None and self.standing.home.is_dir():
-            self.result.removed = versions.keep(self.standing.home, wanted.keep)
+            now = standing.read_standing(self.standing.home)  # this refresh may have promoted
+            spare = baseline.best_versions([now, *now.earlier()], self.drift.plan)
+            self.result.removed = versions.keep(self.standing.home, wanted.keep, spare)
 
     def _warn(self, warnings: Sequence[str]) -> None:
         """Report each warning once."""

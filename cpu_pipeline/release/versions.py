@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from cpu_pipeline.release.manifest import ASIDE, MANIFEST, edited
 from cpu_pipeline.release.promotions import Promotion, append, missing_line, promoted, read_lines
 
 
-def keep(home: Path, count: int) -> list[str]:
-    """Remove the oldest versions beyond `count`, never the one in service; return their names.
+def keep(home: Path, count: int, spare: Collection[str] = ()) -> list[str]:
+    """Remove the oldest versions beyond `count`, never the one in service nor those to spare; return their names.
 
     A version that was edited by hand stays, and so does one that was never promoted.
     """
@@ -34,7 +34,7 @@ def keep(home: Path, count: int) -> list[str]:
         order = list(dict.fromkeys(move.version for move in reversed(promoted(home))))
         existing = [name for name in order if (home / name).is_dir() and not (home / name).is_symlink()]
         for name in existing[max(count, 1) :]:  # the first is in service
-            if not edited(home / name):
+            if name not in spare and not edited(home / name):
                 aside = home / f".{name}.{os.getpid()}.{secrets.token_hex(4)}.old"
                 (home / name).rename(aside)
                 remove_tree(aside)

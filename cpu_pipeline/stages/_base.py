@@ -147,6 +147,8 @@ class Job:
     isa: tuple[str, ...] = ()
     """Instruction sets to build for: the recipe's target, or this machine's (see `host.isa`)."""
     allow: Set[str] = frozenset()
+    advises: bool = False
+    """Whether a check tells what is no error, too; a build does so itself."""
     thorough: bool = False
     """Whether `precheck` may take seconds and import what `run` does."""
     progress: Progress = _nobody
@@ -283,8 +285,8 @@ class Stage(BaseModel, ABC):
         """Return outside state that the options point at (such as a local folder's digest), for the key."""
         return None
 
-    def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
-        """Tell what `run` or `judge` would refuse, as far as that is known before anything is built.
+    def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError | str]:
+        """Tell what `run` or `judge` would refuse, and as sentences what they would warn of, before anything is built.
 
         `check` and `run` ask it of every step at once. It imports nothing heavy, and may raise an error as well.
 
@@ -342,6 +344,10 @@ class Stage(BaseModel, ABC):
 
     def judge(self, facts: Any) -> list[Verdict]:
         """Compare the facts with the options' bounds; never raise, never measure."""
+        return []
+
+    def notices(self, facts: Any) -> list[str]:
+        """Warn of what was found and is no failure, each as a sentence; builds tell it every time."""
         return []
 
     def waiver(self) -> Waiver | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from publishing import MODEL, RECIPE, ROWS, PretendedProject
+from publishing import ACCURACY, MODEL, RECIPE, ROWS, PretendedProject
 from suites.refresh.refreshed import RefreshedProject
 from suites.refresh.refreshed import outcome as result_of
 
@@ -217,3 +217,42 @@ def test_the_version_in_service_is_hashed_once(
     assert pretended.refresh().outcome == outcome
     of_version = [path for path in hashed if version in path.parents]
     assert sorted(of_version) == sorted(files)
+
+
+def test_refreshes_within_max_drop_cannot_walk_down(
+    pretended: PretendedRefresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each loses 0.4 points of F1, less than the point that the gate allows; together they may not lose more than it.
+
+    `keep: 1` removes what was in service before, but not the best version, whose predictions the gate needs.
+    """
+    f1 = ACCURACY["metrics"]["f1"]
+
+    def judged(plan: Plan, store: Store, **_: Any) -> BuildResult:
+        built = BuildResult(plan)
+        pretended.project.pretend_steps(built, store, files={"f1.txt": str(f1["candidate"])})
+        if (node := plan.nodes.get("predict:int8@best")) is not None:
+            kept = Path(node.stage.model_dump()["folder"])
+            [version] = [parent for parent in kept.parents if (parent / "manifest.json").is_file()]
+            best = manifest.read_manifest(version)["steps"]["accuracy"]["facts"]["metrics"]["f1"]["candidate"]
+            lost = best - f1["candidate"]
+            built.verdicts["accuracy@best"] = [Verdict("f1", lost <= 0.01, f"{lost:.3f} below the best")]
+        return built
+
+    monkeypatch.setattr(build, "build", judged)
+    found, versions_seen = [], []
+    for number in range(5):
+        monkeypatch.setitem(f1, "candidate", 0.898 - 0.004 * number)
+        pretended.heads["model"] = f"{number:x}" * 40
+        done = pretended.refresh() if number else pretended.refresh(refresh={"follow": "main", "keep": 1})
+        found.append((done.outcome, done.failed))
+        versions_seen.append(done.version)
+    assert found == [
+        ("promoted", []),
+        ("promoted", []),
+        ("promoted", []),
+        ("refused", ["accuracy@best: 0.012 below the best"]),
+        ("refused", ["accuracy@best: 0.016 below the best"]),
+    ]
+    there = {path.parent.name for path in (pretended.out / "toy").glob("*/manifest.json")} - {"latest"}
+    assert there == {versions_seen[0], versions_seen[2]}, "the best one and the one in service"

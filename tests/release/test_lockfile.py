@@ -306,6 +306,21 @@ def test_neither_words_nor_schedule_make_a_lock_stale(tmp_path: Path) -> None:
         assert lockfile.drift(held, api.plan(api.load_recipe(made.write(**change)))) == []
 
 
+def test_only_what_a_recipe_means_makes_a_lock_stale(tmp_path: Path) -> None:
+    made = PretendedProject(tmp_path / "project")
+    built, store = made.build()
+    held = lockfile.make_lock(built, store)
+    path = made.write()
+    value = json.loads(path.read_text())
+    backwards = {key: value[key] for key in reversed(value)}
+    plain = json.dumps(value)
+    for text in (json.dumps(value, indent=3), json.dumps(backwards), f"# a comment\n{plain}", plain.replace('"', "'")):
+        path.write_text(text)
+        assert lockfile.drift(held, api.plan(api.load_recipe(path))) == [], text
+    changed = made.write(unchecked={"float": "another reason"})
+    assert [one.kind for one in lockfile.drift(held, api.plan(api.load_recipe(changed)))] == ["recipe"]
+
+
 def test_upgrade_moves_the_recipe_with_its_lock(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And neither when it fails."""
     made, moved, errors = PretendedProject(tmp_path / "project"), "c" * 40, {"int8": StageFailed("no")}

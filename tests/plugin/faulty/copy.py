@@ -34,7 +34,7 @@ class FaultyCopy(Stage):
     pieces: int = 0
     """How much progress to tell, a piece at a time."""
 
-    takes: ClassVar = {"model": {"hf"}}
+    takes: ClassVar = {"model": {"hf", "onnx"}}
     unkeyed: ClassVar = frozenset({"act", "to", "runs", "seconds", "pieces"})
     version: ClassVar = int(os.environ.get("FAULTY_VERSION", "1"))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cpu_pipeline.stages import Facts, Figure, Inputs, Job, Stage, Verdict
+from cpu_pipeline.stages._base import Waiver
 
 
 class GateFacts(Facts):
@@ -21,12 +22,14 @@ class FaultyGate(Stage):
     """The score; NaN when none is given."""
     at_least: float = 0.5
     """The bound."""
+    waive: Waiver | None = None
+    """Let it pass though it failed."""
     runs: Path | None = None
     """A file that gets a line for each run."""
 
     facts_model: ClassVar = GateFacts
     takes: ClassVar = {"candidate": {"hf", "onnx"}}
-    unkeyed: ClassVar = frozenset({"at_least", "runs"})
+    unkeyed: ClassVar = frozenset({"at_least", "runs", "waive"})
 
     def gives(self) -> str:
         return "report"
@@ -44,3 +47,7 @@ class FaultyGate(Stage):
         value = facts.score
         passed = value is not None and value >= self.at_least
         return [Verdict("score", passed, f"score {value}, at least {self.at_least} asked", value, self.at_least)]
+
+    def waiver(self) -> Waiver | None:
+        """Return the option."""
+        return self.waive

@@ -72,7 +72,7 @@ def test_made_ids_mean_nothing_beside_those_of_other_files(tmp_path: Path) -> No
 
 def test_one_role_or_none_is_apart(tmp_path: Path) -> None:
     assert check(tmp_path, validation=rows(tmp_path, {"a": "1"}))["apart"] == []
-    assert check(tmp_path) == {"apart": [], "rows": {}}
+    assert check(tmp_path) == {"apart": [], "near": [], "rows": {}}
 
 
 QUESTION = {

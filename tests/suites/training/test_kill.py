@@ -27,6 +27,7 @@ stages:
   - id: tuned
     use: train.finetune
     with: {epochs: 50, max_steps: STEPS, learning_rate: 0.001, checkpoint_steps: 3, batch_tokens: 512, evaluations: 3}
+unchecked: {tuned: its bytes are compared}
 """
 
 

@@ -43,7 +43,8 @@ def opt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(place: Path, model: Path, *stages: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     place.mkdir(exist_ok=True)
     shutil.copytree(model, place / "model")
-    recipe = {"model": {"folder": "model"}, "task": TASK, "stages": list(stages)}
+    unchecked = {stage["id"]: "a test" for stage in stages if not stage["use"].startswith("validate.")}
+    recipe = {"model": {"folder": "model"}, "task": TASK, "stages": list(stages), "unchecked": unchecked}
     (place / "exported.yaml").write_text(json.dumps(recipe))
     arguments = ["--store", str(place / "store"), "--out", str(place / "out"), "--json"]
     return subprocess.run(
