@@ -17,7 +17,7 @@ LONGEST = 64 << 20
 """Characters of the longest row that is read; bounds the memory that a damaged file takes."""
 PIECE = 1 << 16
 """Bytes that are read at once."""
-UNPACKED, RATIO = 256 << 20, 200
+UNPACKED, RATIO = 64 << 20, 100
 """Bytes that any gzip stream may give, and how many times its own length beyond them: text packs 3 to 50 times."""
 GZIP = b"\x1f\x8b"
 """How a file packed with gzip begins, whatever it is called."""
