@@ -186,7 +186,9 @@ async def _answered(request: Any, handler: Any) -> Any:
         safe = there.scheme == "https" or there.scheme == request.url.scheme
         if not safe or there.hostname != request.url.host:
             answer.close()
-            raise ConnectionError(f"it redirects to {there.scheme}://{there.hostname}; name that address if it is meant")
+            raise ConnectionError(
+                f"it redirects to {there.scheme}://{there.hostname}; name that address if it is meant"
+            )
     return answer
 
 

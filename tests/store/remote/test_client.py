@@ -807,7 +807,10 @@ FAULTS = {
     "a chunk that is cut": ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nweig",), "can't be reached"),
     "a length that is no number": ((b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",), "can't be reached"),
     "two lengths": ((b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",), "can't be reached"),
-    "packed, and it is not": ((b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nweig",), "can't"),
+    "packed, and it is not": (
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nweig",),
+        "can't",
+    ),
     "nothing": ((b"",), "can't be reached"),
     "no HTTP": ((b"SSH-2.0-OpenSSH_9.6\r\n",), "can't be reached"),
     "an empty file": ((HEAD % 0,), "not the 351 bytes"),
