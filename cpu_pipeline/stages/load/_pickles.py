@@ -78,8 +78,8 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         reason = one_line(error)
         if isinstance(error, pickle.UnpicklingError) and (named := NAMED.search(str(error))):
             raise Refused(
-                f"{path.name}: its pickle calls {named[1]}, and weights are tensors alone; nothing of it was run: choose "
-                "a revision with model.safetensors"
+                f"{path.name}: its pickle calls {named[1]}, and weights are tensors alone; nothing of it was run: "
+                "choose a revision with model.safetensors"
             ) from None
         if reason.startswith("Weights only load failed"):  # torch goes on to advise what must not be done
             reason = "its pickle holds more than tensors, or is damaged"

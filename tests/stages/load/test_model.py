@@ -549,3 +549,13 @@ def test_a_deep_configuration_is_named(file: str, depth: int, bert: Path, tmp_pa
 def test_a_damaged_file_is_named(file: str, data: bytes, bert: Path, tmp_path: Path) -> None:
     (bert / file).write_bytes(data)
     fails(StageFailed, f"{file}: not a valid ", bert, tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", ["infinite id", "wrong type"])
+def test_a_tokenizer_that_only_one_reader_refuses(change: str, bert: Path, tmp_path: Path) -> None:
+    """What mutated files have shown: each reader of tokenizer.json refuses other things."""
+    value = json.loads((bert / "tokenizer.json").read_text())
+    word = next(iter(value["model"]["vocab"]))
+    value["model"]["vocab"][word] = float("inf") if change == "infinite id" else True
+    (bert / "tokenizer.json").write_text(json.dumps(value).replace("Infinity", "1e400"))
+    fails(StageFailed, "tokenizer.json: ", bert, tmp_path / "out")

@@ -834,7 +834,7 @@ def test_a_server_that_answers_wrongly(
     fault: str, part: str, server: tuple[str, type[Handler]], far: Path, tmp_path: Path, said: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """A build goes on without it after one warning for each step at most; a pull ends in 75 or lists what is missing."""
+    """A build goes on without it after a warning for each step at most; a pull ends in 75 or lists what is missing."""
     monkeypatch.setattr("cpu_pipeline.store.remote.transport_fsspec.SILENCE", 0.3)
     monkeypatch.setattr("cpu_pipeline.store.remote.transport_folder.PATIENCE", 0.2)
     sent, says = FAULTS[fault]
