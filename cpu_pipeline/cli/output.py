@@ -101,9 +101,10 @@ def _jsonable(value: Any) -> Any:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in aligned columns, the last one as long as it is."""
+    """Print rows in aligned columns, the last one as long as it is, without what would steer a terminal."""
     if not rows:
         return
+    rows = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]

@@ -141,7 +141,8 @@ def _written(event: Event, ends: float | None, now: float) -> str:
     if event.what == "built":
         left = "" if event.left is None or ends is None or ends - now < 1 else f", about {clock(ends - now)} left"
         took = f"  {event.seconds:.1f} s  ({event.done} of {event.total}{left})"
-    return f"{event.what:9} {event.node}{took}{why}"
+    says = f"  {event.says}" if event.says else ""
+    return f"{event.what:9} {event.node}{took}{says}{why}"
 
 
 def _doing(event: Event) -> str:

@@ -25,6 +25,8 @@ class Event:
     """Steps of the build, or units of the step; 0 where that is not known."""
     left: float | None = None
     """Seconds that the rest of the build takes, by what it took before; None where that is not known."""
+    says: str = ""
+    """What came out, in a few words, where it is `built` or `cached`."""
 
 
 Tell = Callable[[Event], None]

@@ -17,6 +17,8 @@ LONGEST = 64 << 20
 """Characters of the longest row that is read; bounds the memory that a damaged file takes."""
 PIECE = 1 << 16
 """Bytes that are read at once."""
+UNPACKED, RATIO = 64 << 20, 100
+"""Bytes that any gzip stream may give, and how many times its own length beyond them: text packs 3 to 50 times."""
 GZIP = b"\x1f\x8b"
 """How a file packed with gzip begins, whatever it is called."""
 OTHERS = (
@@ -37,13 +39,20 @@ def pieces(path: Path, name: str) -> Iterator[tuple[int, str]]:
         name: what messages call it.
 
     Raises:
-        RecipeError: it is not UTF-8, holds NUL characters, or its gzip stream is damaged.
+        RecipeError: it is not UTF-8, holds NUL characters, or its gzip stream is damaged or packs far too much.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    number = 1
+    number, had = 1, 0
+    most = max(UNPACKED, RATIO * path.stat().st_size)  # what is not packed has no more than itself
     with _opened(path, name) as file:
         raw = _without_mark(file.readline(PIECE), name)
         while raw:
+            had += len(raw)
+            if had > most and had > path.stat().st_size:
+                raise RecipeError(
+                    f"{name}:{number}: its gzip stream of {path.stat().st_size:,} bytes gives more than {most:,}: that "
+                    f"is no data set; unpack it yourself, or check where it is from"
+                )
             yield number, _text(decoder, raw, name, number)
             number += raw[-1:] == b"\n"
             raw = file.readline(PIECE)

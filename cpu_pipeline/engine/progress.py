@@ -60,7 +60,8 @@ class Progress:
     def news(self, node: Node, what: str, why: Sequence[str] = (), seconds: float = 0.0) -> None:
         """Tell what happened to a node, how far the build is, and the verdicts of a gate that is settled."""
         left = self._left() if what in ("building", "built") else None
-        self.tell(Event(node.id, what, tuple(why), seconds, self._done, len(self.plan.nodes), left))
+        says = self._says(node) if what in ("built", "cached") else ""
+        self.tell(Event(node.id, what, tuple(why), seconds, self._done, len(self.plan.nodes), left, says))
         if what in ("built", "cached"):
             facts = node.stage.parse_facts(self.result.artifacts[node.id].facts)
             for says in node.stage.notices(facts):
@@ -71,6 +72,12 @@ class Progress:
                     self.tell(Event(node.id, "warning", (verdict.says,)))
             failed = [verdict.says for verdict in verdicts if not verdict.passed]
             self.tell(Event(node.id, "FAILED" if failed else "passed", tuple(failed or (verdicts[-1].says,))))
+
+    def _says(self, node: Node) -> str:
+        """Say how many rows data has: one that is lost shows nowhere else."""
+        artifact = self.result.artifacts.get(node.id)
+        facts = artifact.facts if artifact is not None and node.use == "load.rows" else {}
+        return f"{facts['rows']:,} of {facts['total']:,} rows" if {"rows", "total"} <= facts.keys() else ""
 
     def advance(self, node: Node, what: str, done: int, total: int) -> None:
         """Tell how far a node that runs is."""

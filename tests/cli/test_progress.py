@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from cpu_pipeline.cli import progress
+from cpu_pipeline.cli.output import columns
 from cpu_pipeline.cli.progress import Progress, clock, now_line
 from cpu_pipeline.core.events import Event
 
@@ -19,6 +20,8 @@ EVENTS = [
     Event("gate", "passed", ("f1 0.89, at least 0.5 asked",)),
     Event("gate", "FAILED", ("f1 0.1, at least 0.5 asked", "rows 3")),
     Event("speed", "waiting", ("the machine is not free for measuring: pid 7 measures other/speed since 10:00:00",)),
+    Event("data.validation", "built", (), 0.1, 3, 4, says="419 of 419 rows"),
+    Event("data.calibration", "cached", (), 0.0, 3, 4, says="160 of 1,000 rows"),
 ]
 
 
@@ -35,6 +38,8 @@ def test_a_log_gets_a_line_for_each_event_and_no_control_characters(capsys: pyte
         "FAILED    gate: f1 0.1, at least 0.5 asked",
         "FAILED    gate: rows 3",
         "waiting   speed  because the machine is not free for measuring: pid 7 measures other/speed since 10:00:00",
+        "built     data.validation  0.1 s  (3 of 4)  419 of 419 rows",
+        "cached    data.calibration  160 of 1,000 rows",
     ]
     assert not [character for character in said if ord(character) < 32 and character != "\n"]
 
@@ -104,3 +109,8 @@ def test_a_terminal_gets_lines_too_and_its_cursor_back(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0:00"), (59.6, "1:00"), (61, "1:01"), (3725, "1:02:05")])
 def test_times_are_written_for_people(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
+
+
+def test_a_table_holds_nothing_that_steers_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    columns([("a\x1b[2Jb", "c\u202ed"), ("longer", "\x1b]0;title\x07e\x9b1mf\x00")])
+    assert capsys.readouterr().out == "ab      c\\u202ed\nlonger  ef\n"

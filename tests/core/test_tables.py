@@ -473,3 +473,24 @@ def test_a_parquet_cell_or_column_that_is_a_bomb_is_refused(tmp_path: Path, monk
     assert list(open_table(path, path.name).read([0], ["text"])) == [("a.parquet, row 1", {"text": "a"})]
     with pytest.raises(RecipeError, match=r"a\.parquet: the column 'n\.[\w.]+' unpacks from"):
         list(open_table(path, path.name).read([0], ["n"]))
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.json.gz", "a.tsv.gz"])
+@pytest.mark.parametrize("unit", [b"\n", b" ", b"a", b'{"a": 1}\n'], ids=["lines", "spaces", "text", "rows"])
+def test_a_gzip_bomb_is_refused(name: str, unit: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some kB that give far more: the file is named before much of it is read."""
+    monkeypatch.setattr("cpu_pipeline.core.text_files.UNPACKED", 1 << 20)
+    packed = gzip.compress(b"a\n" * name.endswith("sv.gz") + unit * ((4 << 20) // len(unit)))
+    (tmp_path / name).write_bytes(packed)
+    assert len(packed) < 20_000
+    with pytest.raises(RecipeError, match=rf"^{name}:.*") as caught:
+        open_table(tmp_path / name, name)
+    assert "that is no data set" in str(caught.value) or (name == "a.json.gz" and unit == b"a")
+
+
+def test_what_packs_well_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cpu_pipeline.core.text_files.UNPACKED", 1 << 10)
+    text = "".join(f'{{"text": "a row of a few words, the number {i}"}}\n' for i in range(2000))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "a.jsonl").write_text(text)
+    assert open_table(tmp_path / "a.jsonl.gz", "a.jsonl.gz").count == open_table(tmp_path / "a.jsonl", "a.jsonl").count

@@ -19,6 +19,7 @@ import psutil
 
 from cpu_pipeline.core import host
 from cpu_pipeline.core.errors import StageFailed
+from cpu_pipeline.core.limits import OVERTIME, SECONDS
 from cpu_pipeline.engine.environments import Interpreter
 from cpu_pipeline.engine.worker.protocol import Advanced, R, Request, read_news, read_reply, write_request
 from cpu_pipeline.engine.worker.sandbox import variables
@@ -126,6 +127,11 @@ class WorkerProcess:
             return (
                 f"killed (SIGKILL), as the system does when memory runs out; peak {_gib(self.peak)} of "
                 f"{_gib(host.memory())}; try fewer calibration rows, a smaller batch or --jobs 1"
+            )
+        if OVERTIME is not None and code == -OVERTIME:
+            return (
+                f"took more than {SECONDS} seconds of processor time for what takes moments: a file that it reads is "
+                "damaged, or made to do so"
             )
         if code < 0:
             return f"died of {signal.Signals(-code).name} in native code"

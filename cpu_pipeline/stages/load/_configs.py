@@ -12,6 +12,9 @@ from cpu_pipeline.core.errors import RecipeError, Refused, StageFailed
 LARGEST = 256 << 20
 """Bytes of the largest JSON file that is read; vocabularies of real models stay below 40 MiB."""
 
+DEEPEST = 100
+"""Levels of JSON that are read; libraries that walk it end in an error of their own at some hundreds."""
+
 CODE = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
 """Keys that name code of the repository. https://huggingface.co/docs/transformers/custom_models"""
 
@@ -34,7 +37,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        StageFailed: it is too large, not JSON or not an object.
+        StageFailed: it is too large, too deep, not JSON or not an object.
     """
     if (size := path.stat().st_size) > LARGEST:
         raise StageFailed(f"{path.name}: {size} bytes; JSON of a checkpoint is at most {LARGEST}")
@@ -44,7 +47,24 @@ def read_json(path: Path) -> dict[str, Any]:
         raise StageFailed(f"{path.name}: not a valid JSON file: {error}; fetch or save it again") from None
     if not isinstance(value, dict):
         raise StageFailed(f"{path.name}: not a valid configuration: it must be a JSON object")
+    if _deep(value):
+        raise StageFailed(f"{path.name}: not a valid configuration: nested deeper than {DEEPEST}; fetch it again")
     return value
+
+
+def _deep(value: Any) -> bool:
+    """Say whether JSON has more than `DEEPEST` levels."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

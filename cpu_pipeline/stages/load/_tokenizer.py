@@ -10,6 +10,7 @@ from typing import Any
 
 from cpu_pipeline.core.errors import RecipeError, StageFailed
 from cpu_pipeline.core.repo_files import choose_tokenizer, is_tokenizer
+from cpu_pipeline.core.text import one_line
 from cpu_pipeline.stages.load import _encodings, _growth
 from cpu_pipeline.stages.load._autotokenizer import CONFIG, FAST, known, load_for_words, load_official, takes_types
 from cpu_pipeline.stages.load._configs import read_json, write_json
@@ -66,7 +67,12 @@ def _agree(file: Path, official: Any) -> None:
     """Write the official tokenizer's tokenizer.json where the one that is there would encode otherwise."""
     from tokenizers import Tokenizer
 
-    there = Tokenizer.from_file(str(file))
+    try:
+        there = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise StageFailed(
+            f"{file.name}: cannot be loaded: {one_line(error)}; save it again with transformers"
+        ) from None
     if getattr(official.model, "dropout", None):
         raise RecipeError(
             f"{file.name}: its BPE has dropout, so that it encodes one text differently each time; set `dropout` to "
@@ -271,5 +277,5 @@ def _ids(tokenizer: dict[str, Any]) -> Iterator[tuple[str, int]]:
             for name in ("cls", "sep"):
                 if name in step:
                     yield f"{name} of the post-processor", int(step[name][1])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise StageFailed(f"{FAST}: not a valid tokenizer: {type(error).__name__} {error}; fetch it again") from None

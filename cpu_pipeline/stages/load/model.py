@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from cpu_pipeline.core.errors import PipelineError, RecipeError, StageFailed
+from cpu_pipeline.core.limits import capped
 from cpu_pipeline.core.repo_files import PICKLE, Format, refuse_pickles
 from cpu_pipeline.stages._base import Count, Facts, Inputs, Job, Stage
 from cpu_pipeline.stages.load import _configs, _exported, _files, _pickles, _safetensors, _shapes, _tokenizer
@@ -74,7 +75,9 @@ class LoadModel(Stage):
         weights = self._weights(out, job)
         if (out / PROCESSOR).is_file() and not (out / FAST).is_file():
             return ModelFacts.model_validate({**_kind(config), **weights})  # a model of images or sound reads no text
-        return ModelFacts.model_validate({**_kind(config), **weights, **_tokenizer.complete(out, config)})
+        with capped("the tokenizer"):
+            tokens = _tokenizer.complete(out, config)
+        return ModelFacts.model_validate({**_kind(config), **weights, **tokens})
 
     def precheck(self, inputs: Inputs, out: Path, job: Job) -> Iterable[PipelineError]:
         """Screen configurations and the headers of the weights, and compare the tokenizer with the model."""

@@ -19,6 +19,10 @@ from cpu_pipeline.core.files import make_dir, sync_dir, writing
 from cpu_pipeline.store.remote.urls import Denied, Unreachable
 
 CHUNK = 1 << 20
+PATIENCE = 120.0
+"""Seconds after which a file must have come at `SLOWEST`: a server that sends a byte now and then never ends."""
+SLOWEST = 10_000
+"""Bytes a second."""
 DAY = 86_400
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 
@@ -157,12 +161,18 @@ def pump(source: Any, limit: int, write: Callable[[bytes], object], asking: Any)
 
     Returns:
         The bytes of the source, `limit + 1` for a longer one.
+
+    Raises:
+        Unreachable: as `asking` has it; the source takes for ever.
     """
-    had = 0
+    had, begin = 0, time.monotonic()
     while had <= limit:
         block = b""
         with asking:
             block = source.read(min(CHUNK, limit + 1 - had))
+            taken = time.monotonic() - begin
+            if block and taken > PATIENCE and had + len(block) < taken * SLOWEST:
+                raise TimeoutError(f"{had + len(block):,} bytes in {taken:.0f} seconds")
         if not block:
             break
         had += len(block)

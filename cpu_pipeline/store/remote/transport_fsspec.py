@@ -29,6 +29,7 @@ CONNECT, SILENCE = 30.0, 60.0
 """Seconds that an HTTP server may take to be reached, and to say the next thing."""
 REFUSALS = {400, 401, 403, 404, 405, 409, 411, 501}
 """HTTP answers that trying again will not change."""
+REDIRECTS = {301, 302, 303, 307, 308}
 _BUCKET = re.compile(r"/[0-9a-f]{2}/?$")
 
 
@@ -133,7 +134,8 @@ class HttpTransport(FsspecTransport):
         limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE)
         self.query = f"?{parts.query}" if parts.query else ""
         plain = parts._replace(query="", fragment="").geturl()
-        return _open_fsspec(plain, {"client_kwargs": {"timeout": limits, "trust_env": True}})
+        options = {"timeout": limits, "trust_env": True, "middlewares": (_answered,)}
+        return _open_fsspec(plain, {"client_kwargs": options})
 
     def send(self, source: Path | bytes, name: str) -> None:
         """Put a file or some bytes there."""
@@ -165,6 +167,31 @@ class HttpTransport(FsspecTransport):
         return f"{self.base}/{urllib.parse.quote(name)}{self.query}"
 
 
+async def _answered(request: Any, handler: Any) -> Any:
+    """Bound how long a server takes for the head of an answer, and let it redirect within its own host alone.
+
+    A head that comes byte by byte is never silent. Another host may be one that only this machine reaches.
+
+    Raises:
+        TimeoutError: it takes longer.
+        ConnectionError: it redirects elsewhere, or from https to http.
+    """
+    import asyncio
+
+    # What is sent takes as long as it is.
+    async with asyncio.timeout(None if request.method == "PUT" else SILENCE):
+        answer = await handler(request)
+    if answer.status in REDIRECTS and (target := answer.headers.get("Location") or answer.headers.get("URI")):
+        there = urllib.parse.urlsplit(urllib.parse.urljoin(str(request.url), target))
+        safe = there.scheme == "https" or there.scheme == request.url.scheme
+        if not safe or there.hostname != request.url.host:
+            answer.close()
+            raise ConnectionError(
+                f"it redirects to {there.scheme}://{there.hostname}; name that address if it is meant"
+            )
+    return answer
+
+
 class _Asking:
     """Turns errors of a library into ours; on reading, that a file is absent passes through.
 
@@ -186,11 +213,13 @@ class _Asking:
         if not foreign and not isinstance(error, OSError | EOFError | ValueError | NotImplementedError):
             return
         status = getattr(error, "status", getattr(error, "code", None))
+        # aiohttp says 400 of an answer that it can't read.
+        malformed = type(error.__cause__).__module__ == "aiohttp.http_exceptions"
         message = f"{type(error).__name__}: {scrub(str(error), self.url)}"
         if (
             isinstance(error, PermissionError | FileNotFoundError | ValueError | NotImplementedError)
             or "Credential" in type(error).__name__
-            or (str(status).isdigit() and int(str(status)) in REFUSALS)
+            or (str(status).isdigit() and int(str(status)) in REFUSALS and not malformed)
         ):
             raise Denied(f"{shown(self.url)} does not let itself be {self.to_be}: {message}") from error
         raise Unreachable(f"{shown(self.url)} can't be reached: {message}; try again later") from error

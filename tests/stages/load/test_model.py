@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import os
+import pickle
 import shutil
+import zipfile
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
@@ -265,7 +269,9 @@ def test_pickles_that_are_no_weights_fail_and_run_nothing(
         (bert / "pytorch_model.bin").write_bytes(content)
     else:
         torch.save(content, bert / "pytorch_model.bin")
-    fails(StageFailed, "not a valid file of pickled weights", bert, tmp_path / "out", allow={"pickle"})
+    runs = isinstance(content, dict) and isinstance(content["w"], Evil)
+    error, says = (Refused, "its pickle calls ") if runs else (StageFailed, "not a valid file of pickled weights")
+    fails(error, says, bert, tmp_path / "out", allow={"pickle"})
     assert not (tmp_path / "executed").exists()
 
 
@@ -440,3 +446,116 @@ def replace(content: str, pattern: Any = "a") -> dict[str, Any]:
 def test_a_tokenizer_that_makes_texts_explode_is_refused(bert: Path, tmp_path: Path, steps: dict[str, Any]) -> None:
     edit(bert / "tokenizer.json", **steps)
     fails(RecipeError, "tokenizer.json: its ", bert, tmp_path / "out")
+
+
+class Touch:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (os.system, (f"touch {self.path}",))
+
+
+def saved(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def packed(archive: bytes, **members: bytes) -> bytes:
+    """Write an archive anew, deflated, with some of its members replaced."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, members.get(name.rpartition("/")[2].replace(".", "_"), old.read(name)))
+    return buffer.getvalue()
+
+
+def added(archive: bytes, name: str) -> bytes:
+    buffer = io.BytesIO(archive)
+    with zipfile.ZipFile(buffer, "a") as more:
+        more.writestr(name, b"x")
+    return buffer.getvalue()
+
+
+def scripted() -> bytes:
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), buffer)
+    return buffer.getvalue()
+
+
+BAD = "not a valid file of pickled weights"
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "says"),
+    [
+        ("pickle", Refused, "its pickle calls posix.system"),
+        ("inside", Refused, "its pickle calls posix.system"),
+        ("bomb", StageFailed, "in it is packed"),
+        ("expanded", StageFailed, "its tensors take 40,000,000,000 bytes"),
+        ("climbs", StageFailed, BAD),
+        ("scripted", StageFailed, BAD),
+        ("deep", StageFailed, BAD),
+        ("zeros", StageFailed, BAD),
+    ],
+)
+def test_pickled_weights_from_a_stranger(
+    kind: str, error: type[PipelineError], says: str, bert: Path, tmp_path: Path
+) -> None:
+    """Nothing of them is run, and none takes the memory of the machine; the message gives no advice of torch's."""
+    owned, good = tmp_path / "owned", saved({"a": torch.ones(2)})
+    data = {
+        "pickle": lambda: pickle.dumps({"a": Touch(owned)}, 2),
+        "inside": lambda: saved({"a": Touch(owned)}),
+        "bomb": lambda: packed(good, data_pkl=b"\0" * 1_000_000),
+        "expanded": lambda: saved({"a": torch.ones(1).expand(10**10)}),
+        "climbs": lambda: added(good, "../../owned"),
+        "scripted": scripted,
+        "deep": lambda: b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b".",
+        "zeros": lambda: b"\0" * 4096,
+    }[kind]()
+    (bert / "model.safetensors").unlink()
+    (bert / "pytorch_model.bin").write_bytes(data)
+    with pytest.raises(error) as caught:
+        load(bert, tmp_path / "out", allow={"pickle"})
+    assert says in str(caught.value) and str(caught.value).startswith("pytorch_model.bin: ")
+    assert "weights_only" not in str(caught.value).lower() or kind not in ("pickle", "inside")
+    assert not owned.exists()
+    fails(Refused, "allow: [pickle]", bert, tmp_path / "again")
+
+
+@pytest.mark.parametrize("kind", ["pickle", "archive"])
+def test_a_pickle_called_safetensors(kind: str, bert: Path, tmp_path: Path) -> None:
+    owned = tmp_path / "owned"
+    evil = {"a": Touch(owned)}
+    (bert / "model.safetensors").write_bytes(pickle.dumps(evil) if kind == "pickle" else saved(evil))
+    fails(StageFailed, "it is a pickle, whatever its name says", bert, tmp_path / "out", allow={"pickle"})
+    assert not owned.exists()
+
+
+@pytest.mark.parametrize("depth", [101, 600, 100_000])
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_deep_configuration_is_named(file: str, depth: int, bert: Path, tmp_path: Path) -> None:
+    text = (bert / file).read_text().strip()
+    (bert / file).write_text(text[:-1] + ', "deep": ' + "[" * depth + "]" * depth + "}")
+    fails(StageFailed, f"{file}: not a valid ", bert, tmp_path / "out")
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+@pytest.mark.parametrize("data", [b"", b"\0" * 100, b"{}\0", b"null", b'{"a": NaN' + b"9" * 5000 + b"}", b"\xff\xfe{}"])
+def test_a_damaged_file_is_named(file: str, data: bytes, bert: Path, tmp_path: Path) -> None:
+    (bert / file).write_bytes(data)
+    fails(StageFailed, f"{file}: not a valid ", bert, tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", ["infinite id", "wrong type"])
+def test_a_tokenizer_that_only_one_reader_refuses(change: str, bert: Path, tmp_path: Path) -> None:
+    """What mutated files have shown: each reader of tokenizer.json refuses other things."""
+    value = json.loads((bert / "tokenizer.json").read_text())
+    word = next(iter(value["model"]["vocab"]))
+    value["model"]["vocab"][word] = float("inf") if change == "infinite id" else True
+    (bert / "tokenizer.json").write_text(json.dumps(value).replace("Infinity", "1e400"))
+    fails(StageFailed, "tokenizer.json: ", bert, tmp_path / "out")
