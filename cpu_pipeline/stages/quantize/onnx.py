@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.backends.onnx import DATA, FORMAT, MODEL
@@ -106,6 +106,15 @@ class QuantizeOnnx(Stage):
     """Static: sequences that run together, padded to the longest; 1 keeps padding out of the ranges."""
     accuracy: Accuracy | None = None
     """Leave as few operators in float as keep this accuracy on `data.selection`; ranks them on `data.calibration`."""
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> QuantizeOnnx:
+        if self.accuracy is not None and self.accuracy.method == "nncf":
+            raise ValueError(
+                "accuracy: `method: nncf` is for quantize.openvino, as NNCF quantizes nothing for ONNX Runtime here; "
+                "leave it out, and operators are ranked and bisected"
+            )
+        return self
 
     def gives(self) -> str:
         """Name the format."""

@@ -28,6 +28,7 @@ from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages.quantize import _healing
 from cpu_pipeline.stages.quantize._accuracy import Accuracy
+from cpu_pipeline.stages.quantize._openvino_control import NncfControl
 from cpu_pipeline.stages.quantize._openvino_variants import OpenvinoVariants
 
 if TYPE_CHECKING:
@@ -177,7 +178,11 @@ class QuantizeOpenvino(Stage):
         if self.mode == "full":
             fix = self._overflow_fix(job.isa)
             samples, facts["calibration"] = self._calibration(source, model, job)
-            if self.accuracy is not None:
+            if self.accuracy is not None and self.accuracy.method == "nncf":
+                control = NncfControl(self.accuracy, source, job, before.runtime)
+                model = self._quantize(model, samples, fix, job, compress=False, control=control)
+                facts["healing"] = control.facts
+            elif self.accuracy is not None:
                 variants = self._variants(model, samples, before, fix, job)
                 facts["healing"] = _healing.heal("quantize.openvino", variants, source, self.accuracy, job)
                 model = variants.model(set(facts["healing"].floats))
@@ -227,7 +232,15 @@ class QuantizeOpenvino(Stage):
         self._check_scope(model)
         return model
 
-    def _quantize(self, model: Any, samples: Sequence[Arrays], fix: str, job: Job, compress: bool = True) -> Any:
+    def _quantize(
+        self,
+        model: Any,
+        samples: Sequence[Arrays],
+        fix: str,
+        job: Job,
+        compress: bool = True,
+        control: NncfControl | None = None,
+    ) -> Any:
         seen = itertools.count()
 
         def told(sample: Arrays) -> Arrays:
@@ -246,7 +259,8 @@ class QuantizeOpenvino(Stage):
                 advanced.activations_range_estimator_params = _percentile(self.percentile)
             if self.smooth_quant_alpha is not None:
                 advanced.smooth_quant_alphas = AdvancedSmoothQuantParameters(matmul=self.smooth_quant_alpha)
-            return nncf.quantize(
+            quantize = nncf.quantize if control is None else control.quantize
+            return quantize(
                 model,
                 nncf.Dataset(samples, told),
                 preset=nncf.QuantizationPreset(self.preset),

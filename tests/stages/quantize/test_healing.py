@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from quantizing import BROKEN, OPTIONS, TASK, job
 
 from cpu_pipeline.core.artifact import Artifact, digest_tree
@@ -114,3 +115,18 @@ def test_what_cannot_be_reached_tells_every_point(made: Path, tmp_path: Path) ->
     with pytest.raises(GateFailed, match=r"can't be reached.*0 of \d+ → .*weights int8; 1 of \d+ → ") as failed:
         run(made, "onnx", tmp_path / "out", tmp_path / "scratch", max_drop=1e-9, evaluations=2)
     assert failed.value.exit_code == 3
+
+
+def test_nncf_controls_the_accuracy_in_a_bounded_number_of_iterations(made: Path, tmp_path: Path) -> None:
+    healing = run(made, "openvino", tmp_path / "out", tmp_path, max_drop=0.4, evaluations=2, method="nncf").healing
+    assert healing.method == "nncf"
+    assert healing.unhealed < 0.6 * healing.reference <= healing.value
+    assert any(BROKEN in name for name in healing.floats), healing.floats
+    assert 0 < len(healing.floats) < healing.operators
+    assert [point.floats for point in healing.curve] == [0, len(healing.floats)]
+    assert 0 < healing.curve[-1].int8_weights < 1
+
+
+def test_nncf_is_not_for_onnx() -> None:
+    with pytest.raises(ValidationError, match=r"`method: nncf` is for quantize\.openvino"):
+        QuantizeOnnx(accuracy={"max_drop": 0.01, "method": "nncf"})
