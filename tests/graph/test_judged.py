@@ -166,3 +166,29 @@ def test_a_waiver_ends(tmp_path: Path, gate: str, monkeypatch: pytest.MonkeyPatc
 def test_a_waiver_has_a_day_and_a_reason(tmp_path: Path, waive: str) -> None:
     with pytest.raises(RecipeError):
         api.plan(api.load_recipe(write(tmp_path, HEAD + GATE.replace("}}\n", f"}}, waive: {waive}}}\n"))))
+
+
+PRUNED = """\
+model: {folder: model}
+task: question-answering
+data: {validation: {file: rows.jsonl}}
+stages:
+  - {id: pruned, use: prune.magnitude, with: {sparsity: 0.5}}
+  - {id: float, use: export.onnx}
+  - {id: int8, use: quantize.onnx}
+  - {id: last, use: validate.accuracy, from: {reference: float}, with: {max_drop: 0.01}}
+"""
+FIRST = "  - {id: first, use: validate.accuracy, from: {candidate: float, reference: model}, with: {max_drop: 0.01}}\n"
+
+
+def test_what_pruning_lost_has_to_be_judged_too(tmp_path: Path) -> None:
+    alone = api.plan(api.load_recipe(write(tmp_path, PRUNED)))
+    assert alone.withheld is not None and "`int8`" in alone.withheld.reasons[0]
+    assert api.plan(api.load_recipe(write(tmp_path, PRUNED + FIRST))).withheld is None
+
+
+def test_a_reference_that_is_made_as_the_candidate_is_refused(tmp_path: Path) -> None:
+    twin = "  - {id: twin, use: export.onnx, from: {model: model}}\n"
+    gate = GATE.replace("{reference: model}", "{candidate: float, reference: twin}")
+    with pytest.raises(RecipeError, match="accuracy"):
+        api.plan(api.load_recipe(write(tmp_path, HEAD + twin + gate)))

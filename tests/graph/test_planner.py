@@ -364,6 +364,7 @@ def test_a_gate_s_metric_may_be_a_label_s_own_or_that_of_a_version(plan: Planner
         ("{use: question-answering, with: {version: 2}}", "NoAns_f1"),
         ("{use: text-classification, with: {kind: regression}}", "spearman"),
     ):
-        step = "use: validate.accuracy, from: {candidate: model, reference: model}, "
+        step = "use: validate.accuracy, from: {reference: model}, "
         step += f"with: {{metric: '{metric}', max_drop: 0}}"
-        plan(f"model: {{folder: model}}\ntask: {task}\n" + DATA + f"stages:\n  - {{id: right, {step}}}\n")
+        right = f"  - {{id: right, {step}}}\n"
+        plan(f"model: {{folder: model}}\ntask: {task}\n" + DATA + "stages:\n  - {id: made, use: export.onnx}\n" + right)

@@ -128,7 +128,7 @@ def test_puts_out_the_outputs_the_checks_and_what_they_were_made_of(made: Maker,
     }  # fmt: skip
     finite, cosine = manifest["checks"]["same"]
     assert finite["passed"] and cosine == {
-        "check": "cosine", "passed": True, "value": 0.99, "bound": 0.9,
+        "check": "cosine", "passed": True, "value": 0.99, "bound": 0.9, "outcome": "pass",
         "says": "cosine 0.99 over 4 sequences, at least 0.9 asked",
     }  # fmt: skip
     assert manifest["packages"]["onnx"]
