@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cpu_pipeline.graph.check import CheckResult
     from cpu_pipeline.refresh import upstream
     from cpu_pipeline.release.bisect import Bisection
+    from cpu_pipeline.release.sensitivity import SensitivityTable
 
 
 @dataclass(frozen=True)
@@ -276,6 +277,54 @@ def bisect(
         publish.require_built(built)
         found = bisecting.collect(built, metric)
     return found, bisecting.write(found, planned, Path(out))
+
+
+def sensitivity(
+    planned: Plan,
+    step: str,
+    store: Store | Path | str | None = None,
+    out: Path | str = "artifacts",
+    *,
+    metric: str | None = None,
+    jobs: int = 1,
+    create_envs: bool = False,
+    tell: Tell = lambda _: None,
+) -> tuple[SensitivityTable, Path]:
+    """Rank the operators of a quantized model by the damage that each does; write it to `out/NAME/sensitivity/STEP/`.
+
+    Damage is measured on calibration rows. The five worst are confirmed one by one: each is put back to float alone,
+    and the metric measured on the selection rows, or on the calibration rows where the recipe has no selection rows.
+    What is cached is reused; nothing is put into service.
+
+    Args:
+        planned: the plan.
+        step: the step that quantizes, of quantize.onnx or quantize.openvino.
+        store: the store, or its directory; the user's own when None.
+        out: the directory of artifacts.
+        metric: the metric; the task's usual one when None.
+        jobs: how many steps may run at once.
+        create_envs: create the environments that steps need and that do not exist.
+        tell: called with every event.
+
+    Returns:
+        What was found, and the directory with report.md, sensitivity.json and sensitivity.svg.
+
+    Raises:
+        RecipeError: the recipe has no calibration rows, the task no such metric, or no step that quantizes is called
+            `step`.
+        PipelineError: a step failed.
+    """
+    from cpu_pipeline.release import sensitivity as measuring
+
+    opened = _opened(store)
+    part = measuring.make_plan(planned, step, metric)
+    if create_envs:
+        candidate.create_environments(part, opened, tell)
+    with leased(opened) as lease:
+        built = Builder(opened, lease, tell, jobs).build(part)
+        publish.require_built(built)
+        found = measuring.collect(built, step)
+    return found, measuring.write(found, planned, Path(out))
 
 
 def write_lock(

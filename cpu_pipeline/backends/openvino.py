@@ -118,7 +118,21 @@ def open_model(
         compiled = runtime().Core().compile_model(model, "CPU", chosen)
     except (RuntimeError, ValueError, TypeError) as error:
         raise StageFailed(f"{path}: does not compile with {chosen}: {_last_line(error)}") from error
-    return OpenVINOSession(compiled, _find_outputs(path.parent, compiled, head))
+    return session(compiled, head, path.parent)
+
+
+def session(compiled: Any, head: Head | None, folder: Path) -> OpenVINOSession:
+    """Open a model that was compiled elsewhere.
+
+    Args:
+        compiled: an `openvino.CompiledModel`.
+        head: the task whose outputs it must have; None for all that it gives.
+        folder: its directory, for messages.
+
+    Raises:
+        StageFailed: it lacks an output.
+    """
+    return OpenVINOSession(compiled, _find_outputs(folder, compiled, head))
 
 
 def runtime() -> Any:

@@ -29,6 +29,7 @@ from cpu_pipeline.cli import (
     run,
     schedule,
     score,
+    sensitivity,
     store,
     verify,
 )
@@ -62,6 +63,7 @@ _add(BUILD, "run", run.run, "Build recipes, check the results, publish them.")
 _add(BUILD, "plan", plan.plan, "Show what a build would do, and why.")
 _add(BUILD, "lock", lock.lock, "Write a recipe's lock, or check it.")
 _add(INSPECT, "bisect", bisect.bisect, "Find the step that lost what a metric says.")
+_add(INSPECT, "sensitivity", sensitivity.sensitivity, "Rank the operators of a quantized model by their damage.")
 _add(INSPECT, "diff", diff.diff, "Compare two versions or runs.")
 _add(INSPECT, "verify", verify.verify, "Hash a version again, and check where it is from.")
 _add(INSPECT, "flips", flips.flips, "List the rows whose answers a model lost or won.")

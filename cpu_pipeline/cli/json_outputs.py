@@ -22,6 +22,7 @@ from cpu_pipeline.refresh.status import RecipeStatus
 from cpu_pipeline.release.bisect import Bisection
 from cpu_pipeline.release.diff import Change
 from cpu_pipeline.release.flips import Flip
+from cpu_pipeline.release.sensitivity import SensitivityTable
 from cpu_pipeline.release.verify import ForeignObject
 from cpu_pipeline.stages._base import Verdict
 from cpu_pipeline.store.contents import Stat, StoredRecord, StoreProblem
@@ -509,6 +510,7 @@ OUTPUTS = {
     "score": Output(ScoreOutput),
     "verify": Output(VerifyOutput),
     "bisect": Output(Bisection),
+    "sensitivity": Output(SensitivityTable),
     "diff": Output(list[Change], "An empty list when nothing changed."),
     "flips": Output(list[Flip], "An empty list when no row flipped."),
     "history": Output(HistoryOutput),

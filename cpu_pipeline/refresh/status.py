@@ -51,7 +51,7 @@ class RecipeStatus:
     lock: Literal["fresh", "stale", "missing", "unknown"]
     """State of its lock."""
     unchecked: dict[str, str] = field(default_factory=dict)
-    """Output in service whose answers no gate judged against the float model -> why it is there all the same."""
+    """Output in service whose answers no gate judged against the float model -> why it is in service all the same."""
     waived: dict[str, str] = field(default_factory=dict)
     """Gate that what is in service failed, and that was waived -> until when, and why."""
     set: list[str] = field(default_factory=list)

@@ -113,7 +113,7 @@ def artifact_files(manifest: Mapping[str, Any], output: str) -> list[str]:
 
 
 MANIFEST = "manifest.json"
-ASIDE = frozenset({"bisect", "failed", "set", "trial", "unchecked", "until"})
+ASIDE = frozenset({"bisect", "failed", "sensitivity", "set", "trial", "unchecked", "until"})
 """Directories of `artifacts/NAME/` that hold no version: what was built there is never put into service."""
 
 

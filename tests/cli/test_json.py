@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import typer.main
@@ -92,6 +93,39 @@ def pull(calls: Calls) -> str:
     return calls.call("store", "pull", remote, "--store", calls.folder / "empty", "--recipe", calls.recipe)
 
 
+def sensitivity(calls: Calls) -> str:
+    """Print what a build of real models would have measured."""
+    from cpu_pipeline.release.sensitivity import SensitiveOperator, SensitivityTable
+
+    worst = SensitiveOperator("layer.0/MatMul", "MatMul", 64, 0.5, 0.875, 0.25)
+    other = SensitiveOperator("layer.1/MatMul", "MatMul", 0, None, None, None)
+    found = SensitivityTable(
+        "small", "int8", "quantize.onnx", "KL divergence", 48, "f1", "higher", "selection", 100, 0.9, 0.625,
+        [worst, other],
+    )  # fmt: skip
+    with mock.patch("cpu_pipeline.api.sensitivity", return_value=(found, calls.folder)):
+        return calls.here("sensitivity", ROOT / "recipes" / "quickstart.yaml", "onnx-int8")
+
+
+def bisect(calls: Calls) -> str:
+    """Print what a build of real models would have measured."""
+    from cpu_pipeline.release.bisect import BisectedStep, Bisection
+
+    step = BisectedStep("int8", "quantize.onnx", "onnx", 0.5, 0.75, -0.25, -0.5, None, None, None, None, 1, 4, "lost")
+    found = Bisection("small", "f1", "higher", "validation", 100, 0.95, [step], "int8")
+    with mock.patch("cpu_pipeline.api.bisect", return_value=(found, calls.folder)):
+        return calls.here("bisect", ROOT / "recipes" / "quickstart.yaml")
+
+
+def flips(calls: Calls) -> str:
+    """Print rows as a build of real models would have kept them."""
+    from cpu_pipeline.release.flips import Flip
+
+    found = [Flip("lost", "gate", "a", "f1", 1.0, 0.5, {"label": 1}, {"label": 0}, TEXT)]
+    with mock.patch("cpu_pipeline.release.flips.read", return_value=found):
+        return calls.here("flips", calls.project.out / "small" / "latest", *calls.store)
+
+
 SMALL = ("--layers", 1, "--hidden", 32, "--heads", 2, "--batch", 2, "--length", 8, "--rounds", 1, "--threads", 1)
 CASES: list[tuple[str, Callable[[Calls], str]]] = [
     ("run", lambda c: c.call("run", c.recipe, *c.store, *c.out)),
@@ -106,6 +140,9 @@ CASES: list[tuple[str, Callable[[Calls], str]]] = [
     ("check", check),
     ("score", score),
     ("verify", lambda c: c.here("verify", c.project.out / "small" / "latest")),
+    ("bisect", bisect),
+    ("flips", flips),
+    ("sensitivity", sensitivity),
     ("diff", lambda c: c.here("diff", *c.versions(), *c.store)),
     ("history", lambda c: c.here("history", *c.store, *c.out)),
     ("history", history_of_one),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +18,7 @@ from cpu_pipeline.tasks._base import Prediction
 
 if TYPE_CHECKING:
     from cpu_pipeline.core.model_io import Session
-    from cpu_pipeline.tasks._base import Task
+    from cpu_pipeline.tasks._base import Row, Task
 
 ROUNDING = 1e-9
 """What sums of fractions may be off by."""
@@ -36,7 +37,9 @@ class Accuracy(BaseModel):
     drop: Literal["absolute", "relative"] = "relative"
     """Whether max_drop is a difference of metrics or a share of the float model's metric."""
     evaluations: int = Field(default=12, ge=2, le=1000)
-    """How many quantized models are tried on the rows at most."""
+    """How many quantized models are tried on the rows at most; of NNCF's control, the most iterations."""
+    method: Literal["bisection", "nncf"] = "bisection"
+    """`bisection` of the ranked operators, or the accuracy control of NNCF (quantize.openvino alone)."""
     sequences: int = Field(default=48, ge=1)
     """Sequences of `data.calibration` on which operators are ranked."""
 
@@ -85,19 +88,24 @@ class Judge:
             raise RecipeError(f"data.{role} has no rows; take some")
         self._task, self._model, self._progress = task, model, progress
 
-    def metrics(self, session: Session) -> dict[str, float]:
+    def metrics(self, session: Session, rows: Sequence[Row] | None = None) -> dict[str, float]:
         """Return the metrics of a model, as fractions.
+
+        Args:
+            session: the model.
+            rows: some of `rows`; None for all.
 
         Raises:
             RecipeError: a row lacks the right answer.
         """
         task, found = self._task, list[Prediction]()
         kinds = task.input_kinds(self._model)
-        step = task.rows_at_once or len(self.rows)
-        for first in range(0, len(self.rows), step):
-            chunk = self.rows[first : first + step]
+        rows = self.rows if rows is None else rows
+        step = task.rows_at_once or len(rows)
+        for first in range(0, len(rows), step):
+            chunk = rows[first : first + step]
             features = task.encode(chunk, self._model)
             answers = answer(session, features, task, kinds, BATCH)
             found += task.decode(chunk, features, answers, self._model)
-            self._progress("rows answered", len(found), len(self.rows))
-        return dict(task.score(self.rows, {prediction["id"]: prediction for prediction in found}).metrics)
+            self._progress("rows answered", len(found), len(rows))
+        return dict(task.score(rows, {prediction["id"]: prediction for prediction in found}).metrics)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpu_pipeline.core.errors import GateFailed, RecipeError
 from cpu_pipeline.core.figures import Cell, Note, Quantity, Table
@@ -17,6 +18,9 @@ from cpu_pipeline.stages.quantize._accuracy import Accuracy, Judge
 from cpu_pipeline.stages.quantize._damage import Probe, damages
 from cpu_pipeline.stages.quantize._scratch import Notes
 from cpu_pipeline.stages.quantize._variants import Operator, Variants
+
+if TYPE_CHECKING:
+    from cpu_pipeline.tasks._base import Task
 
 SHOWN = 8
 """Operators that a report names of a list."""
@@ -59,7 +63,9 @@ class HealingFacts(Facts):
     measure: str
     """What the damage is."""
     curve: list[Point]
-    """Every model that was tried, in order of the number of operators in float."""
+    """Every model that was tried, in order of the number of operators in float; of NNCF's, the first and the last."""
+    method: str = "bisection"
+    """`bisection` or `nncf`."""
 
 
 class Search:
@@ -157,11 +163,7 @@ def heal(stage: str, variants: Variants, source: Path, accuracy: Accuracy, job: 
         RecipeError: the task or rows are missing, or the task has no such metric.
         GateFailed: no set that was tried keeps the bound.
     """
-    task = job.task
-    if task is None or "selection" not in job.data or "calibration" not in job.data:
-        raise RecipeError(f"{stage}: `accuracy` needs a task, data.calibration and data.selection in the recipe")
-    if wrong := accuracy.misfits(task, source):
-        raise RecipeError(f"{stage}: {'; '.join(wrong)}")
+    task = require(stage, source, accuracy, job)
     name, notes = accuracy.name(task, source), Notes(job.scratch)
     judge = Judge(task, source, job.data["selection"], job.progress)
     if (reference := notes.get("reference")) is None:
@@ -194,6 +196,20 @@ def heal(stage: str, variants: Variants, source: Path, accuracy: Accuracy, job: 
         measure=probe.measure,
         curve=search.curve,
     )
+
+
+def require(stage: str, source: Path, accuracy: Accuracy, job: Job) -> Task:
+    """Return the task.
+
+    Raises:
+        RecipeError: it or the rows are missing, or it has no such metric.
+    """
+    task = job.task
+    if task is None or "selection" not in job.data or "calibration" not in job.data:
+        raise RecipeError(f"{stage}: `accuracy` needs a task, data.calibration and data.selection in the recipe")
+    if wrong := accuracy.misfits(task, source):
+        raise RecipeError(f"{stage}: {'; '.join(wrong)}")
+    return task
 
 
 def unreachable(stage: str, metric: str, reference: float, accuracy: Accuracy, search: Search) -> GateFailed:

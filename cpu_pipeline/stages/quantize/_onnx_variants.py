@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence, Set
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +22,32 @@ class OnnxVariants:
     """The float model and its quantizer, which runs anew for every variant: ranges were found before."""
 
     def __init__(
-        self, source: Path, quantize: Quantize, types: Sequence[str], skipped: Sequence[str], head: Head, threads: int
+        self,
+        source: Path,
+        quantize: Quantize,
+        types: Sequence[str],
+        skipped: Sequence[str],
+        head: Head | None,
+        threads: int,
     ) -> None:
-        """Find the operators that are quantized.
+        """Take what makes a variant.
 
         Args:
             source: directory of the float model.
             quantize: writes a variant.
             types: types of the operators that are quantized.
             skipped: nodes that are never quantized.
-            head: the task.
+            head: the task; without one no variant can be opened.
             threads: threads to answer with; 0 lets ONNX Runtime choose.
         """
-        self._source, self._quantize, self._skipped = source, quantize, set(skipped)
+        self._source, self._quantize = source, quantize
+        self.types, self.skipped = tuple(types), frozenset(skipped)
         self._head, self._threads = head, threads
-        self.operators = tuple(_operators(source / MODEL, types, self._skipped))
+
+    @cached_property
+    def operators(self) -> Sequence[Operator]:
+        """List the nodes that are quantized, in the order of the graph."""
+        return tuple(_operators(self._source / MODEL, self.types, self.skipped))
 
     def original(self) -> Session:
         """Open the float model."""
@@ -49,10 +61,12 @@ class OnnxVariants:
 
     def write(self, names: Set[str], out: Path) -> None:
         """Write that model."""
-        self._quantize(sorted(self._skipped | names), out)
+        self._quantize(sorted(self.skipped | names), out)
 
     def _open(self, folder: Path) -> Session:
-        return Running(open_session(folder / MODEL, self._threads), tuple(self._head.outputs))
+        return Running(
+            open_session(folder / MODEL, self._threads), tuple(self._head.outputs) if self._head is not None else ()
+        )
 
 
 def _operators(model: Path, types: Sequence[str], skipped: Set[str]) -> list[Operator]:

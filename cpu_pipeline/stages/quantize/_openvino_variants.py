@@ -39,7 +39,7 @@ class OpenvinoVariants:
         self._original, self._quantized = original, quantized
         self._settings, self._head, self._threads = settings, head, threads
         self._biases = {node.get_friendly_name(): node for node in original.get_ordered_ops()}
-        self.operators = tuple(_operators(quantized))
+        self.operators = tuple(operators(quantized))
 
     def original(self) -> Session:
         """Open the float model."""
@@ -55,8 +55,6 @@ class OpenvinoVariants:
 
     def model(self, names: Set[str]) -> Any:
         """Return a copy with these operators in float and the weights of the others as integers."""
-        from openvino._offline_transformations import compress_quantize_weights_transformation
-
         copy = self._quantized.clone()
         for node in copy.get_ordered_ops():
             if node.get_friendly_name() in names:
@@ -64,7 +62,7 @@ class OpenvinoVariants:
                     port.replace_source_output(quantizer.input_value(0))
                 self._restore_bias(node)
         copy.validate_nodes_and_infer_types()
-        compress_quantize_weights_transformation(copy)
+        compress(copy)
         return copy
 
     def _restore_bias(self, node: Any) -> None:
@@ -90,7 +88,14 @@ class OpenvinoVariants:
             other.replace_source_output(opset.constant(value).output(0))
 
 
-def _operators(model: Any) -> Iterator[Operator]:
+def compress(model: Any) -> None:
+    """Turn the weights behind FakeQuantize nodes into integers, in place."""
+    from openvino._offline_transformations import compress_quantize_weights_transformation
+
+    compress_quantize_weights_transformation(model)
+
+
+def operators(model: Any) -> Iterator[Operator]:
     """List what reads a FakeQuantize and computes, in the order of the graph."""
     for node in model.get_ordered_ops():
         if node.get_type_name() in (QUANTIZER, *PASSIVE, "Result"):

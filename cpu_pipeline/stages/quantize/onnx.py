@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cpu_pipeline.backends._external import screen
 from cpu_pipeline.backends.onnx import DATA, FORMAT, MODEL
@@ -106,6 +107,15 @@ class QuantizeOnnx(Stage):
     accuracy: Accuracy | None = None
     """Leave as few operators in float as keep this accuracy on `data.selection`; ranks them on `data.calibration`."""
 
+    @model_validator(mode="after")
+    def _options_fit(self) -> QuantizeOnnx:
+        if self.accuracy is not None and self.accuracy.method == "nncf":
+            raise ValueError(
+                "accuracy: `method: nncf` is for quantize.openvino, as NNCF quantizes nothing for ONNX Runtime here; "
+                "leave it out, and operators are ranked and bisected"
+            )
+        return self
+
     def gives(self) -> str:
         """Name the format."""
         return FORMAT
@@ -133,31 +143,14 @@ class QuantizeOnnx(Stage):
         import onnx_ir as ir
 
         source = inputs["model"].path
-        screen(source / MODEL)
-        reduce = not host.has_vnni(job.isa) if self.reduce_range == "auto" else self.reduce_range
-        operators = self._operators()
-        skipped = self._skipped(source, operators)
-        with tempfile.TemporaryDirectory(dir=out) as folder:
-            # The quantizers write beside the file that they read, and an input is not to be written to.
-            work = Path(folder)
-            for name in (MODEL, DATA):
-                if (source / name).is_file():
-                    shutil.copyfile(source / name, work / name)
-            quantized = work / "quantized"
-            quantized.mkdir()
-            ranges = self._observe(work, job, source, operators) if self.mode == "static" else None
-            healing = None
-
-            def quantize(names: Sequence[str], into: Path) -> None:
-                self._quantize(work, into, ranges, operators, list(names), reduce)
-
+        healing = None
+        with self.variants(source, out, job) as variants, tempfile.TemporaryDirectory(dir=out) as folder:
+            names, quantized = set[str](), Path(folder)
             if self.accuracy is not None:
-                if job.task is None:
-                    raise RecipeError("quantize.onnx: `accuracy` needs a task in the recipe")
-                variants = OnnxVariants(source, quantize, operators, skipped, job.task, job.threads)
                 healing = _healing.heal("quantize.onnx", variants, source, self.accuracy, job)
-                skipped = sorted({*skipped, *healing.floats})
-            quantize(skipped, quantized)
+                names = set(healing.floats)
+            variants.write(names, quantized)
+            operators, skipped = variants.types, variants.skipped | names
             counts = _count_quantized(quantized / MODEL, operators)
             if not counts:
                 raise StageFailed(
@@ -169,6 +162,7 @@ class QuantizeOnnx(Stage):
             _onnx.save(model, out)
         repo_files.carry(source, out)
         before = Card.read(source, FORMAT)
+        reduce = self._reduces(job)
         needs = {*before.needs, *((host.VNNI,) if self.weights == "int8" and not reduce else ())}
         Card(FORMAT, tuple(sorted(needs)), before.runtime).write(out)
         return OnnxQuantizeFacts(
@@ -180,6 +174,34 @@ class QuantizeOnnx(Stage):
             operators=_onnx.count_operators(out / MODEL),
             healing=healing,
         )
+
+    @contextlib.contextmanager
+    def variants(self, source: Path, folder: Path, job: Job) -> Iterator[OnnxVariants]:
+        """Find ranges once, and give the model with any operators left in float.
+
+        Args:
+            source: directory of the float model.
+            folder: what is needed meanwhile goes into a directory of its own here.
+            job: as of `run`.
+        """
+        screen(source / MODEL)
+        operators, reduce = self._operators(), self._reduces(job)
+        skipped = self._skipped(source, operators)
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            # The quantizers write beside the file that they read, and an input is not to be written to.
+            work = Path(made)
+            for name in (MODEL, DATA):
+                if (source / name).is_file():
+                    shutil.copyfile(source / name, work / name)
+            ranges = self._observe(work, job, source, operators) if self.mode == "static" else None
+
+            def quantize(names: Sequence[str], into: Path) -> None:
+                self._quantize(work, into, ranges, operators, list(names), reduce)
+
+            yield OnnxVariants(source, quantize, operators, skipped, job.task, job.threads)
+
+    def _reduces(self, job: Job) -> bool:
+        return not host.has_vnni(job.isa) if self.reduce_range == "auto" else self.reduce_range
 
     def _operators(self) -> tuple[str, ...]:
         """List the operator types to quantize.

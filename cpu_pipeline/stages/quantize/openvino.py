@@ -28,6 +28,7 @@ from cpu_pipeline.runtime.batching import pad
 from cpu_pipeline.stages._base import Count, Facts, Host, Inputs, Job, Stage
 from cpu_pipeline.stages.quantize import _healing
 from cpu_pipeline.stages.quantize._accuracy import Accuracy
+from cpu_pipeline.stages.quantize._openvino_control import NncfControl
 from cpu_pipeline.stages.quantize._openvino_variants import OpenvinoVariants
 
 if TYPE_CHECKING:
@@ -172,20 +173,21 @@ class QuantizeOpenvino(Stage):
             GateFailed: no set of operators in float keeps `accuracy`.
         """
         source = inputs["model"].path
-        openvino.check_files(source)
-        ov = openvino.runtime()
-        model = ov.Core().read_model(source / openvino.XML, source / openvino.BIN)
-        self._check_scope(model)
+        model = self._read(source)
         before, needs, facts = Card.read(source, openvino.FORMAT), set[str](), dict[str, Any]()
         if self.mode == "full":
             fix = self._overflow_fix(job.isa)
-            names = tuple(port.get_any_name() for port in model.inputs)
-            samples, facts["calibration"] = self._calibration(source, names, job)
-            original, model = model, self._quantize(model, samples, fix, job)
-            if self.accuracy is not None:
-                variants = OpenvinoVariants(original, model, dict(before.runtime), job.task, job.threads)
+            samples, facts["calibration"] = self._calibration(source, model, job)
+            if self.accuracy is not None and self.accuracy.method == "nncf":
+                control = NncfControl(self.accuracy, source, job, before.runtime)
+                model = self._quantize(model, samples, fix, job, compress=False, control=control)
+                facts["healing"] = control.facts
+            elif self.accuracy is not None:
+                variants = self._variants(model, samples, before, fix, job)
                 facts["healing"] = _healing.heal("quantize.openvino", variants, source, self.accuracy, job)
                 model = variants.model(set(facts["healing"].floats))
+            else:
+                model = self._quantize(model, samples, fix, job)
             facts["overflow_fix"] = fix
             needs = set() if fix == "enable" else {host.VNNI}
         else:
@@ -200,7 +202,45 @@ class QuantizeOpenvino(Stage):
             job.load(Artifact(openvino.FORMAT, out, "", {}))
         return OpenvinoQuantizeFacts(**facts, bytes_before=_size(source), bytes=_size(out))
 
-    def _quantize(self, model: Any, samples: Sequence[Arrays], fix: str, job: Job) -> Any:
+    @contextlib.contextmanager
+    def variants(self, source: Path, folder: Path, job: Job) -> Iterator[OpenvinoVariants]:
+        """Quantize once, and give the model with any operators left in float.
+
+        Args:
+            source: directory of the float model.
+            folder: not used; everything is held in memory.
+            job: as of `run`.
+
+        Raises:
+            RecipeError: weights alone are quantized: no operator computes in int8.
+        """
+        if self.mode != "full":
+            raise RecipeError("quantize.openvino: with `mode: weights` no operator computes in int8; see `mode: full`")
+        model, fix = self._read(source), self._overflow_fix(job.isa)
+        samples, _ = self._calibration(source, model, job)
+        yield self._variants(model, samples, Card.read(source, openvino.FORMAT), fix, job)
+
+    def _variants(self, model: Any, samples: Sequence[Arrays], card: Card, fix: str, job: Job) -> OpenvinoVariants:
+        original = model.clone()
+        quantized = self._quantize(model, samples, fix, job, compress=False)
+        return OpenvinoVariants(original, quantized, dict(card.runtime), job.task, job.threads)
+
+    def _read(self, source: Path) -> Any:
+        """Read the float model, and check the ignored scope."""
+        openvino.check_files(source)
+        model = openvino.runtime().Core().read_model(source / openvino.XML, source / openvino.BIN)
+        self._check_scope(model)
+        return model
+
+    def _quantize(
+        self,
+        model: Any,
+        samples: Sequence[Arrays],
+        fix: str,
+        job: Job,
+        compress: bool = True,
+        control: NncfControl | None = None,
+    ) -> Any:
         seen = itertools.count()
 
         def told(sample: Arrays) -> Arrays:
@@ -213,13 +253,14 @@ class QuantizeOpenvino(Stage):
             from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, OverflowFix
 
             advanced = nncf.AdvancedQuantizationParameters(overflow_fix=OverflowFix(fix))
-            if self.accuracy is not None:  # operators are set back to float while their weights are still floats
+            if not compress:  # operators are set back to float while their weights are still floats
                 advanced.backend_params["compress_weights"] = False
             if self.percentile is not None:
                 advanced.activations_range_estimator_params = _percentile(self.percentile)
             if self.smooth_quant_alpha is not None:
                 advanced.smooth_quant_alphas = AdvancedSmoothQuantParameters(matmul=self.smooth_quant_alpha)
-            return nncf.quantize(
+            quantize = nncf.quantize if control is None else control.quantize
+            return quantize(
                 model,
                 nncf.Dataset(samples, told),
                 preset=nncf.QuantizationPreset(self.preset),
@@ -269,7 +310,7 @@ class QuantizeOpenvino(Stage):
             )
         return fix
 
-    def _calibration(self, source: Path, names: Sequence[str], job: Job) -> tuple[list[Arrays], dict[str, int]]:
+    def _calibration(self, source: Path, model: Any, job: Job) -> tuple[list[Arrays], dict[str, int]]:
         """Encode the rows; return evenly spaced sequences, each alone and unpadded, and how many of what they are."""
         if job.task is None or "calibration" not in job.data:
             raise RecipeError("quantize.openvino: `mode: full` needs `data.calibration`, and a task to encode it")
@@ -279,7 +320,7 @@ class QuantizeOpenvino(Stage):
             raise RecipeError("quantize.openvino: `data.calibration` has no rows; calibration needs at least one")
         taken = min(self.subset, len(features))
         chosen = [features[i * len(features) // taken] for i in range(taken)]
-        kinds = job.task.input_kinds(source)
+        kinds, names = job.task.input_kinds(source), [port.get_any_name() for port in model.inputs]
         return [pad([feature], names, kinds) for feature in chosen], {
             "rows": len(rows),
             "rows_used": len({feature.row for feature in chosen}),

@@ -2,95 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
+from pydantic import ValidationError
+from quantizing import BROKEN, OPTIONS, TASK, job
 
-from cpu_pipeline.backends import onnx, openvino
-from cpu_pipeline.core import host
 from cpu_pipeline.core.artifact import Artifact, digest_tree
 from cpu_pipeline.core.errors import GateFailed, RecipeError
-from cpu_pipeline.runtime.batching import answer
-from cpu_pipeline.stages._base import Job, Stage
-from cpu_pipeline.stages.export.onnx import ExportOnnx
-from cpu_pipeline.stages.export.openvino import ExportOpenvino
-from cpu_pipeline.stages.quantize import _damage
+from cpu_pipeline.stages.quantize import _accuracy, _damage
 from cpu_pipeline.stages.quantize._accuracy import Accuracy
 from cpu_pipeline.stages.quantize._healing import Search
 from cpu_pipeline.stages.quantize._scratch import Notes
 from cpu_pipeline.stages.quantize._variants import Operator
 from cpu_pipeline.stages.quantize.onnx import QuantizeOnnx
 from cpu_pipeline.stages.quantize.openvino import QuantizeOpenvino
-from cpu_pipeline.tasks.question_answering import QuestionAnswering
 
-TASK = QuestionAnswering(max_seq_length=64, doc_stride=16)
-VNNI = ("x86_64", "avx2", "avx512f", "avx512_vnni")
-BROKEN = "encoder.layer.0.intermediate.dense"
-BACKENDS: dict[str, Any] = {"onnx": onnx, "openvino": openvino}
-EXPORTS: dict[str, Stage] = {"onnx": ExportOnnx(), "openvino": ExportOpenvino()}
 QUANTIZERS: dict[str, Any] = {"onnx": QuantizeOnnx, "openvino": QuantizeOpenvino}
-OPTIONS: dict[str, Any] = {"onnx": {"operators": ["MatMul"]}, "openvino": {"subset": 4, "fast_bias_correction": True}}
-
-
-def job(folder: Path, scratch: Path) -> Job:
-    return Job(
-        load=lambda artifact: BACKENDS[artifact.format].load(artifact.path, TASK, 1),
-        timer=lambda _: pytest.fail("nothing is timed here"),
-        task=TASK,
-        data={role: folder / f"{role}.jsonl" for role in ("calibration", "selection")},
-        scratch=scratch,
-        threads=1,
-        isa=VNNI,
-    )
-
-
-@pytest.fixture(autouse=True)
-def _capable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "isa", lambda: VNNI)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hold both float models of a BERT, and rows whose right answers are the float model's own.
-
-    In one operator a column of the weights is 1,000 times as large, and what it multiplies 1,000 times as small.
-    """
-    from safetensors.torch import load_file, save_file
-
-    folder = tmp_path_factory.mktemp("made")
-    models.make("bert", folder / "hf", hidden_size=64, intermediate_size=128)
-    weights = load_file(folder / "hf" / "model.safetensors")
-    for name, tensor in weights.items():
-        if name.endswith(f"{BROKEN}.weight"):
-            tensor[:, 7:13] *= 1000
-        if "layer.0.attention.output.LayerNorm" in name:
-            tensor[7:13] /= 1000
-    save_file(weights, folder / "hf" / "model.safetensors", metadata={"format": "pt"})
-    for name, stage in EXPORTS.items():
-        (folder / name).mkdir()
-        given = {"model": Artifact("hf", folder / "hf", "", {})}
-        stage.run(given, folder / name, replace(job(folder, folder), data={}))
-    models.write_rows(folder / "calibration.jsonl", "question-answering", 12)
-    rows = models.rows("question-answering", 60, seed=1)
-    features = TASK.encode(rows, folder / "onnx")
-    answers = answer(onnx.load(folder / "onnx", TASK, 1), features, TASK, TASK.input_kinds(folder / "onnx"), 8)
-    right = TASK.decode(rows, features, answers, folder / "onnx")
-    with (folder / "selection.jsonl").open("w", encoding="utf-8") as file:
-        for row, said in zip(rows, right, strict=True):
-            given = {"text": [said["prediction_text"]], "answer_start": [said["start"]]}
-            file.write(json.dumps({**row, "answers": given}) + "\n")
-    return folder
+pytestmark = pytest.mark.usefixtures("capable")
 
 
 def run(made: Path, format: str, out: Path, scratch: Path, **accuracy: Any) -> Any:
     for path in (out, scratch):
         path.mkdir(parents=True, exist_ok=True)
-    stage = QUANTIZERS[format](**OPTIONS[format], accuracy={"metric": "f1", "sequences": 6, **accuracy})
+    stage = QUANTIZERS[format](**OPTIONS[format], accuracy={"metric": "f1", "sequences": 4, **accuracy})
     return stage.run({"model": Artifact(format, made / format, "", {})}, out, job(made, scratch))
 
 
@@ -102,18 +40,24 @@ def test_the_operator_that_quantization_breaks_stays_float(
     whole = run(made, format, tmp_path / "whole", tmp_path / "scratch", max_drop=0.999).healing
     assert whole.floats == [] and whole.value == whole.unhealed
     bound = (whole.reference - whole.unhealed) * 0.8 / whole.reference
+    monkeypatch.setattr(_damage.Probe, "answers", lambda *_: pytest.fail("ranked again"))
     facts = run(made, format, tmp_path / "one", tmp_path / "scratch", max_drop=bound)
     healing = facts.healing
-    assert healing.reference == 1.0
+    # One of the float model's answers is an article alone, which the metric takes for none.
+    assert healing.reference > 0.95
     assert healing.unhealed < 0.9
     assert BROKEN in next(iter(healing.damage))
     assert any(BROKEN in name for name in healing.floats)
     assert len(healing.floats) <= 3
-    assert healing.value >= 1 - bound - 1e-9
+    assert healing.value >= healing.reference * (1 - bound) - 1e-9
     assert len(healing.curve) <= 12
-    # What was written answers as what was tried; and a run that resumes measures nothing again.
-    monkeypatch.setattr(_damage.Probe, "answers", lambda *_: pytest.fail("measured again"))
-    again = run(made, format, tmp_path / "again", tmp_path / "scratch", max_drop=bound)
+
+
+def test_a_run_that_resumes_measures_nothing_again(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = run(made, "onnx", tmp_path / "one", tmp_path / "scratch", max_drop=0.5)
+    monkeypatch.setattr(_damage.Probe, "answers", lambda *_: pytest.fail("ranked again"))
+    monkeypatch.setattr(_accuracy.Judge, "metrics", lambda *_: pytest.fail("tried again"))
+    again = run(made, "onnx", tmp_path / "again", tmp_path / "scratch", max_drop=0.5)
     assert again == facts
     assert digest_tree(tmp_path / "again") == digest_tree(tmp_path / "one")
 
@@ -171,3 +115,18 @@ def test_what_cannot_be_reached_tells_every_point(made: Path, tmp_path: Path) ->
     with pytest.raises(GateFailed, match=r"can't be reached.*0 of \d+ → .*weights int8; 1 of \d+ → ") as failed:
         run(made, "onnx", tmp_path / "out", tmp_path / "scratch", max_drop=1e-9, evaluations=2)
     assert failed.value.exit_code == 3
+
+
+def test_nncf_controls_the_accuracy_in_a_bounded_number_of_iterations(made: Path, tmp_path: Path) -> None:
+    healing = run(made, "openvino", tmp_path / "out", tmp_path, max_drop=0.4, evaluations=2, method="nncf").healing
+    assert healing.method == "nncf"
+    assert healing.unhealed < 0.6 * healing.reference <= healing.value
+    assert any(BROKEN in name for name in healing.floats), healing.floats
+    assert 0 < len(healing.floats) < healing.operators
+    assert [point.floats for point in healing.curve] == [0, len(healing.floats)]
+    assert 0 < healing.curve[-1].int8_weights < 1
+
+
+def test_nncf_is_not_for_onnx() -> None:
+    with pytest.raises(ValidationError, match=r"`method: nncf` is for quantize\.openvino"):
+        QuantizeOnnx(accuracy={"max_drop": 0.01, "method": "nncf"})

@@ -94,6 +94,30 @@ def test_peak_memory_stays_within_four_times_the_weights(home: Path) -> None:
                 assert step["run"]["peak_memory"] <= 4 * weights + 1.5e9, f"{recipe}: {name}"
 
 
+def test_quantization_heals_itself_on_rows_that_no_gate_sees(home: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "minilm-squad-healed.yaml"
+    said = yaml.safe_load(Path(__file__).with_name(recipe.name).read_text(encoding="utf-8"))
+    said["data"]["validation"] |= {"take": SLICE, "seed": 0}
+    recipe.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+    done = run(recipe, home)
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps = json.loads(done.stdout)["steps"]
+    for name, drop in (("onnx", 0.008), ("openvino", 0.004)):
+        healing = steps[f"{name}-healed"]["facts"]["healing"]
+        assert healing["value"] >= (1 - drop) * healing["reference"] > 0.5
+        assert len(healing["curve"]) <= 6
+        f1 = steps[f"{name}-accuracy"]["facts"]["metrics"]["f1"]
+        assert f1["candidate"] >= 0.97 * f1["reference"]
+        print(f"{name}: F1 {f1['candidate']:.4f} of {f1['reference']:.4f}, floats {healing['floats']}")
+    ranked = pipeline(home, "sensitivity", recipe, "openvino-int8", "--out", home / "out", "--json")
+    assert ranked.returncode == 0, ranked.stderr[-3000:]
+    found = json.loads(ranked.stdout)
+    assert (found["role"], found["rows"]) == ("selection", said["data"]["selection"]["take"])
+    assert len([one for one in found["operators"] if one["value"] is not None]) == 5
+    again = pipeline(home, "sensitivity", recipe, "openvino-int8", "--out", home / "out", "--json")
+    assert again.stdout == ranked.stdout
+
+
 def test_every_way_of_one_model_is_compared_by_one_harness(home: Path, tmp_path: Path) -> None:
     whole, all_rows = ROOT / "recipes" / "compare-qa.yaml", bool(os.environ.get("ALL_ROWS"))
     done = run(whole if all_rows else some_rows(whole, tmp_path), home)
