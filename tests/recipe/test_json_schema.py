@@ -29,7 +29,8 @@ GRAPHIC = {
     # what a schema can't say: the graph, the loader or the file system refuse these
     "calibration-missing", "cycle", "cycle-through-check", "data-missing", "feeds-itself", "formats",
     "formats-of-model", "formats-of-onnx-model", "formats-of-report", "gate-without-bound", "gates-without-bound",
-    "long-cycle", "many-misfits", "output-that-is-none", "no-teacher", "pipeline-unknown-step", "reference-missing", "report-as-output",
+    "long-cycle", "many-misfits",
+    "output-that-is-none", "no-teacher", "pipeline-unknown-step", "reference-missing", "report-as-output",
     "reserved-name", "tune", "two-steps-of-one-name", "unknown-input", "unknown-option-of-recipe", "unknown-output",
     "unknown-pipeline", "unknown-step", "with-for-unknown-step", "parent-folder",
     "absolute-folder", "absolute-file", "absolute-in-list", "bound-and-max-drop", "more-looks-with-at-least",
