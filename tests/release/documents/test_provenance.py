@@ -24,7 +24,7 @@ from cpu_pipeline.engine import environments
 from cpu_pipeline.engine.packages import ABSENT
 from cpu_pipeline.release.documents import provenance
 from cpu_pipeline.release.documents.origins import pypi
-from cpu_pipeline.release.manifest import MANIFEST, artifact_files, dump, read_manifest, version_of
+from cpu_pipeline.release.manifest import DIGEST, MANIFEST, artifact_files, dump, read_manifest, version_of
 from cpu_pipeline.release.verify import verify
 from cpu_pipeline.release.versions import rollback
 
@@ -367,6 +367,15 @@ def put(value: Any, at: tuple[Any, ...], what: Any) -> Any:
     return copy
 
 
+def resealed(changed: dict[str, Any]) -> str:
+    """Write a manifest with a digest that fits, where it can be encoded at all."""
+    try:
+        dump(changed).encode()
+    except (TypeError, ValueError):
+        return json.dumps(changed)
+    return dump(changed)
+
+
 STRANGE = (None, [], {}, "x\n\ud800", -1, 1e300, float("nan"), [{}], True)
 
 
@@ -376,11 +385,13 @@ def test_strange_values_are_refused_never_a_traceback(file: str, version: Path) 
     whole = json.loads((version / file).read_text())
     wrong, refused = 0, 0
     for number, at in enumerate(leaves(whole)):
+        if at == (DIGEST,):  # it is made anew
+            continue
         changed = put(whole, at, STRANGE[number % len(STRANGE)])
         if file == MANIFEST:
             with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 changed["version"] = version_of(changed)
-            (version / MANIFEST).write_text(json.dumps(changed))
+            (version / MANIFEST).write_text(resealed(changed))
         else:
             change_version(version, {file: json.dumps(changed)})
         wrong += json.dumps(changed) != json.dumps(whole)  # in Python, True is 1
