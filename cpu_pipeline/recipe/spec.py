@@ -71,7 +71,7 @@ class Refresh(Written):
     on: list[Trigger] = Field(default_factory=list)
     """What a refresh reacts to; everything when empty."""
     keep: int | None = Field(None, ge=1)
-    """How many versions to keep; the best one, which refreshes are held against, stays besides."""
+    """How many versions to keep; the best one, with which refreshes are compared, stays besides."""
 
 
 class Use(Written):

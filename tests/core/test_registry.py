@@ -39,6 +39,7 @@ def test_internal_stages_are_not_offered() -> None:
         "load.apart",
         "load.few",
         "validate.look",
+        "quantize.sensitivity",
         "load.fidelity",
         "load.kept",
     } == set(stages.names(internal=True)) - set(stages.names())

@@ -26,6 +26,9 @@ class Silent:
     def judge(self, facts: Any) -> list[Any]:
         return []
 
+    def notices(self, facts: Any) -> list[str]:
+        return []
+
 
 class Unknown(Estimate):
     """Of a store that remembers nothing."""

@@ -82,7 +82,7 @@ class SensitivityFacts(Facts):
     """The worst operators, each put back to float alone; empty where the rows have no right answers."""
 
 
-class Sensitivity(Stage):
+class QuantizeSensitivity(Stage):
     """Measure how much each operator of a quantized model moves its answers."""
 
     facts_model: ClassVar = SensitivityFacts

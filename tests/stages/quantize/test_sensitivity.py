@@ -14,7 +14,7 @@ from cpu_pipeline.core.artifact import Artifact
 from cpu_pipeline.core.errors import RecipeError
 from cpu_pipeline.stages._base import Job
 from cpu_pipeline.stages.quantize import _accuracy, _damage
-from cpu_pipeline.stages.quantize.sensitivity import FILE, Sensitivity
+from cpu_pipeline.stages.quantize.sensitivity import FILE, QuantizeSensitivity
 
 pytestmark = pytest.mark.usefixtures("capable")
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("capable")
 def measure(made: Path, format: str, out: Path, given: Job, **options: Any) -> Any:
     for path in (out, given.scratch):
         path.mkdir(parents=True, exist_ok=True)
-    stage = Sensitivity(use=f"quantize.{format}", options=OPTIONS[format], sequences=4, **options)
+    stage = QuantizeSensitivity(use=f"quantize.{format}", options=OPTIONS[format], sequences=4, **options)
     return stage.run({"model": Artifact(format, made / format, "", {})}, out, given)
 
 
@@ -63,12 +63,12 @@ def test_rows_without_right_answers_rank_and_confirm_nothing(made: Path, tmp_pat
 
 
 def test_calibration_rows_are_asked_for_always_and_selection_rows_where_they_confirm() -> None:
-    assert Sensitivity(use="quantize.onnx", role="calibration").asks() == {"task", "target", "data.calibration"}
-    assert "data.selection" in Sensitivity(use="quantize.onnx").asks()
+    assert QuantizeSensitivity(use="quantize.onnx", role="calibration").asks() == {"task", "target", "data.calibration"}
+    assert "data.selection" in QuantizeSensitivity(use="quantize.onnx").asks()
 
 
 def test_weights_alone_have_no_operators_in_int8(made: Path, tmp_path: Path) -> None:
-    stage = Sensitivity(use="quantize.openvino", options={"mode": "weights"})
+    stage = QuantizeSensitivity(use="quantize.openvino", options={"mode": "weights"})
     given = job(made, tmp_path)
     with pytest.raises(RecipeError, match="mode: weights"):
         stage.run({"model": Artifact("openvino", made / "openvino", "", {})}, tmp_path, given)
