@@ -36,6 +36,14 @@ def test_an_output_that_no_gate_judged_is_withheld(tmp_path: Path) -> None:
     assert judged.withheld is None and not judged.unchecked
 
 
+def test_another_folder_is_another_model(tmp_path: Path) -> None:
+    sides = "{candidate: teacher, reference: model}"
+    text = f"{HEAD}  - {{id: other, use: validate.accuracy, from: {sides}, with: {{max_drop: 0.1}}}}\n"
+    api.plan(api.load_recipe(write(tmp_path, "teacher: {folder: other}\n" + text)))
+    with pytest.raises(RecipeError, match="compares `teacher` with itself"):
+        api.plan(api.load_recipe(write(tmp_path, "teacher: {folder: model}\n" + text)))
+
+
 def test_a_reason_puts_it_into_service_and_is_kept(tmp_path: Path) -> None:
     plan = api.plan(api.load_recipe(write(tmp_path, HEAD + "unchecked: {int8: a trial for one user}\n")))
     assert plan.withheld is None and plan.unchecked == {"int8": "a trial for one user"}
