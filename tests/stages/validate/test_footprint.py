@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,7 +101,9 @@ def test_a_real_process_notes_what_it_holds(tmp_path: Path) -> None:
             self.kept: list[Any] = []
 
         def __call__(self, arrays: Any) -> Any:
-            self.kept.append(np.ones(MIB // 8))
+            fresh = mmap.mmap(-1, MIB)  # malloc might give memory that this process had before
+            fresh.write(b"x" * MIB)
+            self.kept.append(fresh)
             return {}
 
     np.savez(tmp_path / "batches.npz", **{f"{i}.input_ids": np.ones((1, 4), np.int64) for i in range(60)})
