@@ -268,13 +268,8 @@ def bisect(
     """
     from cpu_pipeline.release import bisect as bisecting
 
-    opened = _opened(store)
     part = bisecting.make_plan(planned, metric, step, measure=measure)
-    if create_envs:
-        candidate.create_environments(part, opened, tell)
-    with leased(opened) as lease:
-        built = Builder(opened, lease, tell, jobs).build(part)
-        publish.require_built(built)
+    with _built_apart(part, _opened(store), jobs, create_envs, tell) as built:
         found = bisecting.collect(built, metric)
     return found, bisecting.write(found, planned, Path(out))
 
@@ -316,15 +311,21 @@ def sensitivity(
     """
     from cpu_pipeline.release import sensitivity as measuring
 
-    opened = _opened(store)
     part = measuring.make_plan(planned, step, metric)
-    if create_envs:
-        candidate.create_environments(part, opened, tell)
-    with leased(opened) as lease:
-        built = Builder(opened, lease, tell, jobs).build(part)
-        publish.require_built(built)
+    with _built_apart(part, _opened(store), jobs, create_envs, tell) as built:
         found = measuring.collect(built, step)
     return found, measuring.write(found, planned, Path(out))
+
+
+@contextlib.contextmanager
+def _built_apart(part: Plan, store: Store, jobs: int, create_envs: bool, tell: Tell) -> Iterator[BuildResult]:
+    """Build a plan of which nothing is put into service; `gc` leaves alone what it made until the block ends."""
+    if create_envs:
+        candidate.create_environments(part, store, tell)
+    with leased(store) as lease:
+        built = Builder(store, lease, tell, jobs).build(part)
+        publish.require_built(built)
+        yield built
 
 
 def write_lock(
